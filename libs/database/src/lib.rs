@@ -1,0 +1,1 @@
+//! PostgreSQL and SQLite behind one set of calls.

@@ -1,0 +1,1 @@
+//! One newtype per noun.

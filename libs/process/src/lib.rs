@@ -1,0 +1,1 @@
+//! The definition graph and its validity.

@@ -1,0 +1,1 @@
+//! Generated messages, clients, servers and the descriptor set of everything in `proto/`.

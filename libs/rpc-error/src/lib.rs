@@ -1,0 +1,1 @@
+//! How a refusal becomes a gRPC status.

@@ -1,0 +1,1 @@
+//! A fresh database of each kind for every test.

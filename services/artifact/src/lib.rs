@@ -1,0 +1,1 @@
+//! Shared storage of an instance, and comments.

@@ -1,0 +1,1 @@
+//! Versioned process definitions, team templates and teams.

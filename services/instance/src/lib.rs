@@ -1,0 +1,1 @@
+//! The engine: running processes, their tasks, leases, timers and audit trail.

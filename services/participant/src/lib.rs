@@ -1,0 +1,1 @@
+//! People of an instance, their magic links and portal sessions.

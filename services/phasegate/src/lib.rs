@@ -1,0 +1,1 @@
+//! The one binary: `phasegate dev`, `phasegate demo` and the command line.

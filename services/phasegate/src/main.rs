@@ -1,0 +1,3 @@
+//! The `phasegate` program.
+
+fn main() {}
