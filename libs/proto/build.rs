@@ -24,10 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("descriptors.binpb"), &bytes)?;
 
     let descriptors = prost_types::FileDescriptorSet::decode(bytes.as_slice())?;
-    tonic_prost_build::configure()
-        .include_file("packages.rs")
-        .btree_map(".")
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().include_file("packages.rs").btree_map(".").compile_fds(descriptors)?;
     Ok(())
 }
 

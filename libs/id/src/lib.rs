@@ -161,7 +161,8 @@ pub fn is_slug(text: &str) -> bool {
 }
 
 fn check(text: &str) -> Result<(), InvalidId> {
-    let fits = !text.is_empty() && text.len() <= LENGTH_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let fits =
+        !text.is_empty() && text.len() <= LENGTH_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
     if fits { Ok(()) } else { Err(InvalidId) }
 }
 
