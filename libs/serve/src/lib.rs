@@ -1,1 +1,76 @@
-//! Runs a gRPC server until it is told to stop, over TCP or a pipe in memory.
+//! What every service is run with: where the others are, the bus, the keys, the clock; and how its server starts and
+//! stops. Routes, settings of single services and what they do are never here.
+
+mod keys;
+mod peers;
+mod pipe;
+mod server;
+mod verify;
+
+use phasegate_bus::Bus;
+use phasegate_clock::SharedClock;
+use tokio_util::sync::CancellationToken;
+
+pub use keys::Keys;
+pub use peers::Peers;
+pub use pipe::pipe;
+pub use server::{DRAIN_SECONDS, Error, Listener, MESSAGE_BYTES_MAX, serve};
+pub use verify::VerifyLayer;
+
+/// The services behind the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Service {
+    /// Definitions, templates, teams.
+    Definition,
+    /// The engine.
+    Instance,
+    /// Requests and decisions.
+    Approval,
+    /// Artifacts and comments.
+    Artifact,
+    /// People, links, sessions.
+    Participant,
+    /// Mail.
+    Notification,
+}
+
+/// What every service is run with.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Tells the time.
+    pub clock: SharedClock,
+    /// The other services.
+    pub peers: Peers,
+    /// Events between services.
+    pub bus: Bus,
+    /// Signing keys.
+    pub keys: Keys,
+    /// Links begin with this; no slash at its end.
+    pub public_url: String,
+    /// Ends everything.
+    pub shutdown: CancellationToken,
+}
+
+impl Service {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Definition,
+        Self::Instance,
+        Self::Approval,
+        Self::Artifact,
+        Self::Participant,
+        Self::Notification,
+    ];
+
+    /// The name: of the context in `proto/`, of the audience of a principal, of the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Definition => "definition",
+            Self::Instance => "instance",
+            Self::Approval => "approval",
+            Self::Artifact => "artifact",
+            Self::Participant => "participant",
+            Self::Notification => "notification",
+        }
+    }
+}
