@@ -1,1 +1,258 @@
-//! PostgreSQL and SQLite behind one set of calls.
+//! PostgreSQL and SQLite behind one set of calls: pool, transaction, dialect, and migration under a lock. Holds no
+//! query of any service.
+//!
+//! `sqlx::Any` cannot read booleans, sums or arrays alike on both databases, so this crate keeps the two pools in an
+//! enum and brings its own [`Value`] and [`Row`]: services are compiled once and write one text of SQL for both,
+//! with [`Dialect::pick`] where the texts must differ.
+//!
+//! Every transaction runs in a task of its own. A caller that goes away (a gRPC client that hung up) can then neither
+//! stop it half-way nor drop a `BEGIN` that is under way, which would leave the pooled connection inside an open
+//! transaction.
+//!
+//! SQLite has one writing connection, which begins with `BEGIN IMMEDIATE`, because a transaction that reads first and
+//! writes later fails at once when another one wrote in between. Readers have a small pool of read-only connections.
+
+mod error;
+mod migrate;
+mod postgres;
+mod row;
+mod sqlite;
+mod value;
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use futures::future::BoxFuture;
+use tracing::Instrument as _;
+
+pub use error::Error;
+pub use migrate::Migration;
+pub use row::{Cell, FromCell, Row};
+pub use value::Value;
+
+/// Where a database is.
+#[derive(Debug, Clone)]
+pub enum Settings {
+    /// A file; made if it is not there.
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A schema of a PostgreSQL database; made if it is not there.
+    Postgres {
+        /// `postgres://user@host:port/database`.
+        url: String,
+        /// Schema: lower-case letters, digits and underscores.
+        schema: String,
+        /// Connections that one process may hold.
+        max_connections: u32,
+    },
+}
+
+/// Which SQL is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// PostgreSQL.
+    Postgres,
+    /// SQLite.
+    Sqlite,
+}
+
+/// An open database. Copies share its connections.
+#[derive(Debug, Clone)]
+pub struct Database(Pools);
+
+/// A transaction under way. It exists only inside [`Database::transaction`].
+#[derive(Debug)]
+pub struct Transaction(Open);
+
+#[derive(Debug, Clone)]
+enum Pools {
+    Postgres(postgres::Pool),
+    Sqlite(sqlite::Pool),
+}
+
+#[derive(Debug)]
+enum Open {
+    Postgres(postgres::Open),
+    Sqlite(sqlite::Open),
+}
+
+/// Makes the list of values that a statement is given: `args![id, now, None::<String>]`.
+#[macro_export]
+macro_rules! args {
+    ($($value:expr),* $(,)?) => { ::std::vec![$($crate::Value::from($value)),*] };
+}
+
+// === impl Dialect ===
+
+impl Dialect {
+    /// Chooses between two texts of a statement.
+    pub const fn pick(self, postgres: &'static str, sqlite: &'static str) -> &'static str {
+        match self {
+            Self::Postgres => postgres,
+            Self::Sqlite => sqlite,
+        }
+    }
+}
+
+// === impl Database ===
+
+impl Database {
+    /// Connects, checks that the database keeps what it is given, and brings it to the given migrations.
+    pub async fn open(settings: &Settings, migrations: &[Migration]) -> Result<Self, Error> {
+        let pools = match settings {
+            Settings::Postgres { url, schema, max_connections } => {
+                Pools::Postgres(postgres::Pool::open(url, schema, *max_connections).await?)
+            }
+            Settings::Sqlite { path } => Pools::Sqlite(sqlite::Pool::open(path).await?),
+        };
+        let database = Self(pools);
+        migrate::migrate(&database, settings, migrations).await?;
+        Ok(database)
+    }
+
+    /// Which SQL is spoken.
+    pub const fn dialect(&self) -> Dialect {
+        match self.0 {
+            Pools::Postgres(_) => Dialect::Postgres,
+            Pools::Sqlite(_) => Dialect::Sqlite,
+        }
+    }
+
+    /// Reads all rows, outside a transaction.
+    pub async fn fetch_all(
+        &self,
+        sql: impl Into<Cow<'static, str>> + Send,
+        args: Vec<Value>,
+    ) -> Result<Vec<Row>, Error> {
+        match &self.0 {
+            Pools::Postgres(pool) => pool.fetch_all(sql.into(), args).await,
+            Pools::Sqlite(pool) => pool.fetch_all(sql.into(), args).await,
+        }
+    }
+
+    /// Reads the first row, outside a transaction.
+    pub async fn fetch_optional(
+        &self,
+        sql: impl Into<Cow<'static, str>> + Send,
+        args: Vec<Value>,
+    ) -> Result<Option<Row>, Error> {
+        Ok(self.fetch_all(sql, args).await?.into_iter().next())
+    }
+
+    /// Does `work` in one transaction: commits when it is `Ok`, rolls back when it is `Err`.
+    ///
+    /// It runs in a task of its own: whoever awaits it may go away, the work is done to its end all the same.
+    pub async fn transaction<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: for<'t> FnOnce(&'t mut Transaction) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
+    {
+        let database = self.clone();
+        let task = async move {
+            let mut transaction = database.begin().await?;
+            match work(&mut transaction).await {
+                Ok(answer) => {
+                    transaction.commit().await?;
+                    Ok(answer)
+                }
+                Err(refusal) => {
+                    transaction.roll_back().await;
+                    Err(refusal)
+                }
+            }
+        };
+        match tokio::spawn(task.in_current_span()).await {
+            Ok(outcome) => outcome,
+            Err(broken) => Err(E::from(Error::Aborted(broken.to_string()))),
+        }
+    }
+
+    /// Closes all connections, once those in use are given back.
+    pub async fn close(&self) {
+        match &self.0 {
+            Pools::Postgres(pool) => pool.close().await,
+            Pools::Sqlite(pool) => pool.close().await,
+        }
+    }
+
+    async fn begin(&self) -> Result<Transaction, Error> {
+        Ok(Transaction(match &self.0 {
+            Pools::Postgres(pool) => Open::Postgres(pool.begin().await?),
+            Pools::Sqlite(pool) => Open::Sqlite(pool.begin().await?),
+        }))
+    }
+}
+
+// === impl Transaction ===
+
+impl Transaction {
+    /// Which SQL is spoken.
+    pub const fn dialect(&self) -> Dialect {
+        match self.0 {
+            Open::Postgres(_) => Dialect::Postgres,
+            Open::Sqlite(_) => Dialect::Sqlite,
+        }
+    }
+
+    /// Executes a statement and tells how many rows it touched.
+    pub async fn execute(
+        &mut self,
+        sql: impl Into<Cow<'static, str>> + Send,
+        args: Vec<Value>,
+    ) -> Result<u64, Error> {
+        match &mut self.0 {
+            Open::Postgres(open) => open.execute(sql.into(), args).await,
+            Open::Sqlite(open) => open.execute(sql.into(), args).await,
+        }
+    }
+
+    /// Executes a statement and returns all its rows.
+    pub async fn fetch_all(
+        &mut self,
+        sql: impl Into<Cow<'static, str>> + Send,
+        args: Vec<Value>,
+    ) -> Result<Vec<Row>, Error> {
+        match &mut self.0 {
+            Open::Postgres(open) => open.fetch_all(sql.into(), args).await,
+            Open::Sqlite(open) => open.fetch_all(sql.into(), args).await,
+        }
+    }
+
+    /// Executes a statement and returns its first row.
+    pub async fn fetch_optional(
+        &mut self,
+        sql: impl Into<Cow<'static, str>> + Send,
+        args: Vec<Value>,
+    ) -> Result<Option<Row>, Error> {
+        Ok(self.fetch_all(sql, args).await?.into_iter().next())
+    }
+
+    /// Executes a script of several statements without values.
+    pub(crate) async fn script(&mut self, sql: &'static str) -> Result<(), Error> {
+        match &mut self.0 {
+            Open::Postgres(open) => open.script(sql).await,
+            Open::Sqlite(open) => open.script(sql).await,
+        }
+    }
+
+    async fn commit(self) -> Result<(), Error> {
+        match self.0 {
+            Open::Postgres(open) => open.commit().await,
+            Open::Sqlite(open) => open.commit().await,
+        }
+    }
+
+    async fn roll_back(self) {
+        let done = match self.0 {
+            Open::Postgres(open) => open.roll_back().await,
+            Open::Sqlite(open) => open.roll_back().await,
+        };
+        if let Err(error) = done {
+            // The connection is dropped or repaired before its next use; the change is gone either way.
+            tracing::warn!(%error, "a transaction could not be rolled back");
+        }
+    }
+}

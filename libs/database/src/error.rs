@@ -1,0 +1,98 @@
+//! What can go wrong with a database, and which of it may go right when tried again.
+
+/// Why the database did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A statement failed.
+    #[error("could not {doing}")]
+    Statement {
+        /// What was being done; the beginning of the statement.
+        doing: String,
+        /// Why it failed.
+        source: sqlx::Error,
+    },
+    /// A column holds something else than asked for, or does not exist.
+    #[error("column {column} {problem}")]
+    Column {
+        /// The column.
+        column: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A setting cannot be used.
+    #[error("{0}")]
+    Settings(String),
+    /// The database could lose what it has acknowledged.
+    #[error("the database is not safe to use: {0}")]
+    Unsafe(String),
+    /// The migrations of the program and those of the database do not belong together.
+    #[error("migration {version} ({name}) {problem}")]
+    Migration {
+        /// Its number.
+        version: i64,
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The task of a transaction ended before its time; the transaction was rolled back.
+    #[error("the transaction was aborted: {0}")]
+    Aborted(String),
+}
+
+// === impl Error ===
+
+impl Error {
+    pub(crate) fn statement(sql: &str, source: sqlx::Error) -> Self {
+        // Enough to find the statement. Statements hold placeholders only, so no value of anybody is in it.
+        let doing: Vec<&str> = sql.split_whitespace().take(12).collect();
+        Self::Statement { doing: format!("execute `{}`", doing.join(" ")), source }
+    }
+
+    pub(crate) fn doing(doing: &str, source: sqlx::Error) -> Self {
+        Self::Statement { doing: doing.to_owned(), source }
+    }
+
+    /// A row with that key is there already.
+    pub fn is_unique_violation(&self) -> bool {
+        matches!(self, Self::Statement { source: sqlx::Error::Database(error), .. } if error.is_unique_violation())
+    }
+
+    /// The same may succeed if it is tried again: the database was away, busy, or chose another transaction.
+    pub fn is_transient(&self) -> bool {
+        let Self::Statement { source, .. } = self else { return matches!(self, Self::Aborted(_)) };
+        match source {
+            sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => true,
+            sqlx::Error::Database(error) => error.code().is_some_and(|code| is_transient_code(&code)),
+            _ => false,
+        }
+    }
+}
+
+/// PostgreSQL: serialization failure, deadlock, lock not available, and the classes of connection trouble, lack of
+/// resources and shutdown. SQLite: busy and locked, with their extended forms.
+fn is_transient_code(code: &str) -> bool {
+    let five = code.len() == 5 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if five && !matches!(code, "40001" | "40P01" | "55P03" | "57014" | "57P01" | "57P02" | "57P03") {
+        return code.starts_with("08") || code.starts_with("53");
+    }
+    five || code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_transient_code;
+
+    #[test]
+    fn only_what_may_pass_is_transient() {
+        for code in ["40001", "40P01", "08006", "53300", "57P01", "5", "6", "517", "261"] {
+            assert!(is_transient_code(code), "{code}");
+        }
+        for code in ["23505", "42P01", "22001", "1", "19", "2067", "1555", "13"] {
+            assert!(!is_transient_code(code), "{code}");
+        }
+    }
+}
