@@ -1,1 +1,103 @@
-//! A fresh database of each kind for every test.
+//! A fresh database of each kind for every test. Never used by the product.
+//!
+//! SQLite gets a file in a temporary folder. PostgreSQL gets a schema of its own on the server that
+//! `PHASEGATE_TEST_POSTGRES` names (`postgres://user@host:port/database`) or, without that, on a private server that
+//! is started once in the process and ends with it. No test is left out because a server is missing.
+
+mod server;
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context as _;
+use phasegate_database::{Database, Dialect, Migration, Settings};
+use tempfile::TempDir;
+
+/// Connections of one fresh database: many tests share a server.
+const MAX_CONNECTIONS: u32 = 12;
+
+/// A database that nobody else knows. The SQLite file goes when this is dropped.
+#[derive(Debug)]
+pub struct TestDatabase {
+    dialect: Dialect,
+    name: String,
+    folder: TempDir,
+    url: String,
+}
+
+/// Runs a test on a fresh SQLite file and on a fresh PostgreSQL schema, and says on which one it failed.
+pub async fn both<F, Fut>(test: F) -> anyhow::Result<()>
+where
+    F: Fn(TestDatabase) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    // Boxed, because tests are large and so are their futures.
+    Box::pin(test(sqlite().await?)).await.context("on SQLite")?;
+    Box::pin(test(postgres().await?)).await.context("on PostgreSQL")
+}
+
+/// A fresh SQLite file.
+#[expect(clippy::unused_async, reason = "it is called like its sibling")]
+pub async fn sqlite() -> anyhow::Result<TestDatabase> {
+    TestDatabase::new(Dialect::Sqlite, String::new())
+}
+
+/// A fresh PostgreSQL schema.
+pub async fn postgres() -> anyhow::Result<TestDatabase> {
+    let url = tokio::task::spawn_blocking(server::url).await??;
+    TestDatabase::new(Dialect::Postgres, url)
+}
+
+// === impl TestDatabase ===
+
+impl TestDatabase {
+    fn new(dialect: Dialect, url: String) -> anyhow::Result<Self> {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let folder = tempfile::Builder::new().prefix("phasegate-test-").tempdir()?;
+        // The folder's random name keeps processes that share a server apart.
+        let random: String = folder
+            .path()
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default()
+            .chars()
+            .rev()
+            .take_while(char::is_ascii_alphanumeric)
+            .map(|letter| letter.to_ascii_lowercase())
+            .collect();
+        let made = MADE.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { dialect, name: format!("t_{}_{random}_{made}", std::process::id()), folder, url })
+    }
+
+    /// Which kind it is.
+    pub const fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// Where the one database of the test is. The same at every call, so that a test can open it twice.
+    pub fn settings(&self) -> Settings {
+        self.settings_named("main")
+    }
+
+    /// Where the database of one service is, for tests with several services.
+    pub fn settings_named(&self, service: &str) -> Settings {
+        match self.dialect {
+            Dialect::Sqlite => Settings::Sqlite { path: self.folder.path().join(format!("{service}.db")) },
+            Dialect::Postgres => Settings::Postgres {
+                url: self.url.clone(),
+                schema: format!("{}_{service}", self.name),
+                max_connections: MAX_CONNECTIONS,
+            },
+        }
+    }
+
+    /// Opens the one database of the test.
+    pub async fn open(&self, migrations: &[Migration]) -> anyhow::Result<Database> {
+        Ok(Database::open(&self.settings(), migrations).await?)
+    }
+
+    /// The server's URL, for looking at it from outside; empty for SQLite.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
