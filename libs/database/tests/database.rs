@@ -1,0 +1,337 @@
+//! The promises of the crate, kept on both databases.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use phasegate_clock::Timestamp;
+use phasegate_database::{Database, Dialect, Error, Migration, args};
+use phasegate_test_database::{TestDatabase, both, postgres, sqlite};
+
+const ITEM: Migration = Migration {
+    version: 1,
+    name: "item",
+    postgres: "create table item (item_id text primary key, amount bigint, is_done boolean, body bytea);
+               create index item_amount on item (amount);",
+    sqlite: "create table item (item_id text primary key, amount integer, is_done integer, body blob) strict;
+             create index item_amount on item (amount);",
+};
+
+async fn add(db: &Database, id: &str, amount: i64) -> Result<u64, Error> {
+    let id = id.to_owned();
+    db.transaction(move |tx| {
+        Box::pin(async move {
+            tx.execute("insert into item (item_id, amount) values ($1, $2)", args![id, amount]).await
+        })
+    })
+    .await
+}
+
+async fn count(db: &Database) -> anyhow::Result<i64> {
+    let row = db.fetch_optional("select count(*) as n from item", args![]).await?;
+    Ok(row.context("one row")?.get("n")?)
+}
+
+#[tokio::test]
+async fn values_come_back_as_they_went_in() -> anyhow::Result<()> {
+    both(async |fresh: TestDatabase| {
+        let db = fresh.open(&[ITEM]).await?;
+        let at = Timestamp::from_micros(1_700_000_000_123_456);
+        let rows = db
+            .transaction(move |tx| {
+                Box::pin(async move {
+                    tx.fetch_all(
+                        "insert into item (item_id, amount, is_done, body) values ($1, $2, $3, $4), ($5, $6, $7, $8)
+                         returning item_id, amount, is_done, body",
+                        args![
+                            "a",
+                            at,
+                            true,
+                            vec![0_u8, 255],
+                            "b",
+                            None::<i64>,
+                            None::<bool>,
+                            None::<Vec<u8>>
+                        ],
+                    )
+                    .await
+                })
+            })
+            .await;
+        let rows = rows.map_err(|error: Error| error)?;
+        ensure!(rows.len() == 2);
+        ensure!(rows[0].get::<Timestamp>("amount")? == at);
+        ensure!(rows[0].get::<bool>("is_done")?);
+        ensure!(rows[0].get::<Vec<u8>>("body")? == [0, 255]);
+        ensure!(rows[1].get::<Option<i64>>("amount")?.is_none());
+        ensure!(rows[1].get::<Option<bool>>("is_done")?.is_none());
+        ensure!(rows[1].get::<Option<Vec<u8>>>("body")?.is_none());
+        ensure!(rows[1].get::<i64>("amount").is_err());
+        ensure!(rows[1].get::<i64>("no_such").is_err());
+        // Outside a transaction, and with a condition that is true or false.
+        let found = db
+            .fetch_optional(
+                "select exists (select 1 from item where amount = $1) as found, cast($2 as integer) as small",
+                args![at, 7_i32],
+            )
+            .await?
+            .context("one row")?;
+        ensure!(found.get::<bool>("found")?);
+        ensure!(found.get::<i32>("small")? == 7);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_failed_is_rolled_back_and_named() -> anyhow::Result<()> {
+    both(async |fresh: TestDatabase| {
+        let db = fresh.open(&[ITEM]).await?;
+        add(&db, "a", 1).await?;
+        let again = db
+            .transaction(|tx| {
+                Box::pin(async move {
+                    tx.execute("insert into item (item_id) values ($1)", args!["b"]).await?;
+                    tx.execute("insert into item (item_id) values ($1)", args!["a"]).await
+                })
+            })
+            .await;
+        let Err(error) = again else { anyhow::bail!("a key was used twice") };
+        let error: Error = error;
+        ensure!(error.is_unique_violation() && !error.is_transient(), "{error:?}");
+        ensure!(count(&db).await? == 1);
+        // The connection is usable afterwards.
+        add(&db, "c", 1).await?;
+        ensure!(count(&db).await? == 2);
+        let quiet = db
+            .transaction(|tx| {
+                Box::pin(async move {
+                    tx.execute("insert into item (item_id) values ($1) on conflict do nothing", args!["a"])
+                        .await
+                })
+            })
+            .await;
+        ensure!(quiet.map_err(|error: Error| error)? == 0);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_panic_rolls_back_and_leaves_the_database_usable() -> anyhow::Result<()> {
+    both(async |fresh: TestDatabase| {
+        let db = fresh.open(&[ITEM]).await?;
+        for _ in 0..5 {
+            let broken: Result<(), Error> = db
+                .transaction(|tx| {
+                    Box::pin(async move {
+                        tx.execute("insert into item (item_id) values ($1)", args!["a"]).await?;
+                        panic!("a bug");
+                    })
+                })
+                .await;
+            ensure!(matches!(broken, Err(Error::Aborted(_))), "{broken:?}");
+        }
+        add(&db, "a", 1).await?;
+        ensure!(count(&db).await? == 1);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn concurrent_writers_lose_nothing() -> anyhow::Result<()> {
+    both(async |fresh: TestDatabase| {
+        let db = fresh.open(&[ITEM]).await?;
+        add(&db, "sum", 0).await?;
+        let writers = (0..8).map(|_| {
+            let db = db.clone();
+            tokio::spawn(async move {
+                for _ in 0..25 {
+                    db.transaction(|tx| {
+                        Box::pin(async move {
+                            let lock = tx.dialect().pick(
+                                "select amount from item where item_id = 'sum' for update",
+                                "select amount from item where item_id = 'sum'",
+                            );
+                            let row = tx.fetch_optional(lock, args![]).await?;
+                            let amount = row.map_or(Ok(0), |row| row.get::<i64>("amount"))?;
+                            tx.execute(
+                                "update item set amount = $1 where item_id = 'sum'",
+                                args![amount + 1],
+                            )
+                            .await?;
+                            Ok::<_, Error>(())
+                        })
+                    })
+                    .await?;
+                }
+                Ok::<_, Error>(())
+            })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await??;
+        }
+        let row = db.fetch_optional("select amount from item", args![]).await?.context("the row")?;
+        ensure!(row.get::<i64>("amount")? == 200);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_stops_nothing_half_way() -> anyhow::Result<()> {
+    both(async |fresh: TestDatabase| {
+        let db = fresh.open(&[ITEM]).await?;
+        for round in 0..40 {
+            let id = round.to_string();
+            let work = db.transaction(move |tx| {
+                Box::pin(async move {
+                    tx.execute("insert into item (item_id) values ($1)", args![format!("{id}-first")])
+                        .await?;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    tx.execute("insert into item (item_id) values ($1)", args![format!("{id}-second")])
+                        .await?;
+                    Ok::<_, Error>(())
+                })
+            });
+            // Polled once, so that it has begun, and dropped.
+            let _ = tokio::time::timeout(Duration::from_micros(50), work).await;
+        }
+        let mut found = 0;
+        for _ in 0..200 {
+            found = count(&db).await?;
+            if found == 80 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        ensure!(found == 80, "{found} of 80 rows");
+        Ok(())
+    })
+    .await
+}
+
+/// A dropped `begin()` of sqlx 0.9.0 leaves its connection inside an open transaction. Looks for such connections
+/// from outside, through a connection that is not of the pool under test.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_transaction_never_leaves_a_connection_open_in_it() -> anyhow::Result<()> {
+    let fresh = postgres().await?;
+    let db = fresh.open(&[ITEM]).await?;
+    let outside = sqlx::PgPool::connect(fresh.url()).await?;
+    let phasegate_database::Settings::Postgres { schema, .. } = fresh.settings() else {
+        anyhow::bail!("not PostgreSQL")
+    };
+    let mut dropped = 0;
+    for round in 0..600_u64 {
+        let work = db.transaction(move |tx| {
+            Box::pin(async move {
+                tx.execute("insert into item (item_id) values ($1)", args![round.to_string()]).await
+            })
+        });
+        let patience = Duration::from_micros(round * 400 / 600);
+        let started = std::time::Instant::now();
+        let mut work = Box::pin(work);
+        // A timer of tokio is no finer than a millisecond, so the future is polled by hand until its time is up.
+        let outcome: Option<Result<u64, Error>> = loop {
+            if let std::task::Poll::Ready(outcome) = futures::poll!(&mut work) {
+                break Some(outcome);
+            }
+            if started.elapsed() >= patience {
+                break None;
+            }
+            tokio::task::yield_now().await;
+        };
+        drop(work);
+        if outcome.is_none() {
+            dropped += 1;
+        }
+    }
+    ensure!(dropped > 100, "only {dropped} of 600 were dropped under way: the test shows nothing");
+    // What still runs may finish; then nobody may be left inside a transaction, and every insert is there.
+    let mut open = 0;
+    for _ in 0..100 {
+        open = sqlx::query_scalar::<_, i64>(
+            "select count(*) from pg_stat_activity where application_name = $1 and state like 'idle in transaction%'",
+        )
+        .bind(format!("phasegate/{schema}").chars().take(63).collect::<String>())
+        .fetch_one(&outside)
+        .await?;
+        if open == 0 && count(&db).await? == 600 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let seen =
+        sqlx::query_scalar::<_, i64>("select count(*) from pg_stat_activity where application_name = $1")
+            .bind(format!("phasegate/{schema}").chars().take(63).collect::<String>())
+            .fetch_one(&outside)
+            .await?;
+    ensure!(seen > 0, "the connections under test were not found from outside: the test shows nothing");
+    ensure!(open == 0, "{open} connections are idle in a transaction");
+    ensure!(count(&db).await? == 600);
+    Ok(())
+}
+
+#[tokio::test]
+async fn migrations_run_once_and_a_changed_one_is_refused() -> anyhow::Result<()> {
+    both(async |fresh: TestDatabase| {
+        let settings = fresh.settings();
+        // Several processes may start at once.
+        let both = [ITEM];
+        let (first, second, third) = tokio::join!(
+            Database::open(&settings, &both),
+            Database::open(&settings, &both),
+            fresh.open(&both)
+        );
+        let db = first?;
+        (second?, third?);
+        add(&db, "a", 1).await?;
+        let later = Migration {
+            version: 10,
+            name: "colour",
+            postgres: "alter table item add column colour text;",
+            sqlite: "alter table item add column colour text;",
+        };
+        let db = fresh.open(&[later, ITEM]).await?;
+        ensure!(db.fetch_all("select colour from item", args![]).await?.len() == 1);
+        let changed = Migration { postgres: "select 1;", sqlite: "select 1;", ..ITEM };
+        let refused = Database::open(&settings, &[changed]).await;
+        ensure!(matches!(refused, Err(Error::Migration { version: 1, .. })), "{refused:?}");
+        let twice = Database::open(&settings, &[ITEM, ITEM]).await;
+        ensure!(matches!(twice, Err(Error::Migration { .. })), "{twice:?}");
+        let broken = Migration {
+            version: 11,
+            name: "x",
+            postgres: "create table y (a text); oops;",
+            sqlite: "create table y (a text); oops;",
+        };
+        ensure!(Database::open(&settings, &[ITEM, later, broken]).await.is_err());
+        ensure!(db.fetch_all("select * from y", args![]).await.is_err(), "half a migration stayed");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn readers_of_sqlite_cannot_write() -> anyhow::Result<()> {
+    let fresh = sqlite().await?;
+    let db = fresh.open(&[ITEM]).await?;
+    ensure!(
+        db.fetch_all("insert into item (item_id) values ('x') returning item_id", args![]).await.is_err()
+    );
+    ensure!(db.dialect() == Dialect::Sqlite && count(&db).await? == 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn arrays_make_rows_on_postgres() -> anyhow::Result<()> {
+    let db = postgres().await?.open(&[ITEM]).await?;
+    let rows = db
+        .fetch_all(
+            "select * from unnest($1::text[], $2::bigint[], $3::bytea[]) as t (a, b, c) order by b",
+            args![vec!["x".to_owned(), "y".to_owned()], vec![2_i64, 1], vec![vec![1_u8], vec![2_u8]]],
+        )
+        .await?;
+    ensure!(rows.len() == 2 && rows[0].get::<String>("a")? == "y" && rows[0].get::<Vec<u8>>("c")? == [2]);
+    Ok(())
+}
