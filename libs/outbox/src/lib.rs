@@ -1,1 +1,29 @@
-//! Events written with the change, relayed after it, applied once.
+//! Events written with the change, relayed after it, applied once. What the events mean is never here.
+//!
+//! A service appends an event in the transaction of its change with [`append`]. A [`Relay`] claims what was not sent
+//! and gives it to the bus: at once when it is woken after the commit, and by a timer for what got stuck. Rows are
+//! claimed by the mark "not sent" and never by "greater than the last position", because a transaction with a lower
+//! position may commit later. Events of one instance are sent in order; instances go in parallel.
+//!
+//! A receiver calls [`inbox_receive`] in the transaction of the effect, so that an event which arrives twice takes
+//! effect once.
+
+mod append;
+mod inbox;
+mod relay;
+mod store;
+
+use phasegate_database::Migration;
+
+pub use append::{append, append_all, event};
+pub use inbox::inbox_receive;
+pub use relay::Relay;
+pub use store::{DeadEvent, dead, revive};
+
+/// The tables of this crate. The first migration of every service.
+pub const MIGRATION: Migration = Migration {
+    version: 1,
+    name: "outbox",
+    postgres: include_str!("../migrations/postgres/0001_outbox.sql"),
+    sqlite: include_str!("../migrations/sqlite/0001_outbox.sql"),
+};

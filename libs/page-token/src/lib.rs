@@ -1,1 +1,152 @@
-//! Where the next page of a list begins.
+//! Where the next page of a list begins. A token carries a position and is signed together with its scope, so that it
+//! can be neither made up nor used for another list, another filter or another tenant. It says nothing about rights:
+//! those are looked at on every page.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac as _};
+use phasegate_rpc_error::Invalid;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::Sha256;
+
+/// Entries of a page when the caller does not say.
+pub const SIZE_DEFAULT: usize = 50;
+/// Most entries of a page.
+pub const SIZE_MAX: usize = 500;
+/// Bytes of the signature.
+const SIGNATURE: usize = 32;
+/// No token of ours is longer, so a longer one is not read.
+const TOKEN_MAX: usize = 4_096;
+
+/// Makes and reads page tokens.
+#[derive(Clone)]
+pub struct PageTokens {
+    key: [u8; 32],
+}
+
+impl std::fmt::Debug for PageTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PageTokens(..)")
+    }
+}
+
+impl PageTokens {
+    /// Tokens under a key.
+    pub const fn new(key: [u8; 32]) -> Self {
+        Self { key }
+    }
+
+    /// A token for the page that begins after `position`. The scope names the method, the tenant and all arguments but
+    /// page size and token.
+    pub fn encode(&self, scope: &str, position: &impl Serialize) -> String {
+        // A position is a plain structure of texts and numbers, which always has a JSON form.
+        let payload = serde_json::to_vec(position).unwrap_or_default();
+        let mut token = self.sign(scope, &payload).to_vec();
+        token.extend(payload);
+        URL_SAFE_NO_PAD.encode(token)
+    }
+
+    /// The position of a token; nothing for the first page, which has none.
+    pub fn decode<T: DeserializeOwned>(&self, scope: &str, token: &str) -> Result<Option<T>, Invalid> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        self.read(scope, token).map(Some).ok_or_else(|| {
+            Invalid::new(
+                "PAGE_TOKEN_INVALID",
+                "page_token",
+                "must be the next_page_token of the page before, with the same arguments",
+            )
+        })
+    }
+
+    fn read<T: DeserializeOwned>(&self, scope: &str, token: &str) -> Option<T> {
+        if token.len() > TOKEN_MAX {
+            return None;
+        }
+        let token = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (signature, payload) = token.split_at_checked(SIGNATURE)?;
+        let mut mac = self.mac();
+        Self::feed(&mut mac, scope, payload);
+        mac.verify_slice(signature).ok()?;
+        serde_json::from_slice(payload).ok()
+    }
+
+    fn sign(&self, scope: &str, payload: &[u8]) -> [u8; SIGNATURE] {
+        let mut mac = self.mac();
+        Self::feed(&mut mac, scope, payload);
+        mac.finalize().into_bytes().into()
+    }
+
+    fn mac(&self) -> Hmac<Sha256> {
+        // A key is filled up with zeros to the block of the hash, by definition; done here, it cannot fail.
+        let mut block = [0; 64];
+        block[..self.key.len()].copy_from_slice(&self.key);
+        <Hmac<Sha256> as hmac::digest::KeyInit>::new(&block.into())
+    }
+
+    /// The length goes first, so that no part of the scope can pass for a part of the payload.
+    fn feed(mac: &mut Hmac<Sha256>, scope: &str, payload: &[u8]) {
+        mac.update(&(scope.len() as u64).to_be_bytes());
+        mac.update(scope.as_bytes());
+        mac.update(payload);
+    }
+}
+
+/// The size of a page: 50 when not given, at most 500.
+pub fn page_size(requested: i32) -> Result<usize, Invalid> {
+    match usize::try_from(requested) {
+        Ok(0) => Ok(SIZE_DEFAULT),
+        Ok(size) => Ok(size.min(SIZE_MAX)),
+        Err(_) => Err(Invalid::new("PAGE_SIZE_INVALID", "page_size", "must not be negative")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PageTokens, page_size};
+
+    const TOKENS: PageTokens = PageTokens::new([7; 32]);
+
+    #[test]
+    fn a_token_is_good_for_its_own_list_only() {
+        let position = ("2026".to_owned(), 42_u32);
+        let token = TOKENS.encode("ListTasks/t/phase=a", &position);
+        assert!(token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'));
+        assert_eq!(TOKENS.decode("ListTasks/t/phase=a", &token), Ok(Some(position)));
+        for scope in ["ListTasks/t/phase=b", "ListTasks/u/phase=a", "", "ListTasks/t/phase="] {
+            let refused = TOKENS.decode::<(String, u32)>(scope, &token);
+            assert_eq!(refused.map_err(|invalid| invalid.reason), Err("PAGE_TOKEN_INVALID"), "{scope}");
+        }
+        let other = PageTokens::new([8; 32]);
+        assert!(other.decode::<(String, u32)>("ListTasks/t/phase=a", &token).is_err());
+    }
+
+    #[test]
+    fn no_changed_or_made_up_token_is_read() {
+        let token = TOKENS.encode("s", &"position");
+        for at in 0..token.len() {
+            let mut changed = token.clone().into_bytes();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).unwrap();
+            let read = TOKENS.decode::<String>("s", &changed);
+            // The last character of base64 may carry bits that mean nothing.
+            assert!(
+                read.is_err() || (at + 1 == token.len() && read == Ok(Some("position".to_owned()))),
+                "{at}"
+            );
+        }
+        for token in ["x", "!!!", "AAAA", &"A".repeat(5_000), &token[1..], "\u{e9}"] {
+            assert!(TOKENS.decode::<String>("s", token).is_err(), "{token}");
+        }
+        assert_eq!(TOKENS.decode::<String>("s", ""), Ok(None));
+    }
+
+    #[test]
+    fn page_sizes_are_bounded() {
+        let sizes = [0, 1, 500, 501, i32::MAX].map(|size| page_size(size).ok());
+        assert_eq!(sizes, [Some(50), Some(1), Some(500), Some(500), Some(500)]);
+        assert_eq!(page_size(-1).map_err(|invalid| invalid.reason), Err("PAGE_SIZE_INVALID"));
+    }
+}

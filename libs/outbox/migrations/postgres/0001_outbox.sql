@@ -1,0 +1,45 @@
+-- What this service tells the others, written in the transaction of the change.
+create table outbox (
+    tenant_id text not null,
+    event_id text not null,
+    instance_id text not null,
+    -- Order within an instance. Never a cursor: a lower position may be committed later.
+    position bigint generated always as identity,
+    payload bytea not null,
+    created_at bigint not null,
+    -- Null until every receiver has taken it.
+    sent_at bigint,
+    -- Not before this; grows with every failed try.
+    due_at bigint not null,
+    -- A relay works on it until then; another one may take it over afterwards.
+    claimed_until bigint not null default 0,
+    -- Failed tries of every kind, for the time between them.
+    failures integer not null default 0,
+    -- Tries that failed because of the event itself.
+    poisonings integer not null default 0,
+    last_error text,
+    -- Set aside: it holds nobody up and waits for an operator.
+    dead_at bigint,
+    constraint outbox_pk primary key (tenant_id, event_id),
+    constraint outbox_dead_is_not_sent check (dead_at is null or sent_at is null)
+);
+
+-- What waits, first the oldest; small however long the table is.
+create index outbox_waiting on outbox (position) where sent_at is null and dead_at is null;
+-- Whether an event is the first one that waits in its instance.
+create index outbox_lane on outbox (tenant_id, instance_id, position) where sent_at is null and dead_at is null;
+-- What may be deleted.
+create index outbox_sent on outbox (sent_at) where sent_at is not null;
+
+-- What this service has taken from the others, written in the transaction of the effect.
+create table inbox (
+    consumer text not null,
+    event_id text not null,
+    received_at bigint not null,
+    constraint inbox_pk primary key (consumer, event_id)
+);
+
+create index inbox_received on inbox (received_at);
+
+-- Rows come and go here all the time: vacuum by share would wait for too many dead ones.
+alter table outbox set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500);

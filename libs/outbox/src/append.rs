@@ -1,0 +1,92 @@
+//! Writing events with the change that they tell of.
+
+use phasegate_clock::Timestamp;
+use phasegate_database::{Dialect, Error, Transaction, args};
+use phasegate_id::EventId;
+use phasegate_proto::actor::v1::Actor;
+use phasegate_proto::internal::event::v1::{Event, event::Payload};
+use prost::Message as _;
+
+/// Makes an event with a new id.
+pub fn event(
+    tenant: impl AsRef<str>,
+    instance_id: impl AsRef<str>,
+    actor: Actor,
+    now: Timestamp,
+    payload: Payload,
+) -> Event {
+    Event {
+        event_id: EventId::generate().into_string(),
+        tenant_id: tenant.as_ref().to_owned(),
+        instance_id: instance_id.as_ref().to_owned(),
+        occurred_at: Some(now.to_proto()),
+        actor: Some(actor),
+        trace_parent: String::new(),
+        payload: Some(payload),
+    }
+}
+
+/// Writes an event. It is sent after the transaction has been committed, or never.
+pub async fn append(tx: &mut Transaction, event: &Event) -> Result<(), Error> {
+    append_all(tx, std::slice::from_ref(event)).await
+}
+
+/// Writes several events, which are sent in this order.
+pub async fn append_all(tx: &mut Transaction, events: &[Event]) -> Result<(), Error> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    match tx.dialect() {
+        Dialect::Postgres => append_postgres(tx, events).await,
+        Dialect::Sqlite => append_sqlite(tx, events).await,
+    }
+}
+
+/// One statement however many events there are.
+async fn append_postgres(tx: &mut Transaction, events: &[Event]) -> Result<(), Error> {
+    let mut tenants = Vec::with_capacity(events.len());
+    let mut ids = Vec::with_capacity(events.len());
+    let mut instances = Vec::with_capacity(events.len());
+    let mut payloads = Vec::with_capacity(events.len());
+    let mut times = Vec::with_capacity(events.len());
+    for event in events {
+        tenants.push(event.tenant_id.clone());
+        ids.push(event.event_id.clone());
+        instances.push(event.instance_id.clone());
+        payloads.push(event.encode_to_vec());
+        times.push(occurred_at(event).as_micros());
+    }
+    tx.execute(
+        "insert into outbox (tenant_id, event_id, instance_id, payload, created_at, due_at)
+         select tenant_id, event_id, instance_id, payload, created_at, created_at
+           from unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bigint[])
+                with ordinality as added (tenant_id, event_id, instance_id, payload, created_at, place)
+          order by place",
+        args![tenants, ids, instances, payloads, times],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn append_sqlite(tx: &mut Transaction, events: &[Event]) -> Result<(), Error> {
+    for event in events {
+        tx.execute(
+            "insert into outbox (tenant_id, event_id, instance_id, position, payload, created_at, due_at)
+             values ($1, $2, $3, (select coalesce(max(position), 0) + 1 from outbox), $4, $5, $5)",
+            args![
+                &event.tenant_id,
+                &event.event_id,
+                &event.instance_id,
+                event.encode_to_vec(),
+                occurred_at(event)
+            ],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Events are made by [`event`], which sets the time; one without it is due at once.
+fn occurred_at(event: &Event) -> Timestamp {
+    event.occurred_at.as_ref().and_then(Timestamp::from_proto).unwrap_or_default()
+}

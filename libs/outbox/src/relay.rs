@@ -1,0 +1,219 @@
+//! Gives what is in the outbox to the bus.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use phasegate_bus::{Bus, HandleError};
+use phasegate_clock::{SharedClock, Timestamp};
+use phasegate_database::{Database, Error};
+use phasegate_proto::internal::event::v1::Event;
+use prost::Message as _;
+use rand::Rng as _;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::{self, Failure, Lane, Waiting};
+
+/// Instances that are worked on at once.
+const LANES_MAX: usize = 16;
+/// Tries after which an event that cannot be taken is set aside.
+const POISONINGS_MAX: u32 = 8;
+/// Looks for what got stuck, with half as much jitter. What is new wakes the relay.
+const POLL: Duration = Duration::from_millis(300);
+/// Wait after the first failure; doubles with each.
+const BACKOFF: Duration = Duration::from_millis(100);
+/// Longest wait between two tries.
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
+/// A receiver that takes longer than this is asked again later.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// After this time an instance's turn ends. With the patience for its last event it is less than a claim lasts.
+const TURN: Duration = Duration::from_secs(10);
+/// How long what was sent stays: longer than a receiver may be away.
+const SENT_KEPT: Duration = Duration::from_hours(7 * 24);
+/// How long what was received stays known: longer than a sender keeps what it could send again.
+const RECEIVED_KEPT: Duration = Duration::from_hours(30 * 24);
+/// Between two rounds of deleting.
+const SWEEP: Duration = Duration::from_mins(10);
+
+/// Sends what the outbox holds. Copies share one wake-up.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    db: Database,
+    bus: Bus,
+    clock: SharedClock,
+    wake: Arc<Notify>,
+    /// Lanes that this process is working on.
+    busy: Arc<Mutex<BTreeSet<Lane>>>,
+}
+
+impl Relay {
+    /// A relay from a database to a bus. Nothing is sent before [`Relay::run`].
+    pub fn new(db: Database, bus: Bus, clock: SharedClock) -> Self {
+        Self { db, bus, clock, wake: Arc::new(Notify::new()), busy: Arc::default() }
+    }
+
+    /// Something was committed: have a look at once. Cheap, and never lost.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Sends until `shutdown`, then finishes what is under way.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let mut lanes = JoinSet::new();
+        let mut swept = tokio::time::Instant::now();
+        while !shutdown.is_cancelled() {
+            if lanes.len() < LANES_MAX {
+                self.start_lanes(&mut lanes).await;
+            }
+            let pause = POLL.mul_f64(rand::rng().random_range(0.5..1.5));
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = self.wake.notified(), if lanes.len() < LANES_MAX => {}
+                Some(_) = lanes.join_next() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            if swept.elapsed() > SWEEP {
+                swept = tokio::time::Instant::now();
+                self.sweep().await;
+            }
+        }
+        while lanes.join_next().await.is_some() {}
+    }
+
+    async fn start_lanes(&self, lanes: &mut JoinSet<()>) {
+        let claimed = match store::lanes_claim(&self.db, self.clock.now()).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the outbox cannot be read");
+                tokio::time::sleep(POLL).await;
+                return;
+            }
+        };
+        for lane in claimed {
+            let is_free = self.busy().insert(lane.clone());
+            if is_free {
+                let relay = self.clone();
+                lanes.spawn(async move {
+                    relay.run_lane(&lane).await;
+                    relay.busy().remove(&lane);
+                    // What was appended in the meantime found the lane busy.
+                    relay.wake();
+                });
+            }
+        }
+    }
+
+    fn busy(&self) -> std::sync::MutexGuard<'_, BTreeSet<Lane>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends the events of one instance in order, up to the first that fails.
+    async fn run_lane(&self, lane: &Lane) {
+        let waiting = match store::lane_load(&self.db, lane).await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the outbox cannot be read");
+                return;
+            }
+        };
+        let mut sent = Vec::new();
+        let mut failed = None;
+        let started = tokio::time::Instant::now();
+        for event in waiting {
+            // The claim must not run out under a long lane; the rest is claimed anew.
+            if started.elapsed() > TURN {
+                break;
+            }
+            match self.send(&event).await {
+                Ok(()) => sent.push(event.event_id),
+                Err(error) => {
+                    let failure = self.failure(&event, error);
+                    failed = Some((event.event_id, failure));
+                    break;
+                }
+            }
+        }
+        let now = self.clock.now();
+        if let Err(error) = store::lane_settle(&self.db, lane.clone(), sent, failed, now).await {
+            // They are sent again, and the receivers know them.
+            tracing::warn!(error = %chain(&error), "what was sent could not be marked");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn send(&self, waiting: &Waiting) -> Result<(), HandleError> {
+        let event = Event::decode(waiting.payload.as_slice())
+            .map_err(|error| HandleError::Poison(format!("not an event: {error}")))?;
+        match tokio::time::timeout(PATIENCE, self.bus.publish(event)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(HandleError::Transient("a receiver did not answer in time".to_owned())),
+        }
+    }
+
+    fn failure(&self, event: &Waiting, error: HandleError) -> Failure {
+        let now = self.clock.now();
+        let (error, is_poison) = match error {
+            HandleError::Transient(error) => (error, false),
+            HandleError::Poison(error) => (error, true),
+        };
+        let is_dead = is_poison && event.poisonings + 1 >= POISONINGS_MAX;
+        if is_dead {
+            tracing::error!(event_id = event.event_id, error, "an event was set aside");
+        } else {
+            tracing::debug!(event_id = event.event_id, error, "an event was not taken");
+        }
+        Failure { error, is_poison, due_at: backoff(now, event.failures), is_dead }
+    }
+
+    async fn sweep(&self) {
+        let now = self.clock.now();
+        loop {
+            match store::sweep(&self.db, now - SENT_KEPT, now - RECEIVED_KEPT).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "old events could not be deleted");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// When to try again: doubling, half of it chance, so that what failed together does not come back together.
+fn backoff(now: Timestamp, failures: u32) -> Timestamp {
+    let full = BACKOFF.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX);
+    now + full.mul_f64(rand::rng().random_range(0.5..1.0))
+}
+
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use phasegate_clock::Timestamp;
+
+    use super::{BACKOFF_MAX, backoff};
+
+    #[test]
+    fn waits_grow_and_stay_bounded() {
+        let now = Timestamp::from_micros(0);
+        let first = backoff(now, 0).duration_since(now);
+        assert!(first >= Duration::from_millis(50) && first <= Duration::from_millis(100), "{first:?}");
+        for failures in [20, 1_000, u32::MAX] {
+            let wait = backoff(now, failures).duration_since(now);
+            assert!(wait >= BACKOFF_MAX / 2 && wait <= BACKOFF_MAX, "{wait:?}");
+        }
+    }
+}
