@@ -1,1 +1,3 @@
 //! Requests for a decision, and their decisions.
+
+pub mod domain;
