@@ -1,0 +1,61 @@
+//! The engine: what may happen in one run of a definition, what follows from it, and who must hear of it. Pure: no
+//! clock, no chance, no I/O; all three are inputs.
+//!
+//! # In use
+//!
+//! ```text
+//! let before = instance (or Instance::unstarted() for Action::Start)
+//! let keys   = content_keys(&definition, &before, &command.action)    // ask artifact, fill command.current
+//! let events = decide(&definition, &before, &command, now)?           // Err: nothing happens. Ok(empty): already so
+//! let after  = events.iter().fold(before.clone(), evolve)             // the row; after.version == last sequence
+//! let calls  = react(&definition, &before, &after, &events)           // the outbox, in the same transaction
+//! ready_work(&definition, &before / &after), leases(&before / &after) // the queue and the leases: write the difference
+//! record(&event)                                                      // type, action and subject for feed and audit
+//! ```
+//!
+//! What is personal in a command ([`Personal`]) belongs to the first of its events. Heartbeats are no commands: they
+//! move the end of a lease, which the engine does not keep.
+//!
+//! # Words
+//!
+//! A *boundary* is the end of a phase: the requests for its last tasks, for the phase itself and for the approval gates
+//! before the next phase. They take effect in that order. A *round* is one review of one subject; a new round of an
+//! earlier subject makes the later ones of the same boundary out of date. The *current phase* is the first one that is
+//! not behind; only it can be anything but pending.
+//!
+//! # Invariants
+//!
+//! 1. Phases before the current one are completed or skipped, later ones are pending.
+//! 2. A completed phase has nothing but completed and skipped tasks, and its approval.
+//! 3. An open approval gate has its approval, or was forced; the gates of a phase that was entered are open.
+//! 4. A task runs exactly while it has a lease. Its fencing token never falls.
+//! 5. A ready or running task has its dependencies done, and attempts left.
+//! 6. A completed task whose work must be approved has its approval, of its own round.
+//! 7. Nothing is ready, running or open in an instance that has ended.
+//!
+//! [`check`] says them again in code; every test and every debug build runs it after each decision.
+
+mod command;
+mod decide;
+mod event;
+mod evolve;
+mod instance;
+mod personal;
+mod react;
+mod rejection;
+
+pub use command::{
+    Action, Actor, ActorKind, Assurance, Channel, Command, CurrentVersion, Decision, Fact, RemarkMade,
+    RequestView, ShownLease, Start,
+};
+pub use decide::{content_keys, decide};
+pub use event::{Change, Event, RoundCause, Started, StartedTask};
+pub use evolve::evolve;
+pub use instance::{
+    Approval, ApprovalStatus, Artifact, Block, BlockCause, Delivery, Failure, Gate, GateStatus, HeldLease,
+    Instance, Lease, Phase, PhaseStatus, RETRY_AFTER_MAX, Raid, ReadyWork, Remark, Status, Subject, Task,
+    TaskStatus,
+};
+pub use personal::{Person, Personal};
+pub use react::{Effect, Need, NeedTiming, leases, react, ready_work};
+pub use rejection::{Blocker, BlockerKind, Rejection};
