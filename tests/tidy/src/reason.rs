@@ -12,7 +12,7 @@ const LIST: &str = "proto/phasegate/error/v1/reason.proto";
 const REFUSES: &str = "Refuses with:";
 
 /// gRPC codes, and the HTTP statuses that each may have: the usual one first, then those that a reason may choose instead.
-const STATUSES: [(&str, &[u16]); 10] = [
+const STATUSES: [(&str, &[u16]); 11] = [
     ("INVALID_ARGUMENT", &[400, 415, 422]),
     ("UNAUTHENTICATED", &[401, 410]),
     ("PERMISSION_DENIED", &[403]),
@@ -22,6 +22,7 @@ const STATUSES: [(&str, &[u16]); 10] = [
     ("ABORTED", &[409]),
     ("RESOURCE_EXHAUSTED", &[429, 413, 431]),
     ("UNAVAILABLE", &[503]),
+    ("DEADLINE_EXCEEDED", &[504, 408]),
     ("INTERNAL", &[500]),
 ];
 
