@@ -1,1 +1,3 @@
 //! The one port for everything outside.
+
+pub mod portal;

@@ -1,0 +1,166 @@
+//! What goes wrong in the portal, as pages that say what to do next.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+use tonic::{Code, Status};
+
+/// Why there is no page.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// A service refused, or did not answer.
+    Status(Box<Status>),
+    /// The link has ended; its token asks for a fresh one.
+    LinkEnded { revoked: bool, token: String },
+    /// No session for this link.
+    NoSession,
+    /// The form came from elsewhere, or a second time.
+    Csrf,
+    /// The form cannot be read.
+    BadForm,
+    /// The page could not be made: our mistake.
+    Template(askama::Error),
+}
+
+#[derive(Template)]
+#[template(path = "portal/message.html")]
+struct Message<'a> {
+    heading: &'a str,
+    text: &'a str,
+    fresh_token: Option<&'a str>,
+    link: Option<(&'a str, &'a str)>,
+}
+
+/// A page with a heading, a sentence, and perhaps a way on.
+pub(super) fn message(status: StatusCode, heading: &str, text: &str, link: Option<(&str, &str)>) -> Response {
+    render(status, &Message { heading, text, fresh_token: None, link })
+}
+
+/// A page, or a plain apology where it cannot be made.
+pub(super) fn render(status: StatusCode, page: &impl Template) -> Response {
+    match page.render() {
+        Ok(html) => (status, Html(html)).into_response(),
+        Err(error) => Fault::Template(error).into_response(),
+    }
+}
+
+impl From<Status> for Fault {
+    fn from(status: Status) -> Self {
+        match phasegate_rpc_error::reason_of(&status).as_deref() {
+            Some("SESSION_EXPIRED") => Self::NoSession,
+            Some("CSRF") => Self::Csrf,
+            _ => Self::Status(Box::new(status)),
+        }
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        match self {
+            Self::LinkEnded { revoked, token } => link_ended(revoked, &token),
+            Self::NoSession => message(
+                StatusCode::UNAUTHORIZED,
+                "Please open your link again",
+                "Your visit has ended, or your browser did not keep it. Open the link in your mail once more; it still works.",
+                None,
+            ),
+            Self::Csrf => message(
+                StatusCode::FORBIDDEN,
+                "That page was out of date",
+                "The form was sent twice, or did not come from this site. Nothing was recorded by it. Go back to your request and look again.",
+                None,
+            ),
+            Self::BadForm => message(
+                StatusCode::BAD_REQUEST,
+                "That form could not be read",
+                "Nothing was recorded. Go back and try again.",
+                None,
+            ),
+            Self::Template(error) => {
+                tracing::error!(%error, "a page could not be rendered");
+                (StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong on our side.").into_response()
+            }
+            Self::Status(status) => refused(&status),
+        }
+    }
+}
+
+fn link_ended(revoked: bool, token: &str) -> Response {
+    let (heading, text) = if revoked {
+        (
+            "This link was withdrawn",
+            "It no longer opens anything. If you are still part of the process, we can mail a new one to the address on file.",
+        )
+    } else {
+        (
+            "This link has ended",
+            "Links work for a limited time. We can mail a new one to the address on file.",
+        )
+    };
+    let page = Message { heading, text, fresh_token: Some(token), link: None };
+    render(StatusCode::GONE, &page)
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other code is a failure of ours to the visitor")]
+fn refused(status: &Status) -> Response {
+    let reason = phasegate_rpc_error::reason_of(status).unwrap_or_default();
+    let (code, heading, text) = match (status.code(), reason.as_str()) {
+        (_, "LINK_INVALID") => (
+            StatusCode::UNAUTHORIZED,
+            "This link is not valid",
+            "Perhaps it was cut in two by a line break. Copy the whole link from your mail, or ask the person who invited you.",
+        ),
+        (_, "LINK_EXPIRED" | "LINK_REVOKED") => (
+            StatusCode::GONE,
+            "This link has ended",
+            "Open your mail again and use the newest link, or ask for a fresh one from there.",
+        ),
+        (_, "NOT_AN_APPROVER") => (
+            StatusCode::FORBIDDEN,
+            "This is for somebody else",
+            "You can see it, and somebody else is asked to decide.",
+        ),
+        (_, "LINK_PERMISSION_MISSING") => (
+            StatusCode::FORBIDDEN,
+            "You can view but not decide",
+            "Your link does not allow this. Ask the person who invited you for another one.",
+        ),
+        (Code::NotFound, _) => (
+            StatusCode::NOT_FOUND,
+            "There is nothing here",
+            "It may have been part of another process, or never existed.",
+        ),
+        (Code::PermissionDenied, _) => {
+            (StatusCode::FORBIDDEN, "That is not allowed", "Nothing was recorded.")
+        }
+        (Code::InvalidArgument, _) => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "That could not be taken",
+            "Nothing was recorded. Go back and look at what you wrote.",
+        ),
+        (Code::FailedPrecondition | Code::Aborted, _) => (
+            StatusCode::CONFLICT,
+            "It has moved on",
+            "Nothing was recorded. Open the request again to see where it stands.",
+        ),
+        (Code::ResourceExhausted, _) => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "That was too often",
+            "Your answer was not recorded. Wait a minute and try again.",
+        ),
+        (Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled, _) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "We are not there for a moment",
+            "Your answer was not recorded. Try again in a minute; your link keeps working.",
+        ),
+        _ => {
+            tracing::error!(code = ?status.code(), message = status.message(), "the portal got an answer it cannot explain");
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Something went wrong on our side",
+                "Your answer was not recorded. Try again in a minute.",
+            )
+        }
+    };
+    message(code, heading, text, None)
+}
