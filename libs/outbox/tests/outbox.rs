@@ -1,0 +1,315 @@
+//! What is committed is sent, in order, and takes effect once: on both databases.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use futures::future::BoxFuture;
+use phasegate_bus::{Bus, HandleError, Handler};
+use phasegate_clock::{ManualClock, SharedClock, SystemClock, Timestamp};
+use phasegate_database::{Database, Error, Migration, args};
+use phasegate_outbox::{MIGRATION, Relay, append, append_all, dead, event, inbox_receive, revive};
+use phasegate_proto::actor::v1::Actor;
+use phasegate_proto::internal::event::v1::event::Payload;
+use phasegate_proto::internal::event::v1::{Event, InstancePaused};
+use phasegate_test_database::{TestDatabase, both};
+use tokio_util::sync::CancellationToken;
+
+const EFFECT: Migration = Migration {
+    version: 10,
+    name: "effect",
+    postgres: "create table effect (instance_id text not null, reason text not null, place bigint generated always as identity);",
+    sqlite: "create table effect (place integer primary key autoincrement, instance_id text not null, reason text not null) strict;",
+};
+
+/// Writes each event down in its database, once; fails as it is told.
+struct Recorder {
+    db: Database,
+    fail: Box<dyn Fn(&str) -> Option<HandleError> + Send + Sync>,
+    seen: Mutex<Vec<String>>,
+}
+
+impl Recorder {
+    fn new(db: &Database, fail: impl Fn(&str) -> Option<HandleError> + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { db: db.clone(), fail: Box::new(fail), seen: Mutex::default() })
+    }
+
+    fn seen(&self, reason: &str) -> usize {
+        self.seen.lock().unwrap().iter().filter(|seen| *seen == reason).count()
+    }
+}
+
+impl Handler for Recorder {
+    fn handle(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {
+        Box::pin(async move {
+            let reason = reason(&event);
+            self.seen.lock().unwrap().push(reason.clone());
+            if let Some(error) = (self.fail)(&reason) {
+                return Err(error);
+            }
+            let done = self
+                .db
+                .transaction(move |tx| {
+                    Box::pin(async move {
+                        let now = Timestamp::from_micros(1);
+                        if inbox_receive(tx, "recorder", &event.event_id, now).await? {
+                            tx.execute(
+                                "insert into effect (instance_id, reason) values ($1, $2)",
+                                args![&event.instance_id, reason],
+                            )
+                            .await?;
+                        }
+                        Ok::<_, Error>(())
+                    })
+                })
+                .await;
+            done.map_err(|error| HandleError::Transient(error.to_string()))
+        })
+    }
+}
+
+fn reason(event: &Event) -> String {
+    match &event.payload {
+        Some(Payload::InstancePaused(paused)) => paused.reason.clone(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn paused(instance: &str, reason: impl Into<String>, now: Timestamp) -> Event {
+    let payload = Payload::InstancePaused(InstancePaused { reason: reason.into() });
+    event("t", instance, Actor::default(), now, payload)
+}
+
+async fn commit(db: &Database, events: Vec<Event>) -> anyhow::Result<()> {
+    db.transaction(move |tx| {
+        Box::pin(async move {
+            append_all(tx, &events).await?;
+            Ok::<_, Error>(())
+        })
+    })
+    .await?;
+    Ok(())
+}
+
+async fn effects(db: &Database, instance: &str) -> anyhow::Result<Vec<String>> {
+    let rows = db
+        .fetch_all("select reason from effect where instance_id = $1 order by place", args![instance])
+        .await?;
+    Ok(rows.iter().map(|row| row.get("reason")).collect::<Result<_, _>>()?)
+}
+
+async fn number(db: &Database, condition: &str) -> anyhow::Result<i64> {
+    let row =
+        db.fetch_optional(format!("select count(*) as n from outbox where {condition}"), args![]).await?;
+    Ok(row.context("one row")?.get("n")?)
+}
+
+/// Waits until `condition` rows are `wanted`, for at most twenty seconds.
+async fn until(db: &Database, condition: &str, wanted: i64) -> anyhow::Result<()> {
+    for _ in 0..1_000 {
+        if number(db, condition).await? == wanted {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    anyhow::bail!("{} rows are {condition}, not {wanted}", number(db, condition).await?)
+}
+
+struct Running {
+    stop: CancellationToken,
+    relay: Relay,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    fn start(db: &Database, handler: Arc<dyn Handler>, clock: SharedClock) -> Self {
+        let bus = Bus::new();
+        bus.subscribe("recorder", handler);
+        let relay = Relay::new(db.clone(), bus, clock);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn({
+            let (relay, stop) = (relay.clone(), stop.clone());
+            async move { relay.run(stop).await }
+        });
+        Self { stop, relay, task }
+    }
+
+    async fn stop(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(10), self.task).await??;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_was_committed_before_a_crash_is_sent_by_the_next_relay() -> anyhow::Result<()> {
+    both(async |fresh: TestDatabase| {
+        let db = fresh.open(&[MIGRATION, EFFECT]).await?;
+        let clock = SystemClock::shared();
+        let now = clock.now();
+        commit(&db, vec![paused("i", "kept", now)]).await?;
+        // A transaction that failed tells nobody.
+        let refused: Result<(), Error> = db
+            .transaction(move |tx| {
+                Box::pin(async move {
+                    append(tx, &paused("i", "gone", now)).await?;
+                    Err(Error::Settings("refused".to_owned()))
+                })
+            })
+            .await;
+        ensure!(refused.is_err());
+        // The process ends here: nothing was sent. The next one opens the same database.
+        db.close().await;
+        let db = fresh.open(&[MIGRATION, EFFECT]).await?;
+        let running = Running::start(&db, Recorder::new(&db, |_| None), clock);
+        until(&db, "sent_at is not null", 1).await?;
+        ensure!(effects(&db, "i").await? == ["kept"]);
+        running.stop().await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_event_that_is_delivered_twice_takes_effect_once() -> anyhow::Result<()> {
+    both(async |fresh: TestDatabase| {
+        let db = fresh.open(&[MIGRATION, EFFECT]).await?;
+        let clock = SystemClock::shared();
+        let recorder = Recorder::new(&db, |_| None);
+        let running = Running::start(&db, recorder.clone(), clock.clone());
+        commit(&db, vec![paused("i", "once", clock.now())]).await?;
+        running.relay.wake();
+        until(&db, "sent_at is not null", 1).await?;
+        // As if the process had died after the effect and before the mark.
+        db.transaction(|tx| {
+            Box::pin(async move {
+                tx.execute("update outbox set sent_at = null, claimed_until = 0", args![]).await?;
+                Ok::<_, Error>(())
+            })
+        })
+        .await?;
+        running.relay.wake();
+        until(&db, "sent_at is not null", 1).await?;
+        ensure!(recorder.seen("once") == 2, "it was not delivered twice: the test shows nothing");
+        ensure!(effects(&db, "i").await? == ["once"]);
+        running.stop().await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn poison_is_set_aside_and_holds_nobody_up() -> anyhow::Result<()> {
+    both(async |fresh: TestDatabase| {
+        let db = fresh.open(&[MIGRATION, EFFECT]).await?;
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_000_000)));
+        let now = Timestamp::from_micros(1_000_000);
+        let recorder = Recorder::new(&db, |reason| {
+            (reason == "poison").then(|| HandleError::Poison("cannot be read".to_owned()))
+        });
+        let running = Running::start(&db, recorder.clone(), clock.clone());
+        commit(
+            &db,
+            vec![paused("bad", "before", now), paused("bad", "poison", now), paused("bad", "behind", now)],
+        )
+        .await?;
+        commit(&db, vec![paused("good", "other", now)]).await?;
+        running.relay.wake();
+        // The other instance does not wait for the poisoned one.
+        until(&db, "sent_at is not null", 2).await?;
+        ensure!(effects(&db, "good").await? == ["other"]);
+        ensure!(effects(&db, "bad").await? == ["before"]);
+        for tried in 1..=8 {
+            until(&db, &format!("poisonings >= {tried}"), 1).await?;
+            clock.advance(Duration::from_secs(30));
+            running.relay.wake();
+        }
+        until(&db, "sent_at is not null", 3).await?;
+        ensure!(effects(&db, "bad").await? == ["before", "behind"]);
+        ensure!(recorder.seen("poison") == 8);
+        let aside = dead(&db, 10).await?;
+        ensure!(aside.len() == 1 && aside[0].instance_id == "bad", "{aside:?}");
+        ensure!(aside[0].last_error.contains("cannot be read"), "{aside:?}");
+        // An operator lets it be tried again.
+        ensure!(revive(&db, "t", &aside[0].event_id).await?);
+        running.relay.wake();
+        until(&db, "poisonings = 1 and dead_at is null", 1).await?;
+        ensure!(!revive(&db, "t", "no such event").await?);
+        running.stop().await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_passes_is_tried_for_as_long_as_it_takes_and_keeps_its_order() -> anyhow::Result<()> {
+    both(async |fresh: TestDatabase| {
+        let db = fresh.open(&[MIGRATION, EFFECT]).await?;
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_000_000)));
+        let left = Mutex::new(20);
+        let recorder = Recorder::new(&db, move |reason| {
+            let mut left = left.lock().unwrap();
+            if reason == "first" && *left > 0 {
+                *left -= 1;
+                return Some(HandleError::Transient("away".to_owned()));
+            }
+            None
+        });
+        let running = Running::start(&db, recorder.clone(), clock.clone());
+        let now = Timestamp::from_micros(1_000_000);
+        commit(&db, vec![paused("i", "first", now), paused("i", "second", now)]).await?;
+        for tried in 1..=20 {
+            running.relay.wake();
+            until(&db, &format!("failures >= {tried}"), 1).await?;
+            ensure!(effects(&db, "i").await?.is_empty());
+            clock.advance(Duration::from_secs(15));
+        }
+        running.relay.wake();
+        until(&db, "sent_at is not null", 2).await?;
+        ensure!(effects(&db, "i").await? == ["first", "second"]);
+        ensure!(number(&db, "dead_at is not null or poisonings > 0").await? == 0);
+        running.stop().await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_order_of_an_instance_holds_with_many_writers_and_two_relays() -> anyhow::Result<()> {
+    both(async |fresh: TestDatabase| {
+        let db = fresh.open(&[MIGRATION, EFFECT]).await?;
+        let clock = SystemClock::shared();
+        // Some are refused at random, so that claims are given back and taken over.
+        let flaky = |_: &str| {
+            (rand::random_range(0..10) == 0).then(|| HandleError::Transient("by chance".to_owned()))
+        };
+        let mut relays = vec![Running::start(&db, Recorder::new(&db, flaky), clock.clone())];
+        // On SQLite one process owns the file, and one relay is all there is.
+        if db.dialect() == phasegate_database::Dialect::Postgres {
+            relays.push(Running::start(&db, Recorder::new(&db, flaky), clock.clone()));
+        }
+        let writers = (0..6).map(|writer| {
+            let (db, clock, relay) = (db.clone(), clock.clone(), relays[0].relay.clone());
+            tokio::spawn(async move {
+                let instance = format!("i-{writer}");
+                for step in 0..20 {
+                    let events = (0..3).map(|part| paused(&instance, format!("{step}.{part}"), clock.now()));
+                    commit(&db, events.collect()).await?;
+                    relay.wake();
+                }
+                anyhow::Ok(())
+            })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await??;
+        }
+        until(&db, "sent_at is not null", 360).await?;
+        let expected: Vec<String> =
+            (0..20).flat_map(|step| (0..3).map(move |part| format!("{step}.{part}"))).collect();
+        for writer in 0..6 {
+            let found = effects(&db, &format!("i-{writer}")).await?;
+            ensure!(found == expected, "instance {writer}: {found:?}");
+        }
+        for relay in relays {
+            relay.stop().await?;
+        }
+        Ok(())
+    })
+    .await
+}
