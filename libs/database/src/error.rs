@@ -61,14 +61,16 @@ impl Error {
     /// The same may succeed if it is tried again: the database was away, busy, or chose another transaction.
     pub fn is_transient(&self) -> bool {
         let Self::Statement { source, .. } = self else { return matches!(self, Self::Aborted(_)) };
-        match source {
-            sqlx::Error::Io(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => true,
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| is_transient_code(&code)),
-            _ => false,
+        if let sqlx::Error::Database(error) = source {
+            return error.code().is_some_and(|code| is_transient_code(&code));
         }
+        matches!(
+            source,
+            sqlx::Error::Io(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed
+        )
     }
 }
 

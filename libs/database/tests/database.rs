@@ -284,7 +284,8 @@ async fn migrations_run_once_and_a_changed_one_is_refused() -> anyhow::Result<()
             fresh.open(&both)
         );
         let db = first?;
-        (second?, third?);
+        second?;
+        third?;
         add(&db, "a", 1).await?;
         let later = Migration {
             version: 10,

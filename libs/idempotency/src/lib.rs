@@ -175,10 +175,10 @@ mod tests {
             let key = Key::new("t", "operator:dev", "StartInstance", "r-1");
             ensure!(lookup(&db, &key, [1; 32]).await?.is_none());
             keep(&db, &key, [1; 32], b"first", NOW).await?;
-            ensure!(lookup(&db, &key, [1; 32]).await?.as_deref() == Some(b"first"));
+            ensure!(lookup(&db, &key, [1; 32]).await?.as_deref() == Some(b"first".as_slice()));
             ensure!(matches!(lookup(&db, &key, [2; 32]).await, Err(Error::Reused)));
             ensure!(matches!(keep(&db, &key, [1; 32], b"second", NOW).await, Err(Error::Raced)));
-            ensure!(lookup(&db, &key, [1; 32]).await?.as_deref() == Some(b"first"));
+            ensure!(lookup(&db, &key, [1; 32]).await?.as_deref() == Some(b"first".as_slice()));
             for other in [
                 Key { tenant: "u".to_owned(), ..key.clone() },
                 Key { actor: "operator:eve".to_owned(), ..key.clone() },

@@ -1,6 +1,6 @@
 //! What is committed is sent, in order, and takes effect once: on both databases.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -22,10 +22,12 @@ const EFFECT: Migration = Migration {
     sqlite: "create table effect (place integer primary key autoincrement, instance_id text not null, reason text not null) strict;",
 };
 
+type Fail = dyn Fn(&str) -> Option<HandleError> + Send + Sync;
+
 /// Writes each event down in its database, once; fails as it is told.
 struct Recorder {
     db: Database,
-    fail: Box<dyn Fn(&str) -> Option<HandleError> + Send + Sync>,
+    fail: Box<Fail>,
     seen: Mutex<Vec<String>>,
 }
 
@@ -35,7 +37,7 @@ impl Recorder {
     }
 
     fn seen(&self, reason: &str) -> usize {
-        self.seen.lock().unwrap().iter().filter(|seen| *seen == reason).count()
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|seen| *seen == reason).count()
     }
 }
 
@@ -43,7 +45,7 @@ impl Handler for Recorder {
     fn handle(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {
         Box::pin(async move {
             let reason = reason(&event);
-            self.seen.lock().unwrap().push(reason.clone());
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(reason.clone());
             if let Some(error) = (self.fail)(&reason) {
                 return Err(error);
             }
@@ -245,7 +247,7 @@ async fn what_passes_is_tried_for_as_long_as_it_takes_and_keeps_its_order() -> a
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_000_000)));
         let left = Mutex::new(20);
         let recorder = Recorder::new(&db, move |reason| {
-            let mut left = left.lock().unwrap();
+            let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
             if reason == "first" && *left > 0 {
                 *left -= 1;
                 return Some(HandleError::Transient("away".to_owned()));

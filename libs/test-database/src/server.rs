@@ -1,6 +1,7 @@
 //! A private PostgreSQL server, one a process. It listens on a Unix socket only and keeps nothing safe: `fsync` is off.
 
 use std::fs;
+use std::io::{Read as _, Seek as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -146,7 +147,6 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
     if status.with_context(|| format!("start {command:?}"))?.success() {
         return Ok(());
     }
-    use std::io::{Read as _, Seek as _};
     let (mut said, mut output) = (String::new(), output);
     output.rewind()?;
     output.read_to_string(&mut said)?;
