@@ -1,1 +1,126 @@
-//! Mail to people.
+//! Mail to people: requests for their decision, reminders, receipts, and the news that they are to be told.
+//!
+//! The service hears what happened from the events of the others, prepares one message for each person, and hands it to a mail
+//! server until it is taken. At least once, under one Message-ID, always with the same bytes; what people were asked and have
+//! settled meanwhile is not sent any more. The link in a message is never stored: it is signed each time the message is handed
+//! over. Who the people are, and what a link allows, is the participant service's to know.
+//!
+//! To read it: `domain` says who hears what, `app::receive` prepares, `app::deliver` hands over, `store` keeps.
+
+mod app;
+mod config;
+mod domain;
+mod grpc;
+mod reconcile;
+mod smtp;
+mod store;
+
+use std::sync::Arc;
+
+use phasegate_outbox::Relay;
+use phasegate_page_token::PageTokens;
+use phasegate_proto::notification::v1::notification_service_server::NotificationServiceServer;
+use phasegate_serve::{Context, Listener};
+use tokio::sync::Notify;
+use tonic::service::Routes;
+
+pub use config::{Config, Smtp, Tls};
+pub use domain::RetryPolicy;
+
+use app::{Courier, Directory, PeerDirectory, Receiver};
+use store::Store;
+
+/// Why the service did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The mail server's settings cannot be used.
+    #[error("the settings of the mail server cannot be used")]
+    Settings(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The store does not open.
+    #[error("the notification store does not open")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The server failed.
+    #[error(transparent)]
+    Serve(#[from] phasegate_serve::Error),
+}
+
+/// The notification service.
+pub struct Service {
+    context: Context,
+    store: Store,
+    courier: Arc<Courier>,
+    /// Rings when messages were added.
+    added: Arc<Notify>,
+    /// Rings when outcomes were stored.
+    settled: Arc<Notify>,
+}
+
+impl Service {
+    /// Opens the store, migrating it, and subscribes to the bus.
+    pub async fn open(config: Config, context: Context) -> Result<Service, Error> {
+        let directory = Arc::new(PeerDirectory::new(context.peers.clone()));
+        Service::open_with(config, context, directory).await
+    }
+
+    async fn open_with(
+        config: Config,
+        context: Context,
+        directory: Arc<dyn Directory>,
+    ) -> Result<Service, Error> {
+        let from = smtp::sender(&config.smtp.from).map_err(|error| Error::Settings(Box::new(error)))?;
+        let mailer = smtp::Mailer::new(config.smtp).map_err(|error| Error::Settings(Box::new(error)))?;
+        let store = Store::open(&config.database).await.map_err(|error| Error::Store(Box::new(error)))?;
+        let added = Arc::new(Notify::new());
+        let settled = Arc::new(Notify::new());
+        let receiver = Receiver::new(
+            store.clone(),
+            Arc::clone(&directory),
+            context.clock.clone(),
+            from.email.domain().to_owned(),
+            Arc::clone(&added),
+        );
+        context.bus.subscribe(store::CONSUMER, Arc::new(receiver));
+        let courier = Arc::new(Courier {
+            store: store.clone(),
+            directory,
+            mailer,
+            from,
+            retry: config.retry,
+            clock: context.clock.clone(),
+            settled: Arc::clone(&settled),
+        });
+        Ok(Service { context, store, courier, added, settled })
+    }
+
+    /// Delivers, relays events and serves until shutdown.
+    pub async fn run(self, listener: Listener) -> Result<(), Error> {
+        let shutdown = self.context.shutdown.clone();
+        let database = self.store.database().clone();
+        let relay = Relay::new(database, self.context.bus.clone(), self.context.clock.clone());
+        let deliver = reconcile::deliver_due(Arc::clone(&self.courier), self.added.clone(), shutdown.clone());
+        let wake = async {
+            loop {
+                self.settled.notified().await;
+                relay.wake();
+            }
+        };
+        let serve = phasegate_serve::serve(
+            phasegate_serve::Service::Notification,
+            self.routes(),
+            &self.context,
+            listener,
+        );
+        let work = async { tokio::join!(serve, deliver, relay.run(shutdown.clone())).0 };
+        tokio::select! {
+            served = work => served.map_err(Error::from),
+            () = wake => Ok(()),
+        }
+    }
+
+    /// The routes alone, without verification of principals.
+    pub fn routes(&self) -> Routes {
+        let tokens = PageTokens::new(self.context.keys.page);
+        let api = grpc::Api::new(self.store.clone(), self.context.peers.clone(), tokens);
+        Routes::new(NotificationServiceServer::new(api))
+    }
+}

@@ -1,0 +1,152 @@
+//! Hands prepared messages to the mail server.
+
+use std::sync::Arc;
+
+use lettre::message::Mailbox;
+use phasegate_clock::SharedClock;
+use phasegate_id::LinkId;
+use tokio::sync::Notify;
+
+use super::directory::{Directory, LinkError};
+use super::render::with_link;
+use crate::domain::{MailLink, Notification, RetryPolicy, masked};
+use crate::smtp::{Draft, Mailer, Refused, build};
+use crate::store::{self, Claim, Settled, Store};
+
+/// Hands messages to the mail server.
+pub(crate) struct Courier {
+    pub(crate) store: Store,
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) mailer: Mailer,
+    pub(crate) from: Mailbox,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) clock: SharedClock,
+    /// Rung when an outcome was stored that others have to hear of.
+    pub(crate) settled: Arc<Notify>,
+}
+
+/// What became of one try.
+enum Try {
+    /// The mail server has it.
+    Sent,
+    /// It cannot be sent, and that will not change.
+    Impossible(String),
+    /// The mail server did not take it.
+    NotTaken(String),
+    /// It did not come as far as the mail server.
+    NotTried(String),
+    /// Its reason has gone.
+    Pointless(String),
+}
+
+impl Courier {
+    /// Tries one message and stores what became of it.
+    pub(crate) async fn deliver(&self, claim: Claim) -> Result<(), store::Error> {
+        let outcome = self.attempt(&claim).await;
+        let now = self.clock.now();
+        let seed = seed(&claim);
+        let settled = match outcome {
+            Try::Sent => Settled::Sent { at: now },
+            Try::Impossible(why) => Settled::Failed { why, tried: true },
+            Try::Pointless(why) => Settled::Suppressed { why },
+            Try::NotTaken(why) => match self.retry.wait_after(claim.notification.attempts + 1, seed) {
+                Some(wait) => Settled::Later { why, at: now + wait, tried: true },
+                None => Settled::Failed { why, tried: true },
+            },
+            Try::NotTried(why) => {
+                Settled::Later { why, at: now + self.retry.wait_for_others(seed), tried: false }
+            }
+        };
+        report(&claim.notification, &settled);
+        if self.store.notification_settle(claim, settled, now).await? {
+            self.settled.notify_one();
+        }
+        Ok(())
+    }
+
+    async fn attempt(&self, claim: &Claim) -> Try {
+        let notification = &claim.notification;
+        if claim.is_moot {
+            return Try::Pointless("everything that it asks was settled before it was sent".to_owned());
+        }
+        let (text, html) = match &notification.link {
+            None => (notification.body_text.clone(), notification.body_html.clone()),
+            Some(link) => match self.url(claim, link).await {
+                Ok(url) => {
+                    let rendered =
+                        with_link(&notification.body_text, &notification.body_html, &link.placeholder, &url);
+                    (rendered.text, rendered.html)
+                }
+                Err(error @ LinkError::Gone(_)) => return Try::Pointless(error.to_string()),
+                Err(error @ LinkError::Away(_)) => return Try::NotTried(error.to_string()),
+            },
+        };
+        let draft = Draft {
+            from: &self.from,
+            to_name: &notification.recipient_name,
+            to: &notification.recipient,
+            subject: &notification.subject,
+            message_id: &notification.message_id,
+            boundary: notification.id.as_str(),
+            date: notification.created_at,
+            text,
+            html,
+        };
+        let message = match build(draft) {
+            Ok(message) => message,
+            Err(error) => return Try::Impossible(error.to_string()),
+        };
+        match self.mailer.send(message).await {
+            Ok(()) => Try::Sent,
+            Err(Refused { message, is_final }) => {
+                // Servers like to quote the address; the record keeps it masked.
+                let why = message.replace(&notification.recipient, &masked(&notification.recipient));
+                if is_final { Try::Impossible(why) } else { Try::NotTaken(why) }
+            }
+        }
+    }
+
+    /// The URL of a message's link. The link is made with the first try; asking for it again gives the same one.
+    async fn url(&self, claim: &Claim, link: &MailLink) -> Result<String, LinkError> {
+        let notification = &claim.notification;
+        let tenant = &notification.tenant_id;
+        let id: LinkId = match &link.link_id {
+            Some(id) => id.clone(),
+            None => {
+                let made = self.directory.link_ensure(
+                    tenant,
+                    &notification.instance_id,
+                    &notification.participant_id,
+                    &notification.id,
+                    link.expires_at,
+                );
+                let id = made.await?;
+                let keep =
+                    self.store.notification_keep_link(tenant.clone(), notification.id.clone(), id.clone());
+                keep.await.map_err(|error| LinkError::Away(error.to_string()))?;
+                id
+            }
+        };
+        self.directory.link_url(tenant, &id).await
+    }
+}
+
+/// Differs between messages and between tries, and needs no dice.
+fn seed(claim: &Claim) -> u64 {
+    let id = claim.notification.id.as_str().bytes();
+    // FNV-1a.
+    id.chain(claim.number.to_le_bytes())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn report(notification: &Notification, settled: &Settled) {
+    let id = notification.id.as_str();
+    match settled {
+        Settled::Sent { .. } => tracing::debug!(notification = id, "mail sent"),
+        Settled::Later { why, .. } => {
+            tracing::warn!(notification = id, %why, "mail not taken, tried again later")
+        }
+        Settled::Failed { why, .. } => tracing::error!(notification = id, %why, "mail given up"),
+        Settled::Suppressed { why } => tracing::debug!(notification = id, %why, "mail not sent"),
+    }
+}

@@ -1,0 +1,72 @@
+//! Keeps messages, what has been settled, and what messages call an instance.
+//!
+//! A message is taken by a claim: a lease of bounded length with a number that grows. Only the newest claim writes the
+//! outcome, so that a copy of the service that was away for longer than its lease cannot undo what another one did.
+
+mod instance;
+mod notification;
+mod row;
+
+pub(crate) use notification::{Claim, Position, Settled};
+
+use phasegate_database::{Database, Migration, Settings};
+
+/// Name of this service among the receivers of events, and where it acts by itself.
+pub(crate) const CONSUMER: &str = "notification";
+
+/// Steps that make the tables.
+pub(crate) const MIGRATIONS: [Migration; 2] = [
+    phasegate_outbox::MIGRATION,
+    Migration {
+        version: 10,
+        name: "notification",
+        postgres: include_str!("../../migrations/postgres/0010_notification.sql"),
+        sqlite: include_str!("../../migrations/sqlite/0010_notification.sql"),
+    },
+];
+
+/// Why the store could not.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The database failed.
+    #[error("the database failed")]
+    Database(#[from] phasegate_database::Error),
+    /// A row that could not have been written.
+    #[error("row {row} of {table} does not make sense: {problem}")]
+    Inconsistent {
+        /// Its table.
+        table: &'static str,
+        /// Its key.
+        row: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+impl Error {
+    /// Tells whether the same call may succeed later.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Error::Database(error) => error.is_transient(),
+            Error::Inconsistent { .. } => false,
+        }
+    }
+}
+
+/// The store.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    database: Database,
+}
+
+impl Store {
+    /// Opens it, making its tables where they are not there yet.
+    pub(crate) async fn open(settings: &Settings) -> Result<Store, Error> {
+        Ok(Store { database: Database::open(settings, &MIGRATIONS).await? })
+    }
+
+    /// The database, for the relay of the outbox.
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+}
