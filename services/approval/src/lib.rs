@@ -1,3 +1,4 @@
 //! Requests for a decision, and their decisions.
 
 pub mod domain;
+pub mod store;

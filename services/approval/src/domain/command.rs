@@ -59,7 +59,18 @@ pub struct Answer {
 pub struct Verdict {
     decision: Decision,
     comment: String,
-    remarks: Vec<Remark>,
+    wishes: Vec<Wish>,
+}
+
+/// What a person wants changed, as the person says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// Artifact that it points at; empty for the whole.
+    pub artifact_key: String,
+    /// JSON Pointer in the artifact.
+    pub path: String,
+    /// The wish.
+    pub text: String,
 }
 
 /// A no without a word of explanation.
@@ -79,7 +90,7 @@ pub enum Decision {
     RequestChanges,
 }
 
-/// What a reviewer wants changed.
+/// What a reviewer wants changed, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remark {
     /// Round that it was made in.
@@ -120,12 +131,12 @@ pub enum InstanceCondition {
 
 impl Verdict {
     /// Takes what a person says.
-    pub fn new(decision: Decision, comment: String, remarks: Vec<Remark>) -> Result<Self, WordsMissing> {
-        let explained = !comment.trim().is_empty() || !remarks.is_empty();
+    pub fn new(decision: Decision, comment: String, wishes: Vec<Wish>) -> Result<Self, WordsMissing> {
+        let explained = !comment.trim().is_empty() || !wishes.is_empty();
         match decision {
             Decision::Reject | Decision::RequestChanges if !explained => Err(WordsMissing),
             Decision::Approve | Decision::Reject | Decision::RequestChanges => {
-                Ok(Self { decision, comment, remarks })
+                Ok(Self { decision, comment, wishes })
             }
         }
     }
@@ -141,8 +152,8 @@ impl Verdict {
     }
 
     /// What the person wants changed.
-    pub fn remarks(&self) -> &[Remark] {
-        &self.remarks
+    pub fn wishes(&self) -> &[Wish] {
+        &self.wishes
     }
 }
 

@@ -7,7 +7,7 @@ use phasegate_id::{ApprovalId, ArtifactKey, ParticipantId};
 
 use super::actor::{Actor, ActorKind};
 use super::approval::{Answered, Approval, Outcome, Request, ReviewedArtifact, SettledBy, Settlement, State};
-use super::command::{Answer, Command, CurrentArtifact, InstanceCondition};
+use super::command::{Answer, Command, CurrentArtifact, InstanceCondition, Remark, Wish};
 use super::digest::ContentDigest;
 use super::event::Event;
 use super::evolve::evolve;
@@ -160,15 +160,23 @@ fn answer_pending(approval: &Approval, answer: &Answer, now: Timestamp) -> Resul
     if answer.seen != approval.digest {
         return Err(Rejection::ContentChanged { current: approval.digest.clone() });
     }
+    let person = &answer.approver;
+    let remark = |wish: &Wish| Remark {
+        round: approval.request.round,
+        participant: person.clone(),
+        artifact_key: wish.artifact_key.clone(),
+        path: wish.path.clone(),
+        text: wish.text.clone(),
+        made_at: now,
+    };
     let given = Answered {
         decision: answer.verdict.decision(),
         comment: answer.verdict.comment().to_owned(),
-        remarks: answer.verdict.remarks().to_vec(),
+        remarks: answer.verdict.wishes().iter().map(remark).collect(),
         assurance: answer.assurance,
         by: answer.by.clone(),
         at: now,
     };
-    let person = &answer.approver;
     let responded = Event::Responded { approver: person.clone(), answer: Box::new(given) };
     let after = evolve(approval.clone(), &responded);
     let settled = |outcome| Event::Settled { outcome, by: person.clone(), at: now };

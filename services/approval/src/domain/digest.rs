@@ -55,8 +55,7 @@ pub fn content(request: &Request) -> ContentDigest {
 /// a task is another question, because the work was done again.
 pub fn substance(request: &Request) -> ContentDigest {
     let mut parts = Parts::new("phasegate approval substance 1");
-    parts.text(request.subject.kind.as_str());
-    parts.text(&request.subject.id);
+    parts.text(request.key.as_deref().unwrap_or(""));
     parts.text(request.task.as_ref().map_or("", |task| task.as_str()));
     parts.count(usize::try_from(request.round).unwrap_or(usize::MAX));
     parts.text(&request.title);

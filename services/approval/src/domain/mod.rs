@@ -39,7 +39,7 @@ pub use approval::{
     Subject, SubjectKind,
 };
 pub use command::{
-    Answer, Command, CurrentArtifact, Decision, InstanceCondition, Remark, Verdict, WordsMissing,
+    Answer, Command, CurrentArtifact, Decision, InstanceCondition, Remark, Verdict, Wish, WordsMissing,
 };
 pub use decide::{Rejection, decide, request};
 pub use digest::{ContentDigest, content, substance};

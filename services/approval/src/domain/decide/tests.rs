@@ -11,7 +11,7 @@ use super::super::examples::{
 };
 use super::super::{
     Actor, ActorKind, Answer, Approval, Channel, Command, ContentDigest, CurrentArtifact, Decision, Event,
-    InstanceCondition, OnTimeout, Outcome, Remark, SettledBy, Standing, Subject, SubjectKind, Verdict,
+    InstanceCondition, OnTimeout, Outcome, SettledBy, Standing, Subject, SubjectKind, Verdict, Wish,
     WordsMissing, content, due_next, evolve, fold, invariant, substance,
 };
 use super::{Rejection, decide};
@@ -169,18 +169,15 @@ fn an_answer_is_refused() {
 
 #[test]
 fn a_no_comes_with_words() {
-    let remark = Remark {
-        round: 1,
-        participant: person("ada"),
+    let wish = Wish {
         artifact_key: "design".to_owned(),
         path: "/certificate".to_owned(),
         text: "it has expired".to_owned(),
-        made_at: START,
     };
     for decision in [Decision::Reject, Decision::RequestChanges] {
         assert_eq!(Verdict::new(decision, " \n".to_owned(), Vec::new()), Err(WordsMissing));
         assert!(Verdict::new(decision, "no".to_owned(), Vec::new()).is_ok());
-        assert!(Verdict::new(decision, String::new(), vec![remark.clone()]).is_ok());
+        assert!(Verdict::new(decision, String::new(), vec![wish.clone()]).is_ok());
     }
     assert!(Verdict::new(Decision::Approve, String::new(), Vec::new()).is_ok());
 }

@@ -1,0 +1,112 @@
+//! Requests, their history, their timers and answers, in tables of which this service is the only reader.
+//!
+//! Everything is written by [`Store::commit`]: one transaction for what changed, who must hear of it, the answer to the
+//! caller, and the note that an event was taken.
+
+mod approval;
+mod commit;
+mod instance;
+mod response;
+mod row;
+mod timer;
+
+use std::collections::BTreeMap;
+
+use phasegate_database::{Database, Migration, Settings};
+use phasegate_id::{ApprovalId, ParticipantId, TenantId};
+
+use crate::domain::{Approval, InstanceCondition};
+
+pub use approval::{Filter, Page, Position};
+pub use commit::{Change, Commit, InstanceChange, NewResponse, Receipt, Repeat};
+pub use instance::InstanceState;
+pub use response::Response;
+pub use timer::Claimed;
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody else changed it in between: load it again.
+    #[error("somebody else was faster")]
+    Stale,
+    /// The event was taken before.
+    #[error("the event was taken before")]
+    Taken,
+    /// The request id was used for another request.
+    #[error("the request id was used for another request")]
+    RequestIdReused,
+    /// The same request was answered at the same time: look up its answer.
+    #[error("the same request was answered at the same time")]
+    Repeated,
+    /// A row that we could not have written.
+    #[error("table {table} holds an impossible row: {row}")]
+    Inconsistent {
+        /// The table.
+        table: &'static str,
+        /// The row's key, and what is wrong with it.
+        row: String,
+    },
+    /// The database could not.
+    #[error(transparent)]
+    Database(#[from] phasegate_database::Error),
+}
+
+/// The tables.
+#[derive(Debug, Clone)]
+pub struct Store {
+    db: Database,
+}
+
+/// A request as it is stored, with what is known around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Tenant.
+    pub tenant: TenantId,
+    /// Number of the events that made it.
+    pub version: i64,
+    /// The request.
+    pub approval: Approval,
+    /// People, by id, as far as they are known.
+    pub people: BTreeMap<ParticipantId, Person>,
+    /// How the instance stands.
+    pub instance: InstanceCondition,
+}
+
+/// Name and address of a person.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Person {
+    /// Name to show.
+    pub name: String,
+    /// Address; empty where there is none.
+    pub email: String,
+}
+
+/// Tenant and request: what names a row.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// Tenant.
+    pub tenant: TenantId,
+    /// Request.
+    pub approval: ApprovalId,
+}
+
+/// The tables of this service.
+const APPROVAL: Migration = Migration {
+    version: 10,
+    name: "approval",
+    postgres: include_str!("../../migrations/postgres/0010_approval.sql"),
+    sqlite: include_str!("../../migrations/sqlite/0010_approval.sql"),
+};
+
+impl Store {
+    /// Opens the database and brings it up to date.
+    pub async fn open(settings: &Settings) -> Result<Self, Error> {
+        let migrations = [phasegate_outbox::MIGRATION, phasegate_idempotency::MIGRATION, APPROVAL];
+        Ok(Self { db: Database::open(settings, &migrations).await? })
+    }
+
+    /// The database, for the relay.
+    pub fn database(&self) -> &Database {
+        &self.db
+    }
+}

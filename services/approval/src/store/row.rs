@@ -1,0 +1,62 @@
+//! Rows become what they stand for, or an error that names them.
+
+use phasegate_database::Row;
+use phasegate_id::{ParticipantId, TenantId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Error, Person};
+use crate::domain::{Approval, InstanceCondition};
+
+/// An `approval` row.
+pub(super) struct ApprovalRow {
+    pub(super) version: i64,
+    pub(super) approval: Approval,
+    pub(super) instance: InstanceCondition,
+}
+
+/// Reads an `approval` row that was joined with its `instance` row.
+pub(super) fn approval(tenant: &TenantId, row: &Row) -> Result<ApprovalRow, Error> {
+    let id: String = row.get("approval_id")?;
+    let state: Vec<u8> = row.get("state")?;
+    let approval = from_json::<Approval>("approval", &id, &state)?;
+    if approval.request.id.as_str() != id {
+        return Err(inconsistent("approval", tenant, &id, "is about another request"));
+    }
+    let instance = condition(row.get("paused")?, row.get("ended")?);
+    Ok(ApprovalRow { version: row.get("version")?, approval, instance })
+}
+
+/// Reads a `person` row.
+pub(super) fn person(row: &Row) -> Result<(ParticipantId, Person), Error> {
+    let id = ParticipantId::trusted(row.get::<String>("participant_id")?);
+    Ok((id, Person { name: row.get("name")?, email: row.get("email")? }))
+}
+
+/// How an instance stands.
+pub(super) fn condition(paused: bool, ended: bool) -> InstanceCondition {
+    match (ended, paused) {
+        (true, _) => InstanceCondition::Ended,
+        (false, true) => InstanceCondition::Paused,
+        (false, false) => InstanceCondition::Running,
+    }
+}
+
+/// Writes what a column keeps as JSON.
+pub(super) fn to_json(table: &'static str, value: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value).map_err(|error| Error::Inconsistent { table, row: error.to_string() })
+}
+
+/// Reads what a column keeps as JSON.
+pub(super) fn from_json<T: DeserializeOwned>(
+    table: &'static str,
+    key: &str,
+    bytes: &[u8],
+) -> Result<T, Error> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::Inconsistent { table, row: format!("{key}: {error}") })
+}
+
+fn inconsistent(table: &'static str, tenant: &TenantId, key: &str, what: &str) -> Error {
+    Error::Inconsistent { table, row: format!("{tenant}/{key}: {what}") }
+}
