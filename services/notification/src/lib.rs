@@ -14,6 +14,8 @@ mod grpc;
 mod reconcile;
 mod smtp;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

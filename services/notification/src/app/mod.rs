@@ -13,6 +13,8 @@ mod render;
 
 pub(crate) use deliver::Courier;
 pub(crate) use directory::{Directory, PeerDirectory};
+#[cfg(test)]
+pub(crate) use directory::{LinkError, LookupError};
 pub(crate) use receive::Receiver;
 
 use phasegate_rpc_error::{Invalid, Relayed};

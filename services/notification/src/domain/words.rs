@@ -11,7 +11,7 @@ pub(crate) fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len().min(LINE_MAX * 4));
     let mut length = 0;
     for word in text.split(|c: char| c.is_whitespace() || is_unprintable(c)).filter(|word| !word.is_empty()) {
-        if !line.is_empty() {
+        if !line.is_empty() && length + 1 < LINE_MAX {
             line.push(' ');
             length += 1;
         }
