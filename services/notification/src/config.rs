@@ -7,31 +7,24 @@ use phasegate_database::Settings;
 use crate::domain::RetryPolicy;
 
 /// What the service is run with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Its own database.
     pub database: Settings,
-    /// The mail server.
-    pub smtp: Smtp,
+    /// Name or address of the mail server.
+    pub smtp_host: String,
+    /// Its port.
+    pub smtp_port: u16,
+    /// How the connection to it is protected.
+    pub smtp_tls: Tls,
+    /// Who the mail is from: an address, or a name and an address in angle brackets.
+    pub smtp_from: String,
+    /// User name and password, where the mail server wants them.
+    pub smtp_credentials: Option<(String, String)>,
+    /// How long handing over one message may take; at most two minutes.
+    pub smtp_timeout: Duration,
     /// How often a message is tried.
     pub retry: RetryPolicy,
-}
-
-/// The mail server.
-#[derive(Clone)]
-pub struct Smtp {
-    /// Its name or address.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// How the connection is protected.
-    pub tls: Tls,
-    /// Who the mail is from: an address, or a name and an address in angle brackets.
-    pub from: String,
-    /// User name and password, where the server wants them.
-    pub credentials: Option<(String, String)>,
-    /// How long handing over one message may take.
-    pub timeout: Duration,
 }
 
 /// How the connection to the mail server is protected.
@@ -50,29 +43,28 @@ impl Config {
     pub fn new(database: Settings) -> Config {
         Config {
             database,
-            smtp: Smtp {
-                host: "127.0.0.1".to_owned(),
-                port: 25,
-                tls: Tls::None,
-                from: "Phasegate <phasegate@localhost>".to_owned(),
-                credentials: None,
-                timeout: Duration::from_secs(30),
-            },
+            smtp_host: "127.0.0.1".to_owned(),
+            smtp_port: 25,
+            smtp_tls: Tls::None,
+            smtp_from: "Phasegate <phasegate@localhost>".to_owned(),
+            smtp_credentials: None,
+            smtp_timeout: Duration::from_secs(30),
             retry: RetryPolicy::default(),
         }
     }
 }
 
-impl std::fmt::Debug for Smtp {
+impl std::fmt::Debug for Config {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
-            .debug_struct("Smtp")
-            .field("host", &self.host)
-            .field("port", &self.port)
-            .field("tls", &self.tls)
-            .field("from", &self.from)
-            .field("user", &self.credentials.as_ref().map(|(user, _)| user))
-            .field("timeout", &self.timeout)
+            .debug_struct("Config")
+            .field("smtp_host", &self.smtp_host)
+            .field("smtp_port", &self.smtp_port)
+            .field("smtp_tls", &self.smtp_tls)
+            .field("smtp_from", &self.smtp_from)
+            .field("smtp_user", &self.smtp_credentials.as_ref().map(|(user, _)| user))
+            .field("smtp_timeout", &self.smtp_timeout)
+            .field("retry", &self.retry)
             .finish_non_exhaustive()
     }
 }

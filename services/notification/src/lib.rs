@@ -26,7 +26,7 @@ use phasegate_serve::{Context, Listener};
 use tokio::sync::Notify;
 use tonic::service::Routes;
 
-pub use config::{Config, Smtp, Tls};
+pub use config::{Config, Tls};
 pub use domain::RetryPolicy;
 
 use app::{Courier, Directory, PeerDirectory, Receiver};
@@ -69,8 +69,8 @@ impl Service {
         context: Context,
         directory: Arc<dyn Directory>,
     ) -> Result<Service, Error> {
-        let from = smtp::sender(&config.smtp.from).map_err(|error| Error::Settings(Box::new(error)))?;
-        let mailer = smtp::Mailer::new(config.smtp).map_err(|error| Error::Settings(Box::new(error)))?;
+        let from = smtp::sender(&config.smtp_from).map_err(|error| Error::Settings(Box::new(error)))?;
+        let mailer = smtp::Mailer::new(&config).map_err(|error| Error::Settings(Box::new(error)))?;
         let store = Store::open(&config.database).await.map_err(|error| Error::Store(Box::new(error)))?;
         let added = Arc::new(Notify::new());
         let settled = Arc::new(Notify::new());

@@ -9,7 +9,7 @@ use lettre::transport::smtp::client::{Tls as Protection, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 
 use super::SettingError;
-use crate::config::{Smtp, Tls};
+use crate::config::{Config, Tls};
 
 /// Connections that are kept for the next message.
 const IDLE_CONNECTIONS: u32 = 4;
@@ -26,7 +26,7 @@ type Transport = AsyncSmtpTransport<Tokio1Executor>;
 /// Hands messages to the mail server.
 #[derive(Debug)]
 pub(crate) struct Mailer {
-    settings: Smtp,
+    settings: Config,
     transport: RwLock<Arc<Transport>>,
 }
 
@@ -42,20 +42,20 @@ pub(crate) struct Refused {
 
 impl Mailer {
     /// Prepares a mailer. It connects with the first message.
-    pub(crate) fn new(settings: Smtp) -> Result<Mailer, SettingError> {
-        let transport = RwLock::new(Arc::new(connect(&settings)?));
-        Ok(Mailer { settings, transport })
+    pub(crate) fn new(settings: &Config) -> Result<Mailer, SettingError> {
+        let transport = RwLock::new(Arc::new(connect(settings)?));
+        Ok(Mailer { settings: settings.clone(), transport })
     }
 
     /// Hands a message over. `Ok` means that the server has taken responsibility for it.
     pub(crate) async fn send(&self, message: Message) -> Result<(), Refused> {
         let transport = Arc::clone(&self.transport.read().unwrap_or_else(PoisonError::into_inner));
-        match tokio::time::timeout(self.settings.timeout, transport.send(message)).await {
+        match tokio::time::timeout(self.settings.smtp_timeout, transport.send(message)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(refused(&error)),
             Err(_) => {
                 self.forget(&transport);
-                let seconds = self.settings.timeout.as_secs_f32();
+                let seconds = self.settings.smtp_timeout.as_secs_f32();
                 let message = format!("the mail server did not answer within {seconds} s");
                 Err(Refused { message, is_final: false })
             }
@@ -74,19 +74,19 @@ impl Mailer {
     }
 }
 
-fn connect(settings: &Smtp) -> Result<Transport, SettingError> {
-    let parameters = || TlsParameters::new(settings.host.clone()).map_err(SettingError::Tls);
-    let protection = match settings.tls {
+fn connect(settings: &Config) -> Result<Transport, SettingError> {
+    let parameters = || TlsParameters::new(settings.smtp_host.clone()).map_err(SettingError::Tls);
+    let protection = match settings.smtp_tls {
         Tls::None => Protection::None,
         Tls::StartTls => Protection::Required(parameters()?),
         Tls::Implicit => Protection::Wrapper(parameters()?),
     };
-    let mut builder = Transport::builder_dangerous(settings.host.clone())
-        .port(settings.port)
+    let mut builder = Transport::builder_dangerous(settings.smtp_host.clone())
+        .port(settings.smtp_port)
         .tls(protection)
-        .timeout(Some(settings.timeout))
+        .timeout(Some(settings.smtp_timeout))
         .pool_config(PoolConfig::new().max_size(IDLE_CONNECTIONS).idle_timeout(IDLE_TIME));
-    if let Some((user, password)) = &settings.credentials {
+    if let Some((user, password)) = &settings.smtp_credentials {
         builder = builder.credentials(Credentials::new(user.clone(), password.clone()));
     }
     Ok(builder.build())

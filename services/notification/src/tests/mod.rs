@@ -49,8 +49,8 @@ impl House {
     async fn open(database: &TestDatabase, manners: &[Manner]) -> anyhow::Result<House> {
         let server = MailServer::start(manners).await?;
         let mut config = Config::new(database.settings());
-        config.smtp.port = server.port;
-        config.smtp.timeout = Duration::from_millis(400);
+        config.smtp_port = server.port;
+        config.smtp_timeout = Duration::from_millis(400);
         config.retry = RetryPolicy {
             first_wait: Duration::from_millis(10),
             longest_wait: Duration::from_millis(40),
