@@ -113,7 +113,7 @@ fn write_number(number: f64, out: &mut Vec<u8>) -> Result<(), NotFinite> {
         out.push(b'-');
     }
     // "d.ddde-x": the digits, and the power of ten of the first one.
-    let scientific = format!("{:e}", number.abs());
+    let scientific = shortest(number.abs());
     let (mantissa, exponent) = scientific.split_once('e').ok_or(NotFinite)?;
     let digits: Vec<u8> = mantissa.bytes().filter(u8::is_ascii_digit).collect();
     let exponent: i32 = exponent.parse().map_err(|_| NotFinite)?;
@@ -143,6 +143,15 @@ fn write_number(number: f64, out: &mut Vec<u8>) -> Result<(), NotFinite> {
         out.extend_from_slice(format!("e{exponent:+}").as_bytes());
     }
     Ok(())
+}
+
+/// The shortest digits that read back as the same number; of several, the nearest, and the even one of two that are
+/// equally near, which is where Rust and ECMAScript differ.
+fn shortest(number: f64) -> String {
+    let some = format!("{number:e}");
+    let fraction = some.split(['.', 'e']).nth(1).filter(|_| some.contains('.')).map_or(0, str::len);
+    let nearest = format!("{number:.fraction$e}");
+    if nearest.parse() == Ok(number) { nearest } else { some }
 }
 
 fn from_json(value: serde_json::Value) -> Value {
