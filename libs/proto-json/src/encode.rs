@@ -155,7 +155,7 @@ impl<'a> Encoder<'a> {
             (Kind::Bool, Value::Bool(truth)) => put_varint(number, u64::from(*truth), out),
             (Kind::Bool, other) => self.wrong_type("true or false", other),
             (Kind::Enum(descriptor), Value::String(text)) => self.enum_word(descriptor, number, text, out),
-            (Kind::Enum(descriptor), _) => self.fault(Reason::EnumInvalid, allowed_words(descriptor)),
+            (Kind::Enum(descriptor), _) => self.wrong_word(descriptor),
             (Kind::Bytes, Value::String(text)) => match base64_engine().decode(plain_base64(text)) {
                 Ok(bytes) => put_bytes(number, &bytes, out),
                 Err(_) => self.fault(Reason::TypeInvalid, "must be base64".to_owned()),
@@ -176,7 +176,7 @@ impl<'a> Encoder<'a> {
     fn enum_word(&mut self, descriptor: &EnumDescriptor, number: u32, text: &str, out: &mut Vec<u8>) {
         match words::number(descriptor, text).and_then(|value| u64::try_from(value).ok()) {
             Some(value) => put_varint(number, value, out),
-            None => self.fault(Reason::EnumInvalid, allowed_words(descriptor)),
+            None => self.wrong_word(descriptor),
         }
     }
 
@@ -298,10 +298,20 @@ impl<'a> Encoder<'a> {
         self.fault(Reason::TypeInvalid, format!("must be {wanted}, not {found}"));
     }
 
+    fn wrong_word(&mut self, descriptor: &EnumDescriptor) {
+        let allowed = words::words(descriptor).join(", ");
+        let message = format!("must be one of {allowed}");
+        self.fault_with(Reason::EnumInvalid, message, vec![("allowed", allowed)]);
+    }
+
     fn fault(&mut self, reason: Reason, message: String) {
+        self.fault_with(reason, message, Vec::new());
+    }
+
+    fn fault_with(&mut self, reason: Reason, message: String, values: Vec<(&'static str, String)>) {
         if self.faults.len() < FAULTS_MAX {
             let path = self.pointer();
-            self.faults.push(Fault { path, reason, message });
+            self.faults.push(Fault { path, reason, message, values });
         }
     }
 
@@ -321,10 +331,6 @@ impl<'a> Encoder<'a> {
 
 fn is_json_value(kind: &Kind) -> bool {
     kind.as_message().is_some_and(|message| message.full_name() == "google.protobuf.Value")
-}
-
-fn allowed_words(descriptor: &EnumDescriptor) -> String {
-    format!("must be one of {}", words::words(descriptor).join(", "))
 }
 
 fn unknown_field(descriptor: &MessageDescriptor, name: &str) -> String {

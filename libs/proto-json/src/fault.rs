@@ -54,6 +54,8 @@ pub struct Fault {
     pub reason: Reason,
     /// What is wrong and what is allowed: a fragment without a full stop.
     pub message: String,
+    /// Every further value of the message, by name.
+    pub values: Vec<(&'static str, String)>,
 }
 
 impl fmt::Display for Fault {
@@ -72,7 +74,7 @@ pub struct Faults(pub Vec<Fault>);
 
 impl Faults {
     pub(crate) fn one(reason: Reason, message: impl Into<String>) -> Self {
-        Faults(vec![Fault { path: String::new(), reason, message: message.into() }])
+        Faults(vec![Fault { path: String::new(), reason, message: message.into(), values: Vec::new() }])
     }
 
     pub(crate) fn unreadable(error: &impl std::error::Error) -> Self {

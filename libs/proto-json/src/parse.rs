@@ -13,9 +13,13 @@ pub const DEPTH_MAX: usize = 64;
 
 /// Reads one JSON document.
 pub fn parse(bytes: &[u8]) -> Result<Value, Faults> {
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        Faults::one(Reason::InvalidText, format!("byte {} is not UTF-8", error.valid_up_to()))
-    })?;
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let parser = Parser { text: "", bytes, at: error.valid_up_to() };
+            return Err(Faults(vec![parser.fault(Reason::InvalidText, "text must be UTF-8")]));
+        }
+    };
     let mut parser = Parser { text, bytes, at: 0 };
     let value = parser.document().map_err(|fault| Faults(vec![fault]))?;
     Ok(value)
@@ -275,6 +279,11 @@ impl<'a> Parser<'a> {
         let before = self.bytes.get(..self.at.min(self.bytes.len())).unwrap_or_default();
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
         let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
-        Fault { path: String::new(), reason, message: format!("{message} (line {line}, column {column})") }
+        let position = format!("line {line}, column {column}");
+        let mut values = vec![("position", position.clone())];
+        if reason == Reason::JsonTooDeep {
+            values.push(("depth_max", DEPTH_MAX.to_string()));
+        }
+        Fault { path: String::new(), reason, message: format!("{message} at {position}"), values }
     }
 }

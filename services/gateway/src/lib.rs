@@ -1,3 +1,104 @@
-//! The one port for everything outside.
+//! The one port for everything outside: gRPC, REST, events, documents and pages.
+//!
+//! The gateway finds out who calls, bounds what comes in, and passes calls on. gRPC goes through undecoded; REST is made
+//! from the contracts' HTTP annotations by descriptor, so that a method is there the day it is written. No rule of the
+//! product stands here: what a call may do is for the service that it reaches.
 
+mod caller;
+mod comment;
+mod config;
+mod document;
+mod door;
+mod error;
+mod foreign;
+mod grpc;
+mod guard;
+mod method;
+mod page;
 pub mod portal;
+mod refusal;
+mod rest;
+mod server;
+mod upstream;
+
+use std::sync::Arc;
+
+use axum::Router;
+use phasegate_serve::Context;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use self::door::Door;
+use self::grpc::Grpc;
+use self::guard::Guard;
+use self::method::Methods;
+use self::page::Pages;
+use self::rest::Rest;
+use self::rest::route::Routes;
+use self::upstream::Upstream;
+
+pub use self::config::{Config, Limits};
+pub use self::error::Error;
+
+/// The gateway, ready to listen.
+#[derive(Debug)]
+pub struct Service {
+    config: Config,
+    context: Context,
+    door: Arc<Door>,
+    health: HealthReporter,
+}
+
+impl Service {
+    /// Reads the contracts. `pages` are served beside: the portal, and in `dev` the caught mail.
+    pub fn open(config: Config, context: Context, pages: Router) -> Result<Self, Error> {
+        let methods = Arc::new(Methods::read(&config.limits)?);
+        let routes = Arc::new(Routes::read(&methods)?);
+        let (local, health) = grpc::local::routes(&context.public_url, &config.limits)?;
+        let upstream = Upstream::new(context.peers.clone(), local);
+        let streams = Arc::new(Semaphore::new(config.limits.streams_max));
+        let door = Door {
+            guard: Guard::new(config.dev, &context.public_url, &config.limits),
+            grpc: Grpc {
+                methods,
+                upstream: upstream.clone(),
+                config: config.clone(),
+                streams: streams.clone(),
+            },
+            pages: Pages::new(
+                &routes,
+                config.dev,
+                &context.public_url,
+                context.peers.clone(),
+                context.shutdown.clone(),
+            ),
+            rest: Rest {
+                routes,
+                upstream,
+                config: config.clone(),
+                streams,
+                shutdown: context.shutdown.clone(),
+            },
+            extra: pages.fallback(door::nowhere),
+        };
+        Ok(Self { config, context, door: Arc::new(door), health })
+    }
+
+    /// Serves until the context says shutdown. In `dev` only on loopback: there, whoever calls is the operator.
+    pub async fn run(self, listener: TcpListener) -> Result<(), Error> {
+        let address = listener.local_addr().map_err(Error::Listen)?;
+        if self.config.dev && !address.ip().is_loopback() {
+            return Err(Error::NotLoopback(address));
+        }
+        self.health.set_service_status("", ServingStatus::Serving).await;
+        let stopping = async {
+            self.context.shutdown.cancelled().await;
+            self.health.set_service_status("", ServingStatus::NotServing).await;
+        };
+        let serving = server::serve(self.door, listener, &self.config.limits, self.context.shutdown.clone());
+        let (served, ()) = tokio::join!(serving, stopping);
+        served
+    }
+}

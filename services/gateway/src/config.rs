@@ -1,0 +1,57 @@
+//! Settings of the gateway. Every limit is a field, so that none hides in the code that keeps it.
+
+use std::time::Duration;
+
+/// Settings of the gateway.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// On the developer's own machine: loopback only, and a call without a key is the operator `dev`.
+    pub dev: bool,
+    /// What it takes at most.
+    pub limits: Limits,
+}
+
+/// What the gateway takes at most.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections_max: usize,
+    /// Calls at a time on one HTTP/2 connection.
+    pub calls_per_connection_max: u32,
+    /// Open streams of events, over all connections.
+    pub streams_max: usize,
+    /// Headers of one call, names and values together.
+    pub header_bytes_max: usize,
+    /// Headers of one call.
+    pub headers_max: usize,
+    /// Body of a REST call.
+    pub body_bytes_max: usize,
+    /// Body of a REST call that stores an artifact: the largest content in base64, and what goes with it.
+    pub store_body_bytes_max: usize,
+    /// Message of a gRPC call.
+    pub message_bytes_max: usize,
+    /// How long a caller may take for its headers, and again for its body.
+    pub arrival_time_max: Duration,
+    /// How long an answer may take where the caller gives no deadline.
+    pub answer_time_max: Duration,
+    /// The same for a long poll, which waits up to a minute by itself.
+    pub poll_time_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1024,
+            calls_per_connection_max: 256,
+            streams_max: 1000,
+            header_bytes_max: 16 * 1024,
+            headers_max: 100,
+            body_bytes_max: 1024 * 1024,
+            store_body_bytes_max: 12 * 1024 * 1024,
+            message_bytes_max: 4 * 1024 * 1024,
+            arrival_time_max: Duration::from_secs(10),
+            answer_time_max: Duration::from_secs(30),
+            poll_time_max: Duration::from_secs(75),
+        }
+    }
+}

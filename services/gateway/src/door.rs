@@ -1,0 +1,125 @@
+//! The way of one call: guard, then gRPC, a page, REST or one of the pages that were brought along.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use futures::FutureExt;
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response};
+use http_body::Body as _;
+use tower::ServiceExt;
+use tracing::Instrument;
+
+use crate::grpc::{self, Grpc};
+use crate::guard::Guard;
+use crate::page::Pages;
+use crate::refusal::Refused;
+use crate::rest::{Rest, answer};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_LENGTH_MAX: usize = 128;
+
+/// Everything that answers.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) guard: Guard,
+    pub(crate) grpc: Grpc,
+    pub(crate) rest: Rest,
+    pub(crate) pages: Pages,
+    /// Pages that were brought along: the portal, caught mail.
+    pub(crate) extra: Router,
+}
+
+impl Door {
+    /// Answers one call, whatever happens on the way.
+    pub(crate) async fn enter(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let is_grpc = grpc::is_grpc(&parts.headers);
+        let is_head = parts.method == Method::HEAD;
+        let request_id = request_id(&parts);
+        let span =
+            phasegate_telemetry::server_span("gateway", self.template(&parts, is_grpc), &parts.headers);
+        let call = self.call(parts, body, is_grpc);
+        let answer = async {
+            let answer = AssertUnwindSafe(call).catch_unwind().await;
+            let answer = answer.unwrap_or_else(|_| {
+                // The hook has logged where; the caller learns that it was us.
+                let refused = Refused::Internal("an answer panicked".to_owned());
+                if is_grpc { grpc::refused(&refused) } else { answer::refused(&refused) }
+            });
+            let status = answer.status().as_u16();
+            tracing::debug!(status, request_id = ?request_id, "answered");
+            answer
+        };
+        let mut answer = Box::pin(answer).instrument(span).await;
+        answer.headers_mut().insert(REQUEST_ID, request_id);
+        if is_head { without_body(answer) } else { answer }
+    }
+
+    /// What logs call this call: a path as it is written, never with its values or its query.
+    fn template(&self, parts: &Parts, is_grpc: bool) -> &str {
+        let path = parts.uri.path();
+        match path {
+            _ if is_grpc => self.grpc.methods.find(path).map_or("unknown", |method| method.path.path()),
+            path if is_rest(path) => self.rest.template(&parts.method, path),
+            path if path.starts_with("/external/") => "/external",
+            path if path.starts_with("/dev/") => "/dev",
+            _ => "page",
+        }
+    }
+
+    async fn call(&self, parts: Parts, body: Body, is_grpc: bool) -> Response<Body> {
+        if let Err(refused) = self.guard.admit(&parts) {
+            return if is_grpc { grpc::refused(&refused) } else { answer::refused(&refused) };
+        }
+        let path = parts.uri.path();
+        if is_grpc {
+            return self.grpc.answer(parts, body).await;
+        }
+        if self.pages.has(path) {
+            return self.pages.answer(&parts.method, path).await;
+        }
+        if is_rest(path) {
+            return self.rest.answer(parts, body).await;
+        }
+        match self.extra.clone().oneshot(Request::from_parts(parts, body)).await {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        }
+    }
+}
+
+fn is_rest(path: &str) -> bool {
+    path == "/api" || path.starts_with("/api/")
+}
+
+/// Answers where nothing is, for the router that is asked last.
+pub(crate) async fn nowhere(request: Request<Body>) -> Response<Body> {
+    let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+    answer::refused(&Refused::NoRoute { method, path })
+}
+
+/// The name that a caller gave its call, or a fresh one: what people report when something went wrong.
+fn request_id(parts: &Parts) -> HeaderValue {
+    let given = parts.headers.get(&REQUEST_ID).filter(|id| {
+        (1..=REQUEST_ID_LENGTH_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    });
+    given.cloned().unwrap_or_else(|| {
+        let fresh = hex::encode(rand::random::<[u8; 16]>());
+        HeaderValue::from_str(&fresh).unwrap_or(HeaderValue::from_static("unknown"))
+    })
+}
+
+/// Drops the body and keeps what is said about it.
+fn without_body(answer: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = answer.into_parts();
+    if let Some(length) = body.size_hint().exact()
+        && !parts.headers.contains_key(CONTENT_LENGTH)
+    {
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Response::from_parts(parts, Body::empty())
+}

@@ -1,0 +1,178 @@
+//! Calls to the services behind the gateway, without knowing their messages.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use bytes::{Buf, BufMut};
+use phasegate_principal::Principal;
+use phasegate_serve::{MESSAGE_BYTES_MAX, Peers};
+use tonic::body::Body;
+use tonic::client::{Grpc, GrpcService};
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+use tower::ServiceExt;
+
+use crate::foreign;
+use crate::method::{Home, PublicMethod};
+use crate::refusal::Refused;
+
+/// The services behind the gateway, and the one that it serves itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Upstream {
+    peers: Peers,
+    local: Routes,
+}
+
+impl Upstream {
+    pub(crate) fn new(peers: Peers, local: Routes) -> Self {
+        Self { peers, local }
+    }
+
+    /// Calls a method with one answer.
+    pub(crate) async fn unary(
+        &self,
+        method: &PublicMethod,
+        principal: &Principal,
+        message: Vec<u8>,
+    ) -> Result<Response<Bytes>, Status> {
+        let time_max = method.time_max.unwrap_or(Duration::MAX);
+        let mut request = self.request(method, principal, message);
+        if let Some(limit) = method.time_max {
+            request.set_timeout(limit);
+        }
+        let path = method.path.clone();
+        let call = async {
+            match method.home {
+                Home::Peer(service) => {
+                    let mut client = client(self.peers.channel(service));
+                    ready(&mut client).await?;
+                    client.unary(request, path, Raw).await
+                }
+                Home::Gateway => client(self.local.clone()).unary(request, path, Raw).await,
+            }
+        };
+        let answer = tokio::time::timeout(time_max, Box::pin(call)).await;
+        let answer = answer.unwrap_or_else(|_| Err(phasegate_rpc_error::status(&Refused::Deadline)));
+        answer.map_err(|status| foreign::translate(status, method))
+    }
+
+    /// Calls a method with a stream of answers.
+    pub(crate) async fn stream(
+        &self,
+        method: &PublicMethod,
+        principal: &Principal,
+        message: Vec<u8>,
+    ) -> Result<Streaming<Bytes>, Status> {
+        let request = self.request(method, principal, message);
+        let path = method.path.clone();
+        let answer = match method.home {
+            Home::Peer(service) => {
+                let mut client = client(self.peers.channel(service));
+                match ready(&mut client).await {
+                    Ok(()) => client.server_streaming(request, path, Raw).await,
+                    Err(status) => Err(status),
+                }
+            }
+            Home::Gateway => client(self.local.clone()).server_streaming(request, path, Raw).await,
+        };
+        answer.map(Response::into_inner).map_err(|status| foreign::translate(status, method))
+    }
+
+    /// Passes a gRPC call on as it is.
+    pub(crate) async fn forward(
+        &self,
+        method: &PublicMethod,
+        principal: &Principal,
+        mut request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, Status> {
+        let answer = match method.home {
+            Home::Peer(service) => {
+                let mut metadata = tonic::metadata::MetadataMap::new();
+                self.peers.sign(service, principal, &mut metadata);
+                request.headers_mut().extend(metadata.into_headers());
+                let answer = self.peers.channel(service).oneshot(request).await;
+                answer.map_err(|error| Status::from_error(Box::new(error)))
+            }
+            Home::Gateway => {
+                request.extensions_mut().insert(principal.clone());
+                self.local(request).await
+            }
+        };
+        answer.map_err(|status| foreign::translate(status, method))
+    }
+
+    /// Answers a call to what the gateway serves itself.
+    pub(crate) async fn local(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        match self.local.clone().oneshot(request).await {
+            Ok(answer) => Ok(answer),
+            Err(never) => match never {},
+        }
+    }
+
+    fn request(&self, method: &PublicMethod, principal: &Principal, message: Vec<u8>) -> Request<Bytes> {
+        let mut request = Request::new(Bytes::from(message));
+        match method.home {
+            Home::Peer(service) => self.peers.sign(service, principal, request.metadata_mut()),
+            Home::Gateway => {
+                request.extensions_mut().insert(principal.clone());
+            }
+        }
+        request
+    }
+}
+
+fn client<T>(service: T) -> Grpc<T>
+where
+    T: GrpcService<Body>,
+{
+    Grpc::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+async fn ready<T>(client: &mut Grpc<T>) -> Result<(), Status>
+where
+    T: GrpcService<Body>,
+    T::Error: Into<tonic::codegen::StdError>,
+{
+    client.ready().await.map_err(|error| Status::from_error(error.into()))
+}
+
+/// Messages as the bytes that they are.
+#[derive(Debug, Clone, Copy)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}
