@@ -7,10 +7,13 @@
 mod server;
 
 use std::future::Future;
+use std::str::FromStr as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use phasegate_database::{Database, Dialect, Migration, Settings};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
 
 /// Connections of one fresh database: many tests share a server.
@@ -46,6 +49,19 @@ pub async fn sqlite() -> anyhow::Result<TestDatabase> {
 pub async fn postgres() -> anyhow::Result<TestDatabase> {
     let url = tokio::task::spawn_blocking(server::url).await??;
     TestDatabase::new(Dialect::Postgres, url)
+}
+
+/// The URL of a fresh PostgreSQL database, for a program that chooses its schemas itself.
+pub async fn postgres_url() -> anyhow::Result<String> {
+    let database = postgres().await?;
+    let options = PgConnectOptions::from_str(database.url())?;
+    let mut connection = options.connect().await?;
+    // The name is letters, digits and underscores.
+    let statement = format!("create database {}", database.name);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await?;
+    connection.close().await?;
+    let (server, _) = database.url().rsplit_once('/').context("a URL names a database")?;
+    Ok(format!("{server}/{}", database.name))
 }
 
 // === impl TestDatabase ===

@@ -1,1 +1,6 @@
-//! The one binary: `phasegate dev`, `phasegate demo` and the command line.
+//! The one binary, as a library: `phasegate dev`, `phasegate demo` and the command line. Services are crates of their
+//! own; what stands here starts them and talks to them.
+
+pub mod cli;
+pub mod demo;
+pub mod dev;

@@ -1,3 +1,184 @@
-//! The `phasegate` program.
+//! The `phasegate` program: parses, starts telemetry, runs one command, and flushes telemetry on every way out.
 
-fn main() {}
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use phasegate::cli;
+use phasegate::demo::{self, Style};
+use phasegate::dev::{self, Dev};
+use phasegate_clock::SystemClock;
+use phasegate_telemetry::Settings as Telemetry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Stack of a worker thread. Unoptimised builds use several times the stack of release builds.
+const STACK_BYTES: usize = 8 * 1024 * 1024;
+
+/// Process orchestration for work that AI agents do and people answer for.
+///
+/// Without a command it runs `phasegate dev`.
+#[derive(Debug, Parser)]
+#[command(name = "phasegate", version, propagate_version = true)]
+struct Program {
+    /// What to log to standard error, such as "info" or "warn,phasegate_instance=debug".
+    #[arg(long, global = true, env = "PHASEGATE_LOG", value_name = "FILTER")]
+    log: Option<String>,
+    /// How to write the log.
+    #[arg(long, global = true, env = "PHASEGATE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    log_format: LogFormat,
+    /// Collector that takes traces over OTLP/gRPC.
+    #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide = true)]
+    otlp_endpoint: Option<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything in this process, for development: all services, SQLite, a mail catcher, one port on loopback.
+    Dev(DevArgs),
+    /// Play a customer's SSO deployment from definition to completion.
+    Demo(DemoArgs),
+    #[command(flatten)]
+    Client(cli::Command),
+}
+
+#[derive(Debug, Args)]
+struct DevArgs {
+    /// Port on the loopback address; 0 for any free one.
+    #[arg(long, env = "PHASEGATE_PORT", default_value_t = 7460)]
+    port: u16,
+    /// Folder for the data; made where it is missing. One process at a time.
+    #[arg(long, env = "PHASEGATE_DATA", default_value = ".phasegate", value_name = "FOLDER")]
+    data: PathBuf,
+    /// Keep the data in this PostgreSQL database instead, a schema for each service.
+    #[arg(long, env = "PHASEGATE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<String>,
+    /// Links begin with this; http://127.0.0.1:<port> by default.
+    #[arg(long, env = "PHASEGATE_PUBLIC_URL", value_name = "URL")]
+    public_url: Option<String>,
+}
+
+impl Default for DevArgs {
+    fn default() -> Self {
+        Self { port: 7460, data: PathBuf::from(".phasegate"), database_url: None, public_url: None }
+    }
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// Play on a server that runs, such as http://127.0.0.1:7460, instead of one of its own.
+    #[arg(long, value_name = "URL")]
+    address: Option<String>,
+    /// Print one JSON object a line instead of the story.
+    #[arg(long)]
+    json: bool,
+    /// Print without colour.
+    #[arg(long, env = "NO_COLOR", value_parser = clap::builder::FalseyValueParser::new())]
+    no_color: bool,
+}
+
+fn main() -> ExitCode {
+    let program = Program::parse();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run(program)),
+        Err(error) => fail(&anyhow::Error::new(error).context("the runtime cannot start")),
+    }
+}
+
+async fn run(program: Program) -> ExitCode {
+    // The server says what it does; the others speak for themselves.
+    let quiet = !matches!(program.command, None | Some(Command::Dev(_)));
+    let filter = program.log.unwrap_or_else(|| if quiet { "error" } else { "info" }.to_owned());
+    let json = matches!(program.log_format, LogFormat::Json);
+    let telemetry = Telemetry { filter, json, otlp_endpoint: program.otlp_endpoint };
+    let _flushed = match phasegate_telemetry::start(&telemetry) {
+        Ok(guard) => guard,
+        Err(error) => return fail(&error.into()),
+    };
+    match program.command {
+        None => end(dev(DevArgs::default()).await),
+        Some(Command::Dev(args)) => end(dev(args).await),
+        Some(Command::Demo(args)) => {
+            let style = if args.json { Style::Json } else { Style::people(args.no_color) };
+            end(demo::run(demo::Options { address: args.address, style }).await)
+        }
+        Some(Command::Client(command)) => cli::run(command).await,
+    }
+}
+
+async fn dev(args: DevArgs) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
+    let settings = dev::Settings {
+        folder: args.data.clone(),
+        port: args.port,
+        database_url: args.database_url,
+        public_url: args.public_url,
+        clock: SystemClock::shared(),
+    };
+    let dev = Dev::start(settings, shutdown.clone()).await?;
+    greet(&dev, &args.data)?;
+    tokio::spawn(stop_on_signal(shutdown));
+    dev.finished().await
+}
+
+fn greet(dev: &Dev, data: &std::path::Path) -> anyhow::Result<()> {
+    let address = dev.address();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "Phasegate listens on http://{address}")?;
+    writeln!(out, "  API       http://{address}/docs")?;
+    writeln!(out, "  Mail      http://{address}/dev/mail")?;
+    writeln!(out, "  Data      {}", data.display())?;
+    writeln!(
+        out,
+        "For development only: every caller on this machine is the operator. Try: phasegate demo --address http://{address}"
+    )?;
+    out.flush()?;
+    Ok(())
+}
+
+/// The first signal stops in order, the second at once.
+async fn stop_on_signal(shutdown: CancellationToken) {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        tracing::warn!("signals cannot be heard; the process ends at once when it is told to");
+        return;
+    };
+    for _ in 0..2 {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if shutdown.is_cancelled() {
+            std::process::exit(130);
+        }
+        tracing::info!("stopping; once more to stop at once");
+        shutdown.cancel();
+    }
+}
+
+fn end(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    // Nobody is left to tell where standard error is closed.
+    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+    ExitCode::FAILURE
+}

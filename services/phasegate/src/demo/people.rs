@@ -1,0 +1,170 @@
+//! The people of the story: they have a mailbox and a browser, and nothing else.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use phasegate_proto::instance::v1::ProcessInstance;
+use phasegate_proto::participant::v1::ListLinksRequest;
+use phasegate_proto::participant::v1::link_service_client::LinkServiceClient;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::form::{between, forms, heading, links};
+use super::setting::{Setting, text};
+use super::story::Story;
+
+/// How often a person looks into the mailbox.
+const LOOK: Duration = Duration::from_millis(150);
+
+/// One person.
+struct Person {
+    name: &'static str,
+    mailbox: &'static str,
+    /// The title of the request that the person sends back once, and why.
+    objection: Option<(&'static str, &'static str)>,
+    setting: Setting,
+    story: Story,
+    instance_id: String,
+    /// A browser with a cookie jar of its own.
+    browser: reqwest::Client,
+    /// Mails that have been read.
+    read: BTreeSet<String>,
+    /// Tells once the objection was sent.
+    objected: Option<watch::Sender<bool>>,
+}
+
+/// Sends the people on stage.
+pub(super) fn enter(
+    actors: &mut JoinSet<anyhow::Result<()>>,
+    setting: &Setting,
+    instance: &ProcessInstance,
+    curtain: &CancellationToken,
+    story: &Story,
+    reworked: watch::Sender<bool>,
+) {
+    let objection = (
+        "SSO Configuration Review",
+        "Please add the department attribute; our directory groups depend on it.",
+    );
+    let mut people = vec![
+        ("John Smith", "it-admin@acme.com", Some(objection), Some(reworked)),
+        ("Jane Doe", "ciso@acme.com", None, None),
+    ];
+    for (name, mailbox, objection, objected) in people.drain(..) {
+        let (setting, story, instance_id) = (setting.clone(), *story, instance.id.clone());
+        let curtain = curtain.clone();
+        actors.spawn(async move {
+            let browser =
+                reqwest::Client::builder().cookie_store(true).timeout(Duration::from_secs(15)).build()?;
+            let read = BTreeSet::new();
+            let person =
+                Person { name, mailbox, objection, setting, story, instance_id, browser, read, objected };
+            curtain.run_until_cancelled(person.live()).await.unwrap_or(Ok(()))
+        });
+    }
+}
+
+impl Person {
+    async fn live(mut self) -> anyhow::Result<()> {
+        loop {
+            for url in self.new_links().await? {
+                self.visit(&url).await?;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Links in mails that have come for this person, oldest first.
+    async fn new_links(&mut self) -> anyhow::Result<Vec<String>> {
+        let url = format!("{}/dev/mail/messages", self.setting.address);
+        let response = self.setting.http.get(url).send().await?;
+        ensure!(
+            response.status().is_success(),
+            "the mailboxes are at /dev/mail of `phasegate dev`, and this server has none"
+        );
+        let mails: Vec<Value> = response.json().await?;
+        let mut links = Vec::new();
+        for mail in &mails {
+            let mine = mail.get("to").is_some_and(|to| to.to_string().contains(self.mailbox));
+            if mine && !text(mail, "link").is_empty() && self.read.insert(text(mail, "id").to_owned()) {
+                links.push(text(mail, "link").to_owned());
+            }
+        }
+        Ok(links)
+    }
+
+    /// Opens a link, and answers what is asked there.
+    async fn visit(&mut self, url: &str) -> anyhow::Result<()> {
+        let response = self.browser.get(url).send().await?;
+        let home = response.url().clone();
+        let link_id = home.path().rsplit('/').next().unwrap_or_default().to_owned();
+        if !response.status().is_success() || !self.is_ours(&link_id).await? {
+            // A mail of another instance, or a link that has ended.
+            return Ok(());
+        }
+        let mut page = response.text().await?;
+        loop {
+            let waiting = between(&page, "id=\"pending\"", "id=\"progress\"");
+            let Some(request) = links(waiting).into_iter().find(|link| link.contains("/approvals/")) else {
+                return Ok(());
+            };
+            self.answer(&request).await?;
+            page = self.browser.get(home.clone()).send().await?.text().await?;
+        }
+    }
+
+    async fn is_ours(&self, link_id: &str) -> anyhow::Result<bool> {
+        let mut client = LinkServiceClient::new(self.setting.channel.clone());
+        let request = ListLinksRequest {
+            instance_id: self.instance_id.clone(),
+            page_size: 500,
+            ..ListLinksRequest::default()
+        };
+        Ok(client.list_links(request).await?.into_inner().links.iter().any(|link| link.id == link_id))
+    }
+
+    /// Looks at a request, chooses, and confirms.
+    async fn answer(&mut self, path: &str) -> anyhow::Result<()> {
+        let review = self.browser.get(format!("{}{path}", self.setting.address)).send().await?.text().await?;
+        let title = heading(&review);
+        let Some(form) = forms(&review).into_iter().find(|form| form.action.ends_with("/review")) else {
+            // Answered or taken back since the list was made.
+            return Ok(());
+        };
+        let objects = self.objection.filter(|(about, _)| *about == title);
+        let (decision, comment) = objects.map_or(("approve", ""), |(_, why)| ("request_changes", why));
+        let mut fields = form.hidden;
+        fields.push(("decision".to_owned(), decision.to_owned()));
+        fields.push(("comment".to_owned(), comment.to_owned()));
+        let confirm = self.post(&form.action, &fields).await?;
+        let form = forms(&confirm).into_iter().find(|form| form.action.ends_with("/confirm"));
+        let form =
+            form.with_context(|| format!("the page does not ask for confirmation: {}", heading(&confirm)))?;
+        let receipt = self.post(&form.action, &form.hidden).await?;
+        if !receipt.contains("class=\"done\"") {
+            bail!("{} got no receipt for {title}: {}", self.name, heading(&receipt));
+        }
+        if objects.is_some() {
+            self.objection = None;
+            self.story.person(
+                "person.requested_changes",
+                self.name,
+                &format!("asks for changes to “{title}”: {comment}"),
+            )?;
+            if let Some(objected) = self.objected.take() {
+                objected.send_replace(true);
+            }
+        } else {
+            self.story.person("person.approved", self.name, &format!("approves “{title}”"))?;
+        }
+        Ok(())
+    }
+
+    async fn post(&self, action: &str, fields: &[(String, String)]) -> anyhow::Result<String> {
+        let url = format!("{}{action}", self.setting.address);
+        Ok(self.browser.post(url).form(fields).send().await?.text().await?)
+    }
+}

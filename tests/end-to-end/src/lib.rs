@@ -1,0 +1,8 @@
+//! Starts the real `phasegate` program for tests, and talks to it as its users do. It must have been built:
+//! `tests/run` and `cargo build --workspace` do.
+
+mod rest;
+mod server;
+
+pub use rest::Rest;
+pub use server::{Server, Storage, program};
