@@ -80,7 +80,8 @@ impl Dev {
         let mut tasks = JoinSet::new();
         Self::start_services(&settings, &context, &mail, &mut listeners, &mut tasks).await?;
         let extra = phasegate_gateway::portal::router(context.clone(), true).merge(mail.router());
-        let gateway = phasegate_gateway::Service::open(phasegate_gateway::Config::dev(), context, extra)?;
+        let gateway = phasegate_gateway::Config { dev: true, ..phasegate_gateway::Config::default() };
+        let gateway = phasegate_gateway::Service::open(gateway, context, extra)?;
         tasks.spawn(async move { Ok(gateway.run(outside).await?) });
         tasks.spawn(async move { Ok(mail.run().await?) });
         Ok(Self { address, shutdown, tasks, _folder: folder })
