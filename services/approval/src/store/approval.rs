@@ -44,7 +44,7 @@ pub struct Position {
 }
 
 /// Columns of a request with how its instance stands.
-const COLUMNS: &str = "a.approval_id, a.version, a.state, i.paused, i.ended";
+const COLUMNS: &str = "a.approval_id, a.version, a.state, i.paused, i.ended, i.revision";
 /// A request always has the row of its instance: both are written together.
 const INSTANCE: &str = "join instance i on i.tenant_id = a.tenant_id and i.instance_id = a.instance_id";
 
@@ -154,8 +154,8 @@ impl Store {
         let people = self.people_of(tenant, instances).await?;
         let with_people = |row: ApprovalRow| {
             let known = people.get(&row.approval.request.instance).cloned().unwrap_or_default();
-            let ApprovalRow { version, approval, instance } = row;
-            Record { tenant: tenant.clone(), version, approval, people: known, instance }
+            let ApprovalRow { version, approval, instance, revision } = row;
+            Record { tenant: tenant.clone(), version, approval, people: known, instance, revision }
         };
         Ok(rows.into_iter().map(with_people).collect())
     }

@@ -70,6 +70,8 @@ pub struct Record {
     pub people: BTreeMap<ParticipantId, Person>,
     /// How the instance stands.
     pub instance: InstanceCondition,
+    /// Grows with every change of the instance's requests and of the instance.
+    pub revision: i64,
 }
 
 /// Name and address of a person.

@@ -13,6 +13,7 @@ pub(super) struct ApprovalRow {
     pub(super) version: i64,
     pub(super) approval: Approval,
     pub(super) instance: InstanceCondition,
+    pub(super) revision: i64,
 }
 
 /// Reads an `approval` row that was joined with its `instance` row.
@@ -24,7 +25,8 @@ pub(super) fn approval(tenant: &TenantId, row: &Row) -> Result<ApprovalRow, Erro
         return Err(inconsistent("approval", tenant, &id, "is about another request"));
     }
     let instance = condition(row.get("paused")?, row.get("ended")?);
-    Ok(ApprovalRow { version: row.get("version")?, approval, instance })
+    let (version, revision) = (row.get("version")?, row.get("revision")?);
+    Ok(ApprovalRow { version, approval, instance, revision })
 }
 
 /// Reads a `person` row.

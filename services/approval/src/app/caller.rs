@@ -1,0 +1,97 @@
+//! Who calls, and what it may see.
+
+use phasegate_id::{ParticipantId, TenantId};
+use phasegate_idempotency as idempotency;
+use phasegate_principal::{Caller as Kind, Permission, Principal};
+use phasegate_proto::actor::v1::Actor as ActorMessage;
+
+use super::Error;
+use crate::domain::{Actor, ActorKind, Assurance, Channel};
+use crate::store::Record;
+
+/// Who calls.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    principal: Principal,
+}
+
+impl Caller {
+    /// The caller that the server verified.
+    pub fn new(principal: Principal) -> Self {
+        Self { principal }
+    }
+
+    /// The tenant.
+    pub fn tenant(&self) -> TenantId {
+        TenantId::trusted(self.principal.tenant.clone())
+    }
+
+    /// As the record names it.
+    pub fn message(&self) -> ActorMessage {
+        self.principal.actor()
+    }
+
+    /// As the rules know it.
+    pub fn actor(&self) -> Actor {
+        let (kind, channel) = match self.principal.kind {
+            Kind::Operator => (ActorKind::Operator, Channel::Api),
+            Kind::Service => (ActorKind::Service, Channel::Api),
+            Kind::Participant => (ActorKind::Participant, Channel::Portal),
+            Kind::System => (ActorKind::System, Channel::Engine),
+        };
+        Actor { kind, id: self.principal.id.clone(), channel, on_behalf_of: None }
+    }
+
+    /// How sure we are that an answer of this caller is the approver's own.
+    pub fn assurance(&self) -> Assurance {
+        match self.principal.kind {
+            Kind::Participant => Assurance::Link,
+            Kind::Operator | Kind::Service | Kind::System => Assurance::Api,
+        }
+    }
+
+    /// The person who calls, if it is one.
+    pub fn person(&self) -> Option<ParticipantId> {
+        let participation = self.principal.participation.as_ref();
+        participation.map(|own| ParticipantId::trusted(own.participant_id.clone()))
+    }
+
+    /// The only instance that the caller sees, if there is just one.
+    pub fn own_instance(&self) -> Option<&str> {
+        self.principal.participation.as_ref().map(|own| own.instance_id.as_str())
+    }
+
+    /// Whether the caller sees an instance at all.
+    pub fn sees_instance(&self, instance: &str) -> bool {
+        self.principal.sees_instance(instance)
+    }
+
+    /// Whether the caller sees a request: a person sees those that ask it, and those of its instance that are settled.
+    pub fn sees(&self, record: &Record) -> bool {
+        let approval = &record.approval;
+        let Some(person) = self.person() else { return true };
+        self.sees_instance(approval.request.instance.as_str())
+            && (!approval.is_pending() || approval.approver(&person).is_some())
+    }
+
+    /// Refuses what the caller's link does not allow.
+    pub fn needs(&self, permission: Permission, name: &'static str) -> Result<(), Error> {
+        if self.principal.permits(permission) { Ok(()) } else { Err(Error::PermissionMissing(name)) }
+    }
+
+    /// What a call of this caller is known by; nothing where it cannot be repeated. Persons of different instances
+    /// share ids, so the instance is part of theirs.
+    pub fn idempotency_key(&self, method: &str, request_id: &str) -> Option<idempotency::Key> {
+        if request_id.is_empty() {
+            return None;
+        }
+        let actor = match (&self.principal.participation, self.principal.kind) {
+            (Some(own), _) => format!("participant:{}:{}", own.instance_id, own.participant_id),
+            (None, Kind::Operator) => format!("operator:{}", self.principal.id),
+            (None, Kind::Service) => format!("service:{}", self.principal.id),
+            (None, Kind::Participant) => format!("participant:{}", self.principal.id),
+            (None, Kind::System) => format!("system:{}", self.principal.id),
+        };
+        Some(idempotency::Key::new(self.principal.tenant.clone(), actor, method, request_id))
+    }
+}

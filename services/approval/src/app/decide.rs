@@ -1,0 +1,173 @@
+//! Answers and withdrawals.
+
+use std::collections::BTreeMap;
+
+use phasegate_id::{ApprovalId, ParticipantId};
+use phasegate_principal::Permission;
+use phasegate_proto::instance::v1::InstanceStatus;
+
+use super::{App, Call, Caller, Done, Error, message};
+use crate::domain::{Actor, Answer, Command, ContentDigest, InstanceCondition, Rejection, Verdict, decide};
+use crate::store::Record;
+
+/// An answer for one approver.
+#[derive(Debug, Clone)]
+pub struct Decide {
+    /// The request, as the caller names it.
+    pub approval: String,
+    /// The approver for whom the caller speaks; nothing for the caller itself.
+    pub approver: Option<ParticipantId>,
+    /// What the person says.
+    pub verdict: Verdict,
+    /// What the person saw.
+    pub seen: ContentDigest,
+}
+
+/// A wish to take a request back.
+#[derive(Debug, Clone)]
+pub struct Withdraw {
+    /// The request, as the caller names it.
+    pub approval: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl App {
+    /// Answers for one approver.
+    pub async fn decide(&self, caller: &Caller, wish: Decide, call: Option<&Call>) -> Result<Done, Error> {
+        let record = self.visible(caller, &wish.approval).await?;
+        caller.needs(Permission::Approve, "approve")?;
+        let approver = approver_of(caller, &record, wish.approver)?;
+        if let Some(done) = self.answered_before(call).await? {
+            return Ok(done);
+        }
+        let mut answer = Answer {
+            by: Actor { on_behalf_of: other_than_caller(caller, &approver), ..caller.actor() },
+            approver,
+            verdict: wish.verdict,
+            seen: wish.seen,
+            assurance: caller.assurance(),
+            instance: record.instance,
+        };
+        if self.may_take_effect(&record, &answer)? {
+            answer.instance = self.prepare(&record).await?;
+        }
+        let known = answer.instance;
+        let mut actor = caller.message();
+        actor.on_behalf_of = message::bare_actor(&answer.by).on_behalf_of;
+        let command = |record: &Record| {
+            let instance = worse(known, record.instance);
+            Some(Command::Answer(Answer { instance, ..answer.clone() }))
+        };
+        let done = self.execute(&record.key(), &actor, call, command).await;
+        self.unless_repeated(call, done).await
+    }
+
+    /// Takes a request back.
+    pub async fn withdraw(
+        &self,
+        caller: &Caller,
+        wish: Withdraw,
+        call: Option<&Call>,
+    ) -> Result<Done, Error> {
+        let record = self.visible(caller, &wish.approval).await?;
+        if let Some(done) = self.answered_before(call).await? {
+            return Ok(done);
+        }
+        let command =
+            |_: &Record| Some(Command::Withdraw { by: caller.actor(), reason: wish.reason.clone() });
+        let done = self.execute(&record.key(), &caller.message(), call, command).await;
+        self.unless_repeated(call, done).await
+    }
+
+    /// Refuses early what the rules refuse whatever the other services say; true where their word matters.
+    fn may_take_effect(&self, record: &Record, answer: &Answer) -> Result<bool, Error> {
+        let command = Command::Answer(answer.clone());
+        match decide(&record.approval, &command, self.now()) {
+            Ok(events) => {
+                Ok(events.iter().any(|event| matches!(event, crate::domain::Event::Responded { .. })))
+            }
+            // What is current may have moved on once more: the refusal is to name the newest.
+            Err(Rejection::ContentChanged { .. }) => Ok(true),
+            Err(rejection) => {
+                Err(Error::Rejected { approval: record.approval.request.id.clone(), rejection })
+            }
+        }
+    }
+
+    /// Compares what is asked with what there is, and asks again where it has changed. Tells how the instance stands:
+    /// its end may be known there and not have arrived here.
+    async fn prepare(&self, record: &Record) -> Result<InstanceCondition, Error> {
+        let request = &record.approval.request;
+        let keys: Vec<_> = request.artifacts.iter().map(|bound| &bound.key).collect();
+        let current = async {
+            if keys.is_empty() {
+                return Ok(BTreeMap::new());
+            }
+            self.peers.current_versions(&record.tenant, &request.instance, keys).await
+        };
+        let described = self.peers.describe(&record.tenant, request.instance.as_str(), None);
+        let (current, described) = tokio::join!(current, described);
+        let current = current?;
+        let is_newer = |bound: &crate::domain::ReviewedArtifact| {
+            current.get(&bound.key).is_some_and(|newest| newest.version > bound.version)
+        };
+        if request.artifacts.iter().any(is_newer) {
+            let actor = message::bare_actor(&Actor::system("approval"));
+            let refresh = |_: &Record| Some(Command::Refresh { current: current.clone() });
+            self.execute(&record.key(), &actor, None, refresh).await?;
+        }
+        // Deciding does not depend on the engine being up: the request knows what it has heard.
+        let status = described.ok().map(|described| described.status());
+        Ok(match status {
+            Some(InstanceStatus::Completed | InstanceStatus::Cancelled | InstanceStatus::Failed) => {
+                InstanceCondition::Ended
+            }
+            Some(InstanceStatus::Paused) => worse(InstanceCondition::Paused, record.instance),
+            Some(InstanceStatus::Running | InstanceStatus::Unspecified) | None => record.instance,
+        })
+    }
+}
+
+/// A person decides for itself only; who else calls has to say for whom.
+fn approver_of(
+    caller: &Caller,
+    record: &Record,
+    named: Option<ParticipantId>,
+) -> Result<ParticipantId, Error> {
+    let approver = match (caller.person(), named) {
+        (Some(person), None) => Ok(person),
+        (Some(person), Some(named)) if person == named => Ok(person),
+        (Some(_), Some(named)) => Err(named),
+        (None, Some(named)) => Ok(named),
+        (None, None) => Err(ParticipantId::trusted(caller.actor().id)),
+    };
+    approver.map_err(|who| Error::Rejected {
+        approval: record.approval.request.id.clone(),
+        rejection: Rejection::NotAnApprover(who),
+    })
+}
+
+fn other_than_caller(caller: &Caller, approver: &ParticipantId) -> Option<ParticipantId> {
+    (caller.person().as_ref() != Some(approver)).then(|| approver.clone())
+}
+
+/// What was heard last wins where it says more: an end is for ever.
+fn worse(one: InstanceCondition, other: InstanceCondition) -> InstanceCondition {
+    match (one, other) {
+        (InstanceCondition::Ended, _) | (_, InstanceCondition::Ended) => InstanceCondition::Ended,
+        (InstanceCondition::Paused, _) | (_, InstanceCondition::Paused) => InstanceCondition::Paused,
+        (InstanceCondition::Running, InstanceCondition::Running) => InstanceCondition::Running,
+    }
+}
+
+impl App {
+    /// The request, if the caller may see it.
+    pub(super) async fn visible(&self, caller: &Caller, id: &str) -> Result<Record, Error> {
+        let missing = || Error::NotFound(id.to_owned());
+        // What is no id names nothing.
+        let approval = ApprovalId::parse(id).map_err(|_| missing())?;
+        let record = self.store.approval_load(&caller.tenant(), &approval).await?;
+        record.filter(|record| caller.sees(record)).ok_or_else(missing)
+    }
+}
