@@ -65,6 +65,37 @@ pub struct Instance {
     pub version: u64,
 }
 
+impl Instance {
+    /// An instance of which nothing has been recorded: what the first event is taken into.
+    pub fn unstarted() -> Self {
+        Self {
+            id: InstanceId::trusted(""),
+            process_id: ProcessId::trusted(""),
+            process_version: String::new(),
+            definition_digest: String::new(),
+            name: String::new(),
+            team_id: String::new(),
+            labels: BTreeMap::new(),
+            status: Status::Unstarted,
+            status_reason: String::new(),
+            context: Value::Null,
+            facts: BTreeMap::new(),
+            phases: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            gates: BTreeMap::new(),
+            approvals: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            artifacts: BTreeMap::new(),
+            participants: BTreeMap::new(),
+            created_by: Actor::engine(),
+            started_at: None,
+            ended_at: None,
+            paused_at: None,
+            version: 0,
+        }
+    }
+}
+
 /// Life cycle of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -147,6 +178,19 @@ impl PhaseStatus {
     /// Whether it is behind.
     pub fn is_over(self) -> bool {
         matches!(self, Self::Completed | Self::Skipped)
+    }
+
+    /// The word that is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Gated => "gated",
+            Self::Active => "active",
+            Self::AwaitingApproval => "awaiting_approval",
+            Self::Completed => "completed",
+            Self::Blocked => "blocked",
+            Self::Skipped => "skipped",
+        }
     }
 }
 

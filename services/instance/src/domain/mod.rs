@@ -35,27 +35,46 @@
 //!
 //! [`check`] says them again in code; every test and every debug build runs it after each decision.
 
+mod advance;
+mod approval;
+mod blocker;
 mod command;
+mod condition;
 mod decide;
 mod event;
 mod evolve;
+mod failure;
+mod hand_in;
 mod instance;
+mod invariant;
+mod lease;
+mod operator;
 mod personal;
+pub mod planted;
 mod react;
 mod rejection;
+mod round;
+mod start;
+mod steer;
+mod work;
 
+pub use approval::content_keys;
+pub use blocker::blockers;
 pub use command::{
     Action, Actor, ActorKind, Assurance, Channel, Command, CurrentVersion, Decision, Fact, RemarkMade,
     RequestView, ShownLease, Start,
 };
-pub use decide::{content_keys, decide};
+pub use decide::decide;
 pub use event::{Change, Event, RoundCause, Started, StartedTask};
 pub use evolve::evolve;
+pub use failure::attempts_max;
 pub use instance::{
     Approval, ApprovalStatus, Artifact, Block, BlockCause, Delivery, Failure, Gate, GateStatus, HeldLease,
     Instance, Lease, Phase, PhaseStatus, RETRY_AFTER_MAX, Raid, ReadyWork, Remark, Status, Subject, Task,
     TaskStatus,
 };
+pub use invariant::{Broken, check};
+pub use lease::{leases, ready_work};
 pub use personal::{Person, Personal};
-pub use react::{Effect, Need, NeedTiming, leases, react, ready_work};
+pub use react::{Effect, Need, NeedTiming, react};
 pub use rejection::{Blocker, BlockerKind, Rejection};

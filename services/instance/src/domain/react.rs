@@ -1,13 +1,17 @@
 //! Who must hear of what happened.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use phasegate_id::{ApprovalId, ArtifactKey, BoundaryId, GateId, ParticipantId, PhaseId, TaskId};
-use phasegate_process::{Definition, OnTimeout};
+use phasegate_process as process;
+use phasegate_process::{Definition, OnTimeout, RaidRole, Timing};
 
-use super::event::Event;
-use super::instance::{HeldLease, Instance, PhaseStatus, ReadyWork, Status, Subject};
+use super::command::Fact;
+use super::event::{Change, Event};
+use super::failure::OPERATOR;
+use super::instance::{Instance, PhaseStatus, Status, Subject};
+use super::work::written_task;
 
 /// What should follow outside, at least once. Written to the outbox with the events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +45,7 @@ pub enum Effect {
         /// Number of phases.
         phases: usize,
     },
-    /// Tell those whom work went up to.
+    /// Tell those whom work went up to, and those who can unlock what was rejected.
     TaskEscalated {
         /// Task.
         task: TaskId,
@@ -115,21 +119,247 @@ pub struct NeedTiming {
 }
 
 /// Says who must hear of `events`, which led from `before` to `after`.
-pub fn react(
-    _definition: &Definition,
-    _before: &Instance,
-    _after: &Instance,
-    _events: &[Event],
-) -> Vec<Effect> {
-    Vec::new()
+pub fn react(definition: &Definition, before: &Instance, after: &Instance, events: &[Event]) -> Vec<Effect> {
+    let mut effects: Vec<Effect> =
+        events.iter().filter_map(|event| heard_of(definition, after, &event.change)).collect();
+    let needs: Vec<Need> = events
+        .iter()
+        .filter_map(|event| match_need(&event.change))
+        .filter(|need| after.approvals.contains_key(need.approval))
+        .filter_map(|need| lay_out(definition, after, &need))
+        .collect();
+    if !after.status.is_terminal() {
+        effects.extend(moot(before, after, events));
+        if !needs.is_empty() {
+            let boundary = BoundaryId::trusted(format!("{}-{}", after.id, after.version));
+            effects.push(Effect::AskApprovals { boundary, needs: in_order(needs) });
+        }
+    }
+    effects
 }
 
-/// The work that may be handed out, by task. The store keeps one row each and writes what differs.
-pub fn ready_work(_definition: &Definition, _instance: &Instance) -> BTreeMap<TaskId, ReadyWork> {
-    BTreeMap::new()
+fn heard_of(definition: &Definition, after: &Instance, change: &Change) -> Option<Effect> {
+    let moved = |phase: &PhaseId, status| phase_changed(definition, phase, status);
+    match change {
+        Change::InstanceStarted(_) => Some(Effect::InstanceStarted),
+        Change::InstancePaused { reason } => Some(Effect::InstancePaused { reason: reason.clone() }),
+        Change::InstanceResumed { .. } => Some(Effect::InstanceResumed),
+        Change::InstanceCompleted {} => ended(Status::Completed, ""),
+        Change::InstanceCancelled { reason } => ended(Status::Cancelled, reason),
+        Change::InstanceFailed { reason, .. } => ended(Status::Failed, reason),
+        Change::PhaseGated { phase } => moved(phase, PhaseStatus::Gated),
+        Change::PhaseEntered { phase } | Change::PhaseActivated { phase } => {
+            moved(phase, PhaseStatus::Active)
+        }
+        Change::PhaseAwaitingApproval { phase } => moved(phase, PhaseStatus::AwaitingApproval),
+        Change::PhaseBlocked { phase, .. } => moved(phase, PhaseStatus::Blocked),
+        Change::PhaseCompleted { phase } => moved(phase, PhaseStatus::Completed),
+        Change::PhaseSkipped { phase, .. } => moved(phase, PhaseStatus::Skipped),
+        Change::PhaseReopened { phase, .. } => moved(phase, PhaseStatus::Active),
+        Change::TaskEscalated { task, to, message, .. } => gone_up(definition, task, to, message),
+        Change::TaskBlocked { task, message, .. } => {
+            let to = definition.escalation_path.first().map_or(OPERATOR, String::as_str);
+            gone_up(definition, task, to, message)
+        }
+        Change::TaskFailed { task, message } if !after.status.is_terminal() => {
+            gone_up(definition, task, OPERATOR, message)
+        }
+        Change::TaskFailed { .. }
+        | Change::FactsSet { .. }
+        | Change::ContextChanged { .. }
+        | Change::GateOpened { .. }
+        | Change::GateRejected { .. }
+        | Change::ApprovalNeeded { .. }
+        | Change::RoundBegun { .. }
+        | Change::TaskReady { .. }
+        | Change::TaskLeased { .. }
+        | Change::TaskHandedIn { .. }
+        | Change::TaskCompleted { .. }
+        | Change::TaskAttemptFailed { .. }
+        | Change::TaskRetryScheduled { .. }
+        | Change::TaskReleased { .. }
+        | Change::TaskReturned { .. }
+        | Change::TaskRetried { .. }
+        | Change::TaskSkipped { .. }
+        | Change::TaskHeldBack { .. }
+        | Change::Heard(_) => None,
+    }
 }
 
-/// The leases that are out, by task. The store keeps one row each and writes what differs.
-pub fn leases(_instance: &Instance) -> BTreeMap<TaskId, HeldLease> {
-    BTreeMap::new()
+fn ended(status: Status, reason: &str) -> Option<Effect> {
+    Some(Effect::InstanceEnded { status, reason: reason.to_owned() })
+}
+
+fn phase_changed(definition: &Definition, id: &PhaseId, status: PhaseStatus) -> Option<Effect> {
+    let position = definition.phases.iter().position(|phase| phase.id == id.as_str())?;
+    let name = definition.phases.get(position)?.name.clone();
+    let phases = definition.phases.len();
+    Some(Effect::PhaseChanged { phase: id.clone(), name, status, position: position + 1, phases })
+}
+
+fn gone_up(definition: &Definition, id: &TaskId, to: &str, message: &str) -> Option<Effect> {
+    let written = written_task(definition, id.as_str())?;
+    let told = written.error_handling.notify_participants.iter();
+    let humans = told.map(String::as_str).chain(std::iter::once(to));
+    let notify_participants =
+        humans.filter(|human| definition.humans.contains_key(*human)).map(ParticipantId::trusted).collect();
+    Some(Effect::TaskEscalated {
+        task: id.clone(),
+        name: written.name.clone(),
+        escalated_to: to.to_owned(),
+        notify_participants,
+        message: message.to_owned(),
+    })
+}
+
+/// The requests that were open before and that nothing rests on any more, other than by an answer.
+fn moot(before: &Instance, after: &Instance, events: &[Event]) -> Option<Effect> {
+    let settled: BTreeSet<&ApprovalId> = events
+        .iter()
+        .filter_map(|event| match &event.change {
+            Change::Heard(Fact::ApprovalSettled { approval, .. }) => Some(approval),
+            _ => None,
+        })
+        .collect();
+    let approvals: BTreeSet<ApprovalId> = before
+        .approvals
+        .iter()
+        .filter(|(id, approval)| {
+            approval.status.is_open() && !after.approvals.contains_key(*id) && !settled.contains(id)
+        })
+        .map(|(id, _)| id.clone())
+        .collect();
+    let reason = "a later round of the work replaced it".to_owned();
+    (!approvals.is_empty()).then_some(Effect::WithdrawApprovals { approvals, reason })
+}
+
+struct Needed<'a> {
+    approval: &'a ApprovalId,
+    subject: &'a Subject,
+    round: u32,
+    approvers: &'a BTreeSet<ParticipantId>,
+}
+
+fn match_need(change: &Change) -> Option<Needed<'_>> {
+    if let Change::ApprovalNeeded { approval, subject, round, approvers } = change {
+        Some(Needed { approval, subject, round: *round, approvers })
+    } else {
+        None
+    }
+}
+
+fn in_order(mut needs: Vec<Need>) -> Vec<Need> {
+    let rank = |need: &Need| match need.subject {
+        Subject::Task(_) => 0,
+        Subject::Phase(_) => 1,
+        Subject::Gate(_) => 2,
+        Subject::AdHoc(_) => 3,
+    };
+    needs.sort_by_key(rank);
+    needs
+}
+
+/// Lays a request out for the people who decide it.
+fn lay_out(definition: &Definition, instance: &Instance, needed: &Needed<'_>) -> Option<Need> {
+    let (phase, tasks, timing) = reviewed(definition, needed.subject)?;
+    let states = || tasks.iter().filter_map(|task| instance.tasks.get(task.id.as_str()));
+    let listed = |artifact: &super::instance::Artifact| {
+        tasks.iter().any(|task| task.id == artifact.task)
+            || (artifact.phase == phase.id && !matches!(needed.subject, Subject::Task(_)))
+    };
+    let stored =
+        instance.artifacts.iter().filter(|(_, artifact)| listed(artifact)).map(|(key, _)| key.clone());
+    let expected = tasks.iter().flat_map(|task| task.artifacts.iter().map(ArtifactKey::trusted));
+    let (task, gate) = match needed.subject {
+        Subject::Task(id) => (Some(id.clone()), None),
+        Subject::Gate(id) => (None, Some(id.clone())),
+        Subject::Phase(_) | Subject::AdHoc(_) => (None, None),
+    };
+    let (title, description) = words(definition, instance, needed.subject);
+    Some(Need {
+        approval: needed.approval.clone(),
+        subject: needed.subject.clone(),
+        task,
+        phase: PhaseId::trusted(&phase.id),
+        gate,
+        round: needed.round,
+        approvers: needed.approvers.iter().cloned().collect(),
+        title,
+        description,
+        artifacts: stored.chain(expected).collect(),
+        timing: resolve(definition, timing),
+        produced_by: states().map(|state| state.assignee.clone()).collect(),
+    })
+}
+
+/// The phase at whose boundary a subject is reviewed, the tasks under review, and the time that it may take.
+fn reviewed<'a>(
+    definition: &'a Definition,
+    subject: &Subject,
+) -> Option<(&'a process::Phase, Vec<&'a process::Task>, &'a Timing)> {
+    let phases = &definition.phases;
+    match subject {
+        Subject::Task(id) => phases.iter().find_map(|phase| {
+            let task = phase.tasks.iter().find(|task| task.id == id.as_str())?;
+            Some((phase, vec![task], &task.timing))
+        }),
+        Subject::Phase(id) => {
+            let phase = phases.iter().find(|phase| phase.id == id.as_str())?;
+            Some((phase, phase.tasks.iter().collect(), &phase.timing))
+        }
+        Subject::Gate(id) => {
+            let gate = definition.gates.iter().find(|gate| gate.id == id.as_str())?;
+            let guarded = phases.iter().position(|phase| phase.id == gate.before_phase)?;
+            let phase = phases.get(guarded.saturating_sub(1))?;
+            Some((phase, phase.tasks.iter().collect(), &gate.timing))
+        }
+        Subject::AdHoc(_) => None,
+    }
+}
+
+/// Title and description of a request that the engine makes.
+pub(super) fn words(definition: &Definition, instance: &Instance, subject: &Subject) -> (String, String) {
+    let (title, parts) = match subject {
+        Subject::Task(id) => {
+            let written = written_task(definition, id.as_str());
+            let summary = instance.tasks.get(id).map_or("", |task| task.summary.as_str());
+            let described = written.map_or("", |task| task.description.as_str());
+            (written.map_or(id.as_str(), |task| task.name.as_str()), vec![described, summary])
+        }
+        Subject::Phase(id) => {
+            let written = definition.phases.iter().find(|phase| phase.id == id.as_str());
+            let described = written.map_or("", |phase| phase.description.as_str());
+            (written.map_or(id.as_str(), |phase| phase.name.as_str()), vec![described])
+        }
+        Subject::Gate(id) => {
+            let written = definition.gates.iter().find(|gate| gate.id == id.as_str());
+            (written.map_or(id.as_str(), |gate| gate.name.as_str()), Vec::new())
+        }
+        Subject::AdHoc(key) => (key.as_str(), Vec::new()),
+    };
+    let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    (title.to_owned(), parts.join("\n\n"))
+}
+
+/// Whom a late request goes to: the nearest target, the humans of the escalation path, else the delegators.
+fn resolve(definition: &Definition, timing: &Timing) -> NeedTiming {
+    let is_human = |id: &&String| definition.humans.contains_key(id.as_str());
+    let mut escalate_to: Vec<ParticipantId> = Vec::new();
+    for id in timing.escalate_to.iter().chain(&definition.escalation_path).filter(is_human) {
+        let id = ParticipantId::trusted(id);
+        if !escalate_to.contains(&id) {
+            escalate_to.push(id);
+        }
+    }
+    if escalate_to.is_empty() {
+        let delegators = definition.humans.iter().filter(|(_, human)| human.raid_role == RaidRole::Delegator);
+        escalate_to.extend(delegators.map(|(id, _)| ParticipantId::trusted(id)));
+    }
+    NeedTiming {
+        timeout: timing.timeout,
+        escalate_after: timing.escalate_after,
+        escalate_to,
+        reminders: timing.reminders.clone(),
+        on_timeout: timing.on_timeout,
+    }
 }

@@ -1,0 +1,100 @@
+//! The right to work on a task. Each lease has a number that grows; whoever shows an older one is refused, so work that
+//! is handed out twice takes effect once.
+
+use std::collections::BTreeMap;
+
+use phasegate_clock::Timestamp;
+use phasegate_id::TaskId;
+use phasegate_process::Definition;
+
+use super::command::Actor;
+use super::event::Change;
+use super::instance::{Delivery, HeldLease, Instance, ReadyWork, Status, TaskStatus};
+use super::planted::{self, Bug};
+use super::rejection::Rejection;
+use super::work::{Work, written_task};
+
+/// Grants a lease.
+pub(super) fn lease(
+    work: &mut Work<'_>,
+    actor: &Actor,
+    id: &TaskId,
+    worker: &str,
+    until: Timestamp,
+) -> Result<(), Rejection> {
+    work.refuse_terminal()?;
+    if work.instance.status == Status::Paused && !planted::is(Bug::PauseLeaks) {
+        return Err(Rejection::Paused);
+    }
+    let (task, _) = work.task(id)?;
+    let is_due = task.ready_at.is_some_and(|at| at <= work.now);
+    if task.status != TaskStatus::Ready || !is_due || !work.definition.agents.contains_key(&task.assignee) {
+        return Err(Rejection::NotReady { task: id.clone(), status: task.status });
+    }
+    let leased = Change::TaskLeased {
+        task: id.clone(),
+        agent: task.assignee.clone(),
+        worker: worker.to_owned(),
+        fencing: task.fencing + 1,
+        attempt: task.attempt + 1,
+        until,
+    };
+    work.record(actor, leased);
+    Ok(())
+}
+
+/// Takes a task back that its worker gives up unharmed. The attempt does not count.
+pub(super) fn release(
+    work: &mut Work<'_>,
+    actor: &Actor,
+    id: &TaskId,
+    fencing: u64,
+    reason: &str,
+) -> Result<(), Rejection> {
+    let (task, _) = work.task(id)?;
+    let is_repeat =
+        task.status == TaskStatus::Ready && task.delivery == Delivery::Released && task.fencing == fencing;
+    if is_repeat {
+        return Ok(());
+    }
+    work.held(id, fencing)?;
+    work.record(actor, Change::TaskReleased { task: id.clone(), fencing, reason: reason.to_owned() });
+    Ok(())
+}
+
+/// The work that may be handed out, by task. The store keeps one row each and writes what differs.
+pub fn ready_work(definition: &Definition, instance: &Instance) -> BTreeMap<TaskId, ReadyWork> {
+    if instance.status != Status::Running && !planted::is(Bug::PauseLeaks) {
+        return BTreeMap::new();
+    }
+    let rows = instance.tasks.iter().filter_map(|(id, task)| {
+        let ready_at = task.ready_at.filter(|_| task.status == TaskStatus::Ready)?;
+        let agent = definition.agents.get(&task.assignee)?;
+        let written = written_task(definition, id.as_str())?;
+        let work = ReadyWork {
+            task: id.clone(),
+            queue: agent.queue.clone(),
+            priority: written.priority,
+            ready_at,
+            fencing: task.fencing,
+            tools: written.tools.clone(),
+        };
+        Some((id.clone(), work))
+    });
+    rows.collect()
+}
+
+/// The leases that are out, by task. The store keeps one row each and writes what differs.
+pub fn leases(instance: &Instance) -> BTreeMap<TaskId, HeldLease> {
+    let held = instance.tasks.iter().filter_map(|(id, task)| {
+        let lease = task.lease.as_ref()?;
+        let held = HeldLease {
+            task: id.clone(),
+            fencing: task.fencing,
+            worker: lease.worker.clone(),
+            granted_at: lease.granted_at,
+        };
+        Some((id.clone(), held))
+    });
+    held.collect()
+}
