@@ -149,6 +149,7 @@ pub struct Agent {
 
 /// A person.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own, and none is a state")]
 pub struct Human {
     /// Name to show; the id where none was written.
     pub name: String,
@@ -263,7 +264,7 @@ impl Default for ErrorHandling {
             escalate_to: None,
             notify_participants: Vec::new(),
             retry_delay: Duration::from_secs(1),
-            max_retry_delay: Duration::from_secs(60),
+            max_retry_delay: Duration::from_mins(1),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::canonical;
 /// A definition as written. Fields that only the server sets are not part of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "`draft` is the author's word for it")]
 pub struct Draft {
     /// Names the process.
     #[serde(skip_serializing_if = "String::is_empty")]

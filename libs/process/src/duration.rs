@@ -52,7 +52,8 @@ pub fn format_duration(duration: Duration) -> String {
         let count = rest / milliseconds;
         rest %= milliseconds;
         if count > 0 {
-            text.push_str(&format!("{count}{unit}"));
+            text.push_str(&count.to_string());
+            text.push_str(unit);
         }
     }
     if text.is_empty() { "0s".to_owned() } else { text }
@@ -191,7 +192,7 @@ mod tests {
         #[test]
         fn any_text_is_read_or_refused(text in ".{0,80}") {
             if let Ok(duration) = parse_duration(&text) {
-                prop_assert!(duration > Duration::ZERO && duration <= Duration::from_secs(366 * 86400));
+                prop_assert!(duration > Duration::ZERO && duration <= Duration::from_millis(MAX));
             }
         }
 
@@ -203,7 +204,8 @@ mod tests {
 
         #[test]
         fn parts_add_up(parts in proptest::collection::vec((0_u64..50, 0_usize..5), 1..6)) {
-            let text: String = parts.iter().map(|(count, unit)| format!("{count}{}", UNITS[*unit].0)).collect();
+            let written: Vec<String> = parts.iter().map(|(count, unit)| format!("{count}{}", UNITS[*unit].0)).collect();
+            let text = written.concat();
             let sum: u64 = parts.iter().map(|(count, unit)| count * UNITS[*unit].1).sum();
             let expected = match sum {
                 0 => Err(DurationFault::Zero),

@@ -469,11 +469,13 @@ fn builds_anew(comprehension: &ComprehensionExpr) -> bool {
     if !matches!(&comprehension.accu_init.expr, Expr::List(_)) {
         return false;
     }
-    let step = match &comprehension.loop_step.expr {
-        Expr::Call(call) if call.func_name == operators::CONDITIONAL => call.args.get(1).map(|yes| &yes.expr),
-        step => Some(step),
+    let Expr::Call(step) = &comprehension.loop_step.expr else { return true };
+    let append = if step.func_name == operators::CONDITIONAL {
+        let Some(Expr::Call(yes)) = step.args.get(1).map(|yes| &yes.expr) else { return true };
+        yes
+    } else {
+        step
     };
-    let Some(Expr::Call(append)) = step else { return true };
     let Some(Expr::List(appended)) = append.args.get(1).map(|appended| &appended.expr) else { return true };
     !matches!(appended.elements.as_slice(), [only] if only.expr == Expr::Ident(comprehension.iter_var.clone()))
 }

@@ -21,8 +21,9 @@ use super::check::Reads;
 use super::input::{ApprovalInput, ArtifactInput, Inputs, PhaseInput, TaskInput};
 use super::{ConditionFailed, MAX_ITEMS};
 
-/// What one evaluation may read, in bytes or so: well under a second of work.
-const BUDGET: u64 = 512 * 1024 * 1024;
+/// What one evaluation may read, in bytes or so: under a second of work, and enough to ask a thousand tasks about each
+/// other's status.
+const BUDGET: u64 = 192 * 1024 * 1024;
 
 /// What every value costs beside its text.
 const COST: u64 = 16;

@@ -25,6 +25,9 @@ pub const MAX_SOURCE: usize = 1024;
 /// Deepest nesting of brackets.
 pub const MAX_NESTING: usize = 16;
 
+/// Most brackets, wherever they stand: what looks like text may not be, see [`nesting`].
+const MAX_BRACKETS: usize = 128;
+
 /// Most nodes of an expression, with its macros written out.
 pub const MAX_NODES: usize = 200;
 
@@ -199,6 +202,12 @@ fn refuse_size(source: &str) -> Result<(), ConditionFault> {
             source.len()
         )));
     }
+    let brackets = source.matches(['(', '[', '{']).count();
+    if brackets > MAX_BRACKETS {
+        return Err(ConditionFault::too_costly(format!(
+            "there are {brackets} brackets, and {MAX_BRACKETS} are allowed; split the expression"
+        )));
+    }
     let nesting = nesting(source);
     if nesting > MAX_NESTING {
         return Err(ConditionFault::too_costly(format!(
@@ -208,8 +217,8 @@ fn refuse_size(source: &str) -> Result<(), ConditionFault> {
     Ok(())
 }
 
-/// The deepest nesting of brackets outside of quotes. Raw strings may fool it; the stack is large enough for what a
-/// kilobyte can hide.
+/// The deepest nesting of brackets outside of quotes. Raw strings may fool it; the parser's own limit and the stack are
+/// there for what they hide.
 fn nesting(source: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0_usize);
     let mut quote = None;

@@ -36,7 +36,7 @@ impl<'a> Checker<'a> {
         let kind = match gate.kind.as_str() {
             "approval" => self.approval(path, gate, condition),
             "condition" => self.conditional(path, gate, condition),
-            "manual" => self.manual(path, gate, condition),
+            "manual" => Some(self.manual(path, gate, condition)),
             other => {
                 self.word(&path.at("type"), other, &["approval", "condition", "manual"]);
                 None
@@ -89,14 +89,14 @@ impl<'a> Checker<'a> {
         self.condition(&path.at("condition"), source).map(GateKind::Condition)
     }
 
-    fn manual(&mut self, path: &Path, gate: &GateDraft, condition: Option<&str>) -> Option<GateKind> {
+    fn manual(&mut self, path: &Path, gate: &GateDraft, condition: Option<&str>) -> GateKind {
         self.no_approvers(path, gate);
         if condition.is_some() {
             let message =
                 "a manual gate opens by hand alone; remove the condition or make the type condition";
             self.report.fault(&path.at("condition"), INCOMPLETE, message);
         }
-        Some(GateKind::Manual)
+        GateKind::Manual
     }
 
     fn no_approvers(&mut self, path: &Path, gate: &GateDraft) {

@@ -198,7 +198,7 @@ fn facts(definition: &Definition, draft: &Draft, report: &mut Report) {
         let Some(index) = draft.gates.iter().position(|written| written.id == gate.id) else { continue };
         match &gate.kind {
             GateKind::Condition(condition) => {
-                check(Path::root().at("gates").at(index).at("condition"), condition)
+                check(Path::root().at("gates").at(index).at("condition"), condition);
             }
             GateKind::Approval(_) | GateKind::Manual => {}
         }
