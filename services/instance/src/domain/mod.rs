@@ -41,6 +41,7 @@ mod blocker;
 mod command;
 mod condition;
 mod decide;
+mod estimate;
 mod event;
 mod evolve;
 mod failure;
@@ -52,9 +53,11 @@ mod operator;
 mod personal;
 pub mod planted;
 mod react;
+mod record;
 mod rejection;
 mod round;
 mod start;
+mod status;
 mod steer;
 mod work;
 
@@ -65,6 +68,7 @@ pub use command::{
     RequestView, ShownLease, Start,
 };
 pub use decide::decide;
+pub use estimate::Expected;
 pub use event::{Change, Event, RoundCause, Started, StartedTask};
 pub use evolve::evolve;
 pub use failure::attempts_max;
@@ -77,4 +81,6 @@ pub use invariant::{Broken, check};
 pub use lease::{leases, ready_work};
 pub use personal::{Person, Personal};
 pub use react::{Effect, Need, NeedTiming, react};
+pub use record::{AUDIT_TYPES, Record, record};
 pub use rejection::{Blocker, BlockerKind, Rejection};
+pub use status::{Health, Overview, PendingApproval, PhaseLine, Surroundings, overview, timeline};

@@ -1,0 +1,267 @@
+//! Where an instance stands, for people: derived when read, from state, definition and the time.
+
+use std::collections::BTreeMap;
+
+use phasegate_clock::Timestamp;
+use phasegate_id::{ApprovalId, GateId, ParticipantId, PhaseId, TaskId};
+use phasegate_process::Definition;
+
+use super::blocker::blockers;
+use super::estimate::{Expected, completion, plan, progress_percent};
+use super::instance::{Approval, GateStatus, Instance, PhaseStatus, Subject, TaskStatus};
+use super::react::words;
+use super::rejection::{Blocker, BlockerKind};
+use super::work::{current_phase, gates_before};
+
+/// What the instance itself does not know, and its status depends on.
+#[derive(Debug, Clone)]
+pub struct Surroundings<'a> {
+    /// The time of the reading.
+    pub now: Timestamp,
+    /// Queues that no worker has polled for a minute or more, with when one last did (or the instance's start).
+    pub unpolled: &'a BTreeMap<String, Timestamp>,
+}
+
+/// Where an instance stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overview {
+    /// The current phase; absent once it has ended well.
+    pub phase: Option<PhaseId>,
+    /// Completed and skipped phases, in order.
+    pub completed_phases: Vec<PhaseId>,
+    /// What people have to decide, oldest first.
+    pub pending_approvals: Vec<PendingApproval>,
+    /// What does not move, and why.
+    pub blocked: Vec<Blocker>,
+    /// 0 to 100.
+    pub progress_percent: u32,
+    /// When it may end.
+    pub completion: Option<Expected>,
+    /// Whether somebody has to look.
+    pub health: Health,
+}
+
+/// Whether somebody has to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing to do.
+    Ok,
+    /// A person has to decide or act.
+    WaitingOnHuman,
+    /// Something was rejected, failed for good or cannot be evaluated.
+    Blocked,
+    /// Work is ready, and no worker polls its queue.
+    NoWorker,
+    /// A request is past its deadline.
+    Overdue,
+}
+
+/// A request that people have to decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingApproval {
+    /// The request.
+    pub approval: ApprovalId,
+    /// Its title.
+    pub title: String,
+    /// What it is about.
+    pub subject: Subject,
+    /// Task, where there is one.
+    pub task: Option<TaskId>,
+    /// Phase at whose boundary it is; absent for an ad-hoc one without a task.
+    pub phase: Option<PhaseId>,
+    /// Who has not answered.
+    pub waiting_on: Vec<ParticipantId>,
+    /// When it was asked.
+    pub requested_at: Timestamp,
+    /// Deadline.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A phase with its times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PhaseLine {
+    /// Phase.
+    pub phase: PhaseId,
+    /// Life cycle.
+    pub status: PhaseStatus,
+    /// When it became active.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Middle estimate of its start, while it has not started.
+    pub planned_start_at: Option<Timestamp>,
+    /// Middle estimate of its end, while it has not ended.
+    pub planned_end_at: Option<Timestamp>,
+    /// Its tasks, in the order written. What else is to be said of them is in the state.
+    pub tasks: Vec<TaskId>,
+    /// Gates before it.
+    pub gates: Vec<GateId>,
+}
+
+/// Says where an instance stands.
+pub fn overview(definition: &Definition, instance: &Instance, around: &Surroundings<'_>) -> Overview {
+    let current = current_phase(definition, instance).and_then(|position| definition.phases.get(position));
+    let is_over = |id: &PhaseId| instance.phases.get(id).is_some_and(|phase| phase.status.is_over());
+    let pending_approvals = pending_approvals(definition, instance);
+    let mut blocked = stuck(definition, instance);
+    blocked.extend(without_worker(definition, instance, around));
+    Overview {
+        phase: current.filter(|_| !instance.status.is_terminal()).map(|phase| PhaseId::trusted(&phase.id)),
+        completed_phases: definition
+            .phases
+            .iter()
+            .map(|phase| PhaseId::trusted(&phase.id))
+            .filter(is_over)
+            .collect(),
+        health: health(instance, &blocked, &pending_approvals, around.now),
+        progress_percent: progress_percent(definition, instance),
+        completion: completion(definition, instance, around.now),
+        pending_approvals,
+        blocked,
+    }
+}
+
+/// Lists phases with actual and planned times.
+pub fn timeline(definition: &Definition, instance: &Instance, now: Timestamp) -> Vec<PhaseLine> {
+    let plan = plan(definition, instance, now);
+    let lines = definition.phases.iter().zip(plan).filter_map(|(written, planned)| {
+        let id = PhaseId::trusted(&written.id);
+        let state = instance.phases.get(&id)?;
+        Some(PhaseLine {
+            phase: id,
+            status: state.status,
+            started_at: state.started_at,
+            ended_at: state.ended_at,
+            planned_start_at: planned.start,
+            planned_end_at: planned.end,
+            tasks: written.tasks.iter().map(|task| TaskId::trusted(&task.id)).collect(),
+            gates: gates_before(definition, written).map(|gate| GateId::trusted(&gate.id)).collect(),
+        })
+    });
+    lines.collect()
+}
+
+/// What people have to decide, oldest first.
+fn pending_approvals(definition: &Definition, instance: &Instance) -> Vec<PendingApproval> {
+    let open = instance.approvals.iter().filter(|(_, approval)| approval.status.is_open());
+    let mut pending: Vec<PendingApproval> =
+        open.map(|(id, approval)| pending(definition, instance, id, approval)).collect();
+    pending.sort_by(|a, b| (a.requested_at, &a.approval).cmp(&(b.requested_at, &b.approval)));
+    pending
+}
+
+fn pending(
+    definition: &Definition,
+    instance: &Instance,
+    id: &ApprovalId,
+    approval: &Approval,
+) -> PendingApproval {
+    let title = if approval.title.is_empty() {
+        words(definition, instance, &approval.subject).0
+    } else {
+        approval.title.clone()
+    };
+    let of_task = |task: &TaskId| instance.tasks.get(task).map(|task| task.phase.clone());
+    let phase = match &approval.subject {
+        Subject::Task(task) => of_task(task),
+        Subject::Phase(phase) => Some(phase.clone()),
+        Subject::Gate(gate) => definition
+            .gates
+            .iter()
+            .find(|written| written.id == gate.as_str())
+            .map(|written| PhaseId::trusted(&written.before_phase)),
+        Subject::AdHoc(_) => approval.task.as_ref().and_then(of_task),
+    };
+    PendingApproval {
+        approval: id.clone(),
+        title,
+        subject: approval.subject.clone(),
+        task: approval.task.clone(),
+        phase,
+        waiting_on: approval.waiting_on.iter().cloned().collect(),
+        requested_at: approval.requested_at,
+        expires_at: approval.expires_at,
+    }
+}
+
+/// What does not move although nobody works on it: everything in the way of the current phase but work that is under
+/// way or ready, and what has not been reached yet.
+fn stuck(definition: &Definition, instance: &Instance) -> Vec<Blocker> {
+    let position = current_phase(definition, instance);
+    let current = position.and_then(|position| definition.phases.get(position));
+    let handed_in = current.is_some_and(|phase| {
+        phase
+            .tasks
+            .iter()
+            .all(|task| instance.tasks.get(task.id.as_str()).is_some_and(|state| state.status.is_handed_in()))
+    });
+    let is_told = |blocker: &Blocker| {
+        let of_current = current.is_some_and(|phase| phase.id == blocker.phase.as_str());
+        match blocker.kind {
+            BlockerKind::Task => false,
+            BlockerKind::Dependency
+            | BlockerKind::Paused
+            | BlockerKind::Failed
+            | BlockerKind::Escalated
+            | BlockerKind::NoWorker
+            | BlockerKind::Phase => true,
+            BlockerKind::Approval | BlockerKind::Rejected | BlockerKind::Gate | BlockerKind::Condition => {
+                of_current && (blocker.task.is_some() || handed_in || is_next(instance, blocker))
+            }
+        }
+    };
+    blockers(definition, instance).into_iter().filter(is_told).collect()
+}
+
+/// Whether the phase that something holds is reached and has not begun.
+fn is_next(instance: &Instance, blocker: &Blocker) -> bool {
+    instance.phases.get(&blocker.phase).is_some_and(|phase| phase.started_at.is_none())
+}
+
+/// Ready work on queues that nobody polls.
+fn without_worker(definition: &Definition, instance: &Instance, around: &Surroundings<'_>) -> Vec<Blocker> {
+    let ready = super::lease::ready_work(definition, instance);
+    let due = ready.into_values().filter(|work| work.ready_at <= around.now);
+    due.filter_map(|work| {
+        let since = around.unpolled.get(&work.queue)?;
+        let task = instance.tasks.get(&work.task)?;
+        Some(Blocker {
+            kind: BlockerKind::NoWorker,
+            subject: work.task.to_string(),
+            message: format!("no worker polls queue {}, and task {} is ready", work.queue, work.task),
+            task: Some(work.task),
+            phase: task.phase.clone(),
+            blocked_by: vec![work.queue],
+            unblocked_by: vec![task.assignee.clone()],
+            since: Some((*since).max(work.ready_at)),
+        })
+    })
+    .collect()
+}
+
+/// The worst that is to be said comes first.
+fn health(instance: &Instance, blocked: &[Blocker], pending: &[PendingApproval], now: Timestamp) -> Health {
+    if instance.status.is_terminal() {
+        return Health::Ok;
+    }
+    let is_blocked = instance.phases.values().any(|phase| phase.status == PhaseStatus::Blocked)
+        || instance.gates.values().any(|gate| gate.status == GateStatus::Rejected)
+        || instance
+            .tasks
+            .values()
+            .any(|task| matches!(task.status, TaskStatus::Blocked | TaskStatus::Failed));
+    if is_blocked {
+        return Health::Blocked;
+    }
+    let is_late = |request: &PendingApproval| request.expires_at.is_some_and(|deadline| deadline <= now);
+    if pending.iter().any(is_late) || instance.approvals.values().any(|approval| approval.overdue) {
+        return Health::Overdue;
+    }
+    if blocked.iter().any(|blocker| blocker.kind == BlockerKind::NoWorker) {
+        return Health::NoWorker;
+    }
+    let waits = !pending.is_empty()
+        || instance.tasks.values().any(|task| task.status == TaskStatus::Escalated)
+        || blocked.iter().any(|blocker| matches!(blocker.kind, BlockerKind::Gate | BlockerKind::Condition));
+    if waits { Health::WaitingOnHuman } else { Health::Ok }
+}
