@@ -1,12 +1,10 @@
 //! Answers and withdrawals.
 
-use std::collections::BTreeMap;
-
 use phasegate_id::{ApprovalId, ParticipantId};
 use phasegate_principal::Permission;
 use phasegate_proto::instance::v1::InstanceStatus;
 
-use super::{App, Call, Caller, Done, Error, message};
+use super::{App, Call, Caller, Done, Error, message, rejected};
 use crate::domain::{Actor, Answer, Command, ContentDigest, InstanceCondition, Rejection, Verdict, decide};
 use crate::store::Record;
 
@@ -89,9 +87,7 @@ impl App {
             }
             // What is current may have moved on once more: the refusal is to name the newest.
             Err(Rejection::ContentChanged { .. }) => Ok(true),
-            Err(rejection) => {
-                Err(Error::Rejected { approval: record.approval.request.id.clone(), rejection })
-            }
+            Err(rejection) => Err(rejected(record, rejection)),
         }
     }
 
@@ -99,13 +95,8 @@ impl App {
     /// its end may be known there and not have arrived here.
     async fn prepare(&self, record: &Record) -> Result<InstanceCondition, Error> {
         let request = &record.approval.request;
-        let keys: Vec<_> = request.artifacts.iter().map(|bound| &bound.key).collect();
-        let current = async {
-            if keys.is_empty() {
-                return Ok(BTreeMap::new());
-            }
-            self.peers.current_versions(&record.tenant, &request.instance, keys).await
-        };
+        let keys = request.artifacts.iter().map(|bound| &bound.key);
+        let current = self.peers.current_versions(&record.tenant, &request.instance, keys);
         let described = self.peers.describe(&record.tenant, request.instance.as_str(), None);
         let (current, described) = tokio::join!(current, described);
         let current = current?;
@@ -142,10 +133,7 @@ fn approver_of(
         (None, Some(named)) => Ok(named),
         (None, None) => Err(ParticipantId::trusted(caller.actor().id)),
     };
-    approver.map_err(|who| Error::Rejected {
-        approval: record.approval.request.id.clone(),
-        rejection: Rejection::NotAnApprover(who),
-    })
+    approver.map_err(|who| rejected(record, Rejection::NotAnApprover(who)))
 }
 
 fn other_than_caller(caller: &Caller, approver: &ParticipantId) -> Option<ParticipantId> {

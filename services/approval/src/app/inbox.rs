@@ -96,10 +96,7 @@ impl App {
         let boundary = BoundaryId::trusted(needed.boundary_id.clone());
         let keys: BTreeSet<ArtifactKey> =
             needed.needs.iter().flat_map(|need| &need.artifact_keys).map(ArtifactKey::trusted).collect();
-        let current = match keys.is_empty() {
-            true => BTreeMap::new(),
-            false => self.peers.current_versions(tenant, instance, &keys).await?,
-        };
+        let current = self.peers.current_versions(tenant, instance, &keys).await?;
         let mut requests = Vec::with_capacity(needed.needs.len());
         let mut people = BTreeMap::new();
         for need in &needed.needs {

@@ -161,9 +161,8 @@ impl App {
             let Some(command) = command(&record) else {
                 return Ok(Done::Now { record: Box::new(record), repeated: true });
             };
-            let id = &record.approval.request.id;
             let events = decide_command(&record.approval, &command, now)
-                .map_err(|rejection| Error::Rejected { approval: id.clone(), rejection })?;
+                .map_err(|rejection| rejected(&record, rejection))?;
             // A late answer first tells that the time ran out, and is then refused by what it told.
             let lapsed = matches!(command, Command::Answer(_))
                 && events.iter().any(|event| matches!(event, Event::TimedOut { .. }));
@@ -204,9 +203,8 @@ impl App {
             let boundary = BoundaryId::generate();
             for record in self.store.approval_list_pending(&wanted.tenant, &wanted.instance).await? {
                 let Some(command) = choose(&record) else { continue };
-                let id = &record.approval.request.id;
                 let events = decide_command(&record.approval, &command, now)
-                    .map_err(|rejection| Error::Rejected { approval: id.clone(), rejection })?;
+                    .map_err(|rejection| rejected(&record, rejection))?;
                 let after = record.after(&events);
                 tell::add(&mut commit, wanted.actor, &boundary, record.version, &after, events);
             }
@@ -262,6 +260,26 @@ struct Wanted<'a> {
     receipt: Receipt,
     instance_change: Option<InstanceChange>,
     moot: Vec<(ApprovalId, String)>,
+}
+
+/// The rules said no to a request that is stored.
+fn rejected(record: &Record, rejection: Rejection) -> Error {
+    let request = &record.approval.request;
+    match rejection {
+        Rejection::InstanceEnded => {
+            Error::InstanceTerminal { instance: request.instance.clone(), status: "over" }
+        }
+        Rejection::NobodyAsked
+        | Rejection::HumanRequired
+        | Rejection::NotAnApprover(_)
+        | Rejection::SelfApprovalForbidden(_)
+        | Rejection::AlreadyDecided { .. }
+        | Rejection::Expired { .. }
+        | Rejection::Withdrawn { .. }
+        | Rejection::Superseded { .. }
+        | Rejection::ContentChanged { .. }
+        | Rejection::RoleForbidden => Error::Rejected { approval: request.id.clone(), rejection },
+    }
 }
 
 impl Call {

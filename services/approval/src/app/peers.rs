@@ -66,7 +66,7 @@ impl Neighbours {
         Ok(answer.map_err(|status| relayed(status, Service::Instance.name()))?.into_inner())
     }
 
-    /// The newest version of each key that exists.
+    /// The newest version of each key that exists; nothing is asked where there are no keys.
     pub(super) async fn current_versions(
         &self,
         tenant: &TenantId,

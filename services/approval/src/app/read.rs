@@ -50,11 +50,11 @@ impl App {
         let Ok(instance) = instance else { return Ok(nothing) };
         let filter = Filter { instance, status: list.status, approver: list.approver, visible_to: person };
         let (records, more) = self.store.approval_list(&caller.tenant(), &filter, &page).await?;
-        let last = records.last().filter(|_| more).map(|record| Position {
+        let next = records.last().filter(|_| more).map(|record| Position {
             requested_at: record.approval.requested_at,
             approval: record.approval.request.id.clone(),
         });
-        Ok(Listed { records, next: last })
+        Ok(Listed { records, next })
     }
 
     /// The instance, if the caller may see it.

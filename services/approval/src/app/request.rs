@@ -92,10 +92,7 @@ impl App {
         check_running(&instance, described)?;
         let task = check_task(&ask, described)?;
         let approvers = check_approvers(&ask, described)?;
-        let current = match ask.artifacts.is_empty() {
-            true => BTreeMap::new(),
-            false => self.peers.current_versions(tenant, &instance, &ask.artifacts).await?,
-        };
+        let current = self.peers.current_versions(tenant, &instance, &ask.artifacts).await?;
         let artifacts = pin(&ask.artifacts, &current)?;
         let mut timing =
             inbox::timing(task.map_or(described.default_timing.as_ref(), |task| task.timing.as_ref()));

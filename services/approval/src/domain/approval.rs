@@ -223,16 +223,16 @@ impl Approval {
     pub fn asked(request: Request, at: Timestamp) -> Self {
         let approvers = request.approvers.iter().map(|id| Approver::pending(id.clone(), false)).collect();
         let digest = digest::content(&request);
-        let timing = request.timing.from(at);
+        let due = request.timing.from(at);
         Self {
             request,
             requested_at: at,
             edition: 1,
             approvers,
             digest,
-            expires_at: timing.expires_at,
-            escalates_at: timing.escalates_at,
-            reminds_at: timing.reminds_at,
+            expires_at: due.deadline,
+            escalates_at: due.escalation,
+            reminds_at: due.reminders,
             overdue: false,
             state: State::Pending,
         }

@@ -17,9 +17,9 @@ pub fn evolve(approval: Approval, event: &Event) -> Approval {
                 approver.standing = Standing::Pending;
             }
             let due = next.request.timing.from(*at);
-            next.expires_at = due.expires_at;
-            next.escalates_at = due.escalates_at;
-            next.reminds_at = due.reminds_at;
+            next.expires_at = due.deadline;
+            next.escalates_at = due.escalation;
+            next.reminds_at = due.reminders;
             next.overdue = false;
         }
         Event::Responded { approver, answer } => {

@@ -44,11 +44,11 @@ pub enum OnTimeout {
 /// The times of one request.
 pub(super) struct Due {
     /// Deadline.
-    pub(super) expires_at: Option<Timestamp>,
+    pub(super) deadline: Option<Timestamp>,
     /// When somebody further is asked.
-    pub(super) escalates_at: Option<Timestamp>,
-    /// Reminders, earliest first.
-    pub(super) reminds_at: Vec<Timestamp>,
+    pub(super) escalation: Option<Timestamp>,
+    /// Earliest first.
+    pub(super) reminders: Vec<Timestamp>,
 }
 
 impl Timing {
@@ -62,13 +62,13 @@ impl Timing {
 
     /// Times of a request that is put to people at `start`.
     pub(super) fn from(&self, start: Timestamp) -> Due {
-        let mut reminds_at: Vec<_> = self.reminders.iter().map(|after| start + *after).collect();
-        reminds_at.sort_unstable();
-        reminds_at.dedup();
+        let mut reminders: Vec<_> = self.reminders.iter().map(|after| start + *after).collect();
+        reminders.sort_unstable();
+        reminders.dedup();
         Due {
-            expires_at: self.timeout.map(|after| start + after),
-            escalates_at: self.escalate_after.map(|after| start + after),
-            reminds_at,
+            deadline: self.timeout.map(|after| start + after),
+            escalation: self.escalate_after.map(|after| start + after),
+            reminders,
         }
     }
 }
@@ -91,6 +91,7 @@ mod millis {
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+    #[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
     pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
         value.map(super::as_millis).serialize(to)
     }

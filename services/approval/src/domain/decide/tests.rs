@@ -298,7 +298,7 @@ fn a_newer_version_asks_again() {
     assert_eq!(again.request.artifacts[0].previous_version, 1);
     assert_eq!(again.expires_at, Some(at + hours(48)), "people get their time for what is new");
     assert_ne!(again.digest, state.digest);
-    let old = Answer { seen: state.digest.clone(), ..answer(&again, "bob", Decision::Approve) };
+    let old = Answer { seen: state.digest, ..answer(&again, "bob", Decision::Approve) };
     let changed = Rejection::ContentChanged { current: again.digest.clone() };
     assert_eq!(decide(&again, &Command::Answer(old), at), Err(changed));
 
