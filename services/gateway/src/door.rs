@@ -76,18 +76,28 @@ impl Door {
             return if is_grpc { grpc::refused(&refused) } else { answer::refused(&refused) };
         }
         let path = parts.uri.path();
+        if !is_grpc && self.pages.has(path) {
+            return self.pages.answer(&parts.method, path).await;
+        }
+        // The connection is still there for calls under way; a further one is for another server.
+        if self.rest.shutdown.is_cancelled() {
+            return if is_grpc {
+                grpc::refused(&Refused::Draining)
+            } else {
+                answer::refused(&Refused::Draining)
+            };
+        }
         if is_grpc {
             return self.grpc.answer(parts, body).await;
-        }
-        if self.pages.has(path) {
-            return self.pages.answer(&parts.method, path).await;
         }
         if is_rest(path) {
             return self.rest.answer(parts, body).await;
         }
-        match self.extra.clone().oneshot(Request::from_parts(parts, body)).await {
-            Ok(answer) => answer,
-            Err(never) => match never {},
+        let page = self.extra.clone().oneshot(Request::from_parts(parts, body));
+        match tokio::time::timeout(self.rest.config.limits.answer_time_max, page).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(never)) => match never {},
+            Err(_) => answer::refused(&Refused::Deadline),
         }
     }
 }

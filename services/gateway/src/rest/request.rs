@@ -85,7 +85,9 @@ impl Call<'_> {
     }
 
     fn query_field(&self, input: &MessageDescriptor, name: &str) -> Option<FieldDescriptor> {
-        query_fields(self.route).find(|field| {
+        // What the path says may be said again, as long as it is the same.
+        let mut fields = query_fields(self.route).chain(self.route.variables.iter().cloned());
+        fields.find(|field| {
             field.json_name() == name || alias(input, name).is_some_and(|target| field.json_name() == target)
         })
     }
