@@ -1,5 +1,10 @@
 //! From the wire format to JSON, by descriptor.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kinds of fields and values are the formats' own, which never grow"
+)]
+
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -217,7 +222,7 @@ fn list_items(
 ) -> Result<(), Error> {
     match (kind, raw) {
         (Kind::Message(descriptor), Raw::Bytes(bytes)) => {
-            items.push(message(descriptor, bytes, style, depth + 1)?)
+            items.push(message(descriptor, bytes, style, depth + 1)?);
         }
         (Kind::String | Kind::Bytes, raw) => items.push(scalar(field, kind, raw)?),
         (kind, Raw::Bytes(mut packed)) => {

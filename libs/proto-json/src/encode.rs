@@ -1,5 +1,10 @@
 //! From JSON to the wire format, by descriptor.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kinds of fields and values are the formats' own, which never grow"
+)]
+
 use std::fmt::Write as _;
 
 use base64::Engine as _;

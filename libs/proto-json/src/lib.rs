@@ -1,7 +1,7 @@
 //! The JSON of our REST surface: proto JSON with camelCase names, lower-case enum words and no nulls.
 //!
 //! It differs from plain proto JSON where people read and write it by hand: an enum is the word after its prefix
-//! ("running", not "INSTANCE_STATUS_RUNNING"), only the camelCase name of a field is known, a whole number in a
+//! (`running`, not `INSTANCE_STATUS_RUNNING`), only the camelCase name of a field is known, a whole number in a
 //! `Struct` has no decimal point, and what cannot be kept exactly is refused instead of rounded. Every fault of a
 //! document is reported at once, each with its JSON Pointer.
 //!

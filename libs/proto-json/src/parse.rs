@@ -222,13 +222,10 @@ impl<'a> Parser<'a> {
             true => literal.parse::<u64>().ok().map(Number::from),
             false => literal.parse::<f64>().ok().and_then(Number::from_f64),
         };
-        match number {
-            Some(number) => Ok(Value::Number(number)),
-            None => {
-                self.at = from;
-                Err(self.fault(Reason::InvalidNumber, "this number is out of range; write it as text"))
-            }
-        }
+        number.map(Value::Number).ok_or_else(|| {
+            self.at = from;
+            self.fault(Reason::InvalidNumber, "this number is out of range; write it as text")
+        })
     }
 
     fn word(&mut self) -> Result<Value, Fault> {
@@ -277,7 +274,7 @@ impl<'a> Parser<'a> {
 
     fn fault(&self, reason: Reason, message: &str) -> Fault {
         let before = self.bytes.get(..self.at.min(self.bytes.len())).unwrap_or_default();
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = before.split(|byte| *byte == b'\n').count();
         let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
         let position = format!("line {line}, column {column}");
         let mut values = vec![("position", position.clone())];

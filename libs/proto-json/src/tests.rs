@@ -290,7 +290,7 @@ fn text_that_readers_disagree_about_is_refused() {
 proptest! {
     #[test]
     fn parses_what_the_common_parser_writes(value in arbitrary_json()) {
-        prop_assert_eq!(parse(value.to_string().as_bytes()).unwrap(), value.clone());
+        prop_assert_eq!(&parse(value.to_string().as_bytes()).unwrap(), &value);
         prop_assert_eq!(parse(serde_json::to_string_pretty(&value).unwrap().as_bytes()).unwrap(), value);
     }
 

@@ -2,7 +2,7 @@
 
 use prost_reflect::{EnumDescriptor, EnumValueDescriptor};
 
-/// Returns the word of a value: "retry_with_escalation" for `TASK_FAILURE_ACTION_RETRY_WITH_ESCALATION`.
+/// Returns the word of a value: `retry_with_escalation` for `TASK_FAILURE_ACTION_RETRY_WITH_ESCALATION`.
 pub fn word(value: &EnumValueDescriptor) -> String {
     let prefix = prefix(value.parent_enum().name());
     value.name().strip_prefix(&prefix).unwrap_or(value.name()).to_lowercase()

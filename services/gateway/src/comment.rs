@@ -1,6 +1,7 @@
-//! The comments of the contracts: what the generated documents say about each thing.
+//! The comments of the contracts: what the generated documents say about each thing. They name fields as the contracts
+//! do; the documents are about JSON, which spells them otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use phasegate_proto_json::pool;
 use prost_reflect::{
@@ -15,7 +16,14 @@ pub(crate) struct Comments(BTreeMap<String, BTreeMap<Vec<i32>, String>>);
 impl Comments {
     /// Reads them from the descriptors.
     pub(crate) fn read() -> Self {
-        Self(pool().files().map(|file| (file.name().to_owned(), of_file(&file))).collect())
+        let fields: BTreeSet<(String, String)> = pool()
+            .all_messages()
+            .flat_map(|message| message.fields().collect::<Vec<_>>())
+            .filter(|field| field.name() != field.json_name())
+            .map(|field| (field.name().to_owned(), field.json_name().to_owned()))
+            .collect();
+        let names: BTreeMap<String, String> = fields.into_iter().collect();
+        Self(pool().files().map(|file| (file.name().to_owned(), of_file(&file, &names))).collect())
     }
 
     pub(crate) fn of_service(&self, service: &ServiceDescriptor) -> &str {
@@ -47,12 +55,14 @@ impl Comments {
     }
 }
 
-fn of_file(file: &FileDescriptor) -> BTreeMap<Vec<i32>, String> {
+fn of_file(file: &FileDescriptor, names: &BTreeMap<String, String>) -> BTreeMap<Vec<i32>, String> {
     let locations =
         file.file_descriptor_proto().source_code_info.as_ref().map(|info| info.location.as_slice());
     let commented =
         locations.unwrap_or_default().iter().filter(|location| !location.leading_comments().is_empty());
-    commented.map(|location| (location.path.clone(), paragraphs(location.leading_comments()))).collect()
+    commented
+        .map(|location| (location.path.clone(), in_json(&paragraphs(location.leading_comments()), names)))
+        .collect()
 }
 
 /// Joins the lines of each paragraph, which are broken where the source is.
@@ -71,4 +81,28 @@ fn paragraphs(comment: &str) -> String {
         }
     }
     text.trim_end().to_owned()
+}
+
+/// Spells the fields that stand between backticks as JSON does.
+fn in_json(text: &str, names: &BTreeMap<String, String>) -> String {
+    let pieces = text.split('`').enumerate().map(|(index, piece)| {
+        let name = names.get(piece).filter(|_| index % 2 == 1);
+        name.map_or(piece, String::as_str)
+    });
+    pieces.collect::<Vec<_>>().join("`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_spelled_as_in_json() {
+        let comments = Comments::read();
+        let service = pool().get_service_by_name("phasegate.instance.v1.InstanceService").unwrap();
+        let start = service.methods().find(|method| method.name() == "StartInstance").unwrap();
+        assert!(comments.of_method(&start).contains("from `externalParticipants` or"));
+        assert_eq!(paragraphs(" One\n line.\n\n\n Two.\n"), "One line.\n\nTwo.");
+        assert_eq!(comments.of_service(&service), "Running processes.");
+    }
 }

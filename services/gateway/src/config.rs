@@ -13,6 +13,7 @@ pub struct Config {
 
 /// What the gateway takes at most.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_field_names, reason = "each says what it bounds, and that it does")]
 pub struct Limits {
     /// Connections at a time.
     pub connections_max: usize,

@@ -168,25 +168,24 @@ impl Refusal for Refused {
     }
 
     fn violations(&self) -> Vec<Violation> {
-        match self {
-            Self::Json(Faults(faults)) => faults.iter().map(violation).collect(),
-            Self::Parameter { reason, field, message } => {
-                vec![Violation { field: field.clone(), code: (*reason).to_owned(), message: message.clone() }]
-            }
-            Self::IdMismatch { field } => vec![Violation {
-                field: field.clone(),
-                code: self.reason().to_owned(),
-                message: "must be the same in the address and in the body".to_owned(),
-            }],
-            _ => Vec::new(),
+        let one = |field: &String, message: &str| {
+            let code = self.reason().to_owned();
+            vec![Violation { field: field.clone(), code, message: message.to_owned() }]
+        };
+        if let Self::Json(Faults(faults)) = self {
+            faults.iter().map(violation).collect()
+        } else if let Self::Parameter { field, message, .. } = self {
+            one(field, message)
+        } else if let Self::IdMismatch { field } = self {
+            one(field, "must be the same in the address and in the body")
+        } else {
+            Vec::new()
         }
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Down { .. } | Self::Draining | Self::TooManyStreams { .. } => Some(Duration::from_secs(1)),
-            _ => None,
-        }
+        let passes = matches!(self, Self::Down { .. } | Self::Draining | Self::TooManyStreams { .. });
+        passes.then_some(Duration::from_secs(1))
     }
 }
 

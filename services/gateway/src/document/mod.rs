@@ -60,9 +60,7 @@ fn tags(routes: &Routes, comments: &Comments) -> Vec<Value> {
     let mut seen = BTreeSet::new();
     let services = routes.iter().map(|route| route.method.descriptor.parent_service());
     let fresh = services.filter(|service| seen.insert(service.full_name().to_owned()));
-    fresh
-        .map(|service| json!({"name": tag(&service), "description": comments.of_service(&service)}))
-        .collect()
+    fresh.map(|service| json!({"name": tag(service), "description": comments.of_service(service)})).collect()
 }
 
 /// The name of a group: its service's, without the ending that all have.
@@ -83,7 +81,7 @@ fn operation(route: &Route, comments: &Comments, schemas: &mut Schemas<'_>) -> V
     let summary = comment.split_once(". ").map_or(comment, |(first, _)| first);
     let mut operation = json!({
         "operationId": route.operation_id,
-        "tags": [tag(&method.parent_service())],
+        "tags": [tag(method.parent_service())],
         "summary": summary.trim_end_matches('.'),
         "description": comment,
         "parameters": parameters(route, comments, schemas),

@@ -26,7 +26,7 @@ use crate::upstream::Upstream;
 /// A flag for compression, and the length of the message.
 const PREFIX_BYTES: usize = 5;
 /// Longest deadline of a call with one answer.
-const DEADLINE_MAX: Duration = Duration::from_secs(300);
+const DEADLINE_MAX: Duration = Duration::from_mins(5);
 /// Open to everybody: they say nothing about anybody.
 const OPEN_PREFIXES: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
 
@@ -118,13 +118,12 @@ impl Grpc {
             request.headers_mut().insert(GRPC_TIMEOUT, timeout_header(limit));
         }
 
-        let permit = match method.streams() {
-            true => {
-                let streams_max = limits.streams_max;
-                let permit = self.streams.clone().try_acquire_owned();
-                Some(permit.map_err(|_| Refused::TooManyStreams { streams_max }.into_status())?)
-            }
-            false => None,
+        let permit = if method.streams() {
+            let streams_max = limits.streams_max;
+            let permit = self.streams.clone().try_acquire_owned();
+            Some(permit.map_err(|_| Refused::TooManyStreams { streams_max }.into_status())?)
+        } else {
+            None
         };
         let call = Box::pin(self.upstream.forward(method, &principal, request));
         let answer = tokio::time::timeout(time_max.unwrap_or(Duration::MAX), call).await;

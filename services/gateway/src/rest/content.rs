@@ -23,11 +23,9 @@ pub(crate) fn respond(message: &[u8], request: &HeaderMap) -> Result<Response<Bo
     let unchanged = request.get(IF_NONE_MATCH).and_then(|tags| tags.to_str().ok()).is_some_and(|tags| {
         tags.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
     });
-    let mut response = match unchanged {
-        true => Response::new(Body::empty()),
-        false => Response::new(Body::from(content)),
-    };
+    let mut response = Response::new(Body::from(content));
     if unchanged {
+        response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }
     let headers = response.headers_mut();
@@ -64,8 +62,6 @@ fn file_name(artifact: &Artifact, content_type: &str) -> String {
         .chars()
         .filter(|character| character.is_ascii_alphanumeric() || ['.', '_', '-'].contains(character))
         .collect();
-    match content_type {
-        "application/json" if !key.ends_with(".json") => format!("{key}.json"),
-        _ => key,
-    }
+    let has_ending = key.to_lowercase().ends_with(".json");
+    if content_type == "application/json" && !has_ending { format!("{key}.json") } else { key }
 }

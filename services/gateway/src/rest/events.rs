@@ -98,18 +98,18 @@ fn render(output: &MessageDescriptor, message: &Value) -> String {
     for (index, item) in items.iter().enumerate() {
         // The token stands for the whole message: it comes with the last item, so that none is skipped.
         if let Some(token) = token.filter(|_| index + 1 == items.len()) {
-            text.push_str(&format!("id: {token}\n"));
+            text.extend(["id: ", token, "\n"]);
         }
         if let Some(kind) = item.get("type").and_then(Value::as_str).filter(|kind| is_one_line(kind)) {
-            text.push_str(&format!("event: {kind}\n"));
+            text.extend(["event: ", kind, "\n"]);
         }
-        text.push_str(&format!("data: {item}\n\n"));
+        text.extend(["data: ", &item.to_string(), "\n\n"]);
     }
     if items.is_empty() {
         // An id without data is remembered by the client and told to nobody.
         text.push_str(": checkpoint\n");
         if let Some(token) = token {
-            text.push_str(&format!("id: {token}\n"));
+            text.extend(["id: ", token, "\n"]);
         }
         text.push('\n');
     }

@@ -18,6 +18,9 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Names that are understood besides a field's own: the alias, and the field that it stands for.
 const ALIASES: [(&str, &str); 2] = [("processInstanceId", "instanceId"), ("limit", "pageSize")];
 
+/// Messages whose JSON is text.
+const TEXT_MESSAGES: [&str; 2] = ["google.protobuf.Timestamp", "google.protobuf.Duration"];
+
 /// A REST call, as far as its message goes.
 pub(crate) struct Call<'a> {
     pub(crate) route: &'a Route,
@@ -48,19 +51,19 @@ impl Call<'_> {
             Body::Absent if self.body.is_empty() => Ok(Map::new()),
             Body::Absent => Err(malformed("this call takes no body")),
             Body::Whole if self.body.is_empty() => Ok(Map::new()),
-            Body::Whole => match parse(&self.body)? {
-                Value::Object(object) => unalias(input, object),
-                _ => Err(Refused::parameter("TYPE_INVALID", "the body", "must be an object")),
-            },
+            Body::Whole => unalias(input, self.parsed_object()?),
             Body::Field(_) if self.body.is_empty() => Err(malformed("the body must not be empty")),
             Body::Field(field) => {
-                let value = parse(&self.body)?;
-                if !value.is_object() {
-                    return Err(Refused::parameter("TYPE_INVALID", "the body", "must be an object"));
-                }
-                Ok(Map::from_iter([(field.json_name().to_owned(), value)]))
+                Ok(Map::from_iter([(field.json_name().to_owned(), Value::Object(self.parsed_object()?))]))
             }
         }
+    }
+
+    fn parsed_object(&self) -> Result<Map<String, Value>, Refused> {
+        if let Value::Object(object) = parse(&self.body)? {
+            return Ok(object);
+        }
+        Err(Refused::parameter("TYPE_INVALID", "the body", "must be an object"))
     }
 
     fn add_query(&self, input: &MessageDescriptor, object: &mut Map<String, Value>) -> Result<(), Refused> {
@@ -151,13 +154,9 @@ pub(crate) fn query_fields(route: &Route) -> impl Iterator<Item = FieldDescripto
             Body::Whole => true,
             Body::Field(body) => body.number() == field.number(),
         };
-        let is_text = match field.kind() {
-            Kind::Message(message) => {
-                ["google.protobuf.Timestamp", "google.protobuf.Duration"].contains(&message.full_name())
-            }
-            Kind::Bytes => false,
-            _ => true,
-        };
+        let kind = field.kind();
+        let is_text = kind != Kind::Bytes
+            && kind.as_message().is_none_or(|message| TEXT_MESSAGES.contains(&message.full_name()));
         !in_path && !in_body && is_text && !field.is_map()
     })
 }
@@ -197,29 +196,28 @@ fn agree(object: &mut Map<String, Value>, name: &str, value: Value) -> Result<()
 
 /// Turns the text of an address into the JSON of a field.
 fn from_text(field: &FieldDescriptor, name: &str, text: String) -> Result<Value, Refused> {
-    match field.kind() {
-        Kind::Bool => match text.as_str() {
+    let kind = field.kind();
+    if kind == Kind::Bool {
+        return match text.as_str() {
             "true" => Ok(Value::Bool(true)),
             "false" => Ok(Value::Bool(false)),
             _ => Err(Refused::parameter("TYPE_INVALID", name, "must be true or false")),
-        },
-        Kind::Int32 | Kind::Uint32 | Kind::Sint32 | Kind::Fixed32 | Kind::Sfixed32 => {
-            let number = text.parse::<i32>().map(|number| Value::Number(Number::from(number)));
-            number
-                .map_err(|_| Refused::parameter("INVALID_NUMBER", name, "must be a whole number of 32 bits"))
-        }
-        _ => Ok(Value::String(text)),
+        };
     }
+    if matches!(kind, Kind::Int32 | Kind::Uint32 | Kind::Sint32 | Kind::Fixed32 | Kind::Sfixed32) {
+        let number = text.parse::<i32>().map(|number| Value::Number(Number::from(number)));
+        return number
+            .map_err(|_| Refused::parameter("INVALID_NUMBER", name, "must be a whole number of 32 bits"));
+    }
+    Ok(Value::String(text))
 }
 
 /// Only JSON is read, and a form is not: a page of another site can send a form without asking first.
 fn check_content_type(headers: &HeaderMap, has_body: bool) -> Result<(), Refused> {
     let content_type = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("unreadable"));
     let Some(content_type) = content_type else {
-        return match has_body {
-            true => Err(Refused::UnsupportedMediaType { content_type: "nothing".to_owned() }),
-            false => Ok(()),
-        };
+        let refused = Refused::UnsupportedMediaType { content_type: "nothing".to_owned() };
+        return if has_body { Err(refused) } else { Ok(()) };
     };
     let mut parts = content_type.split(';').map(str::trim);
     let is_json = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));

@@ -49,7 +49,7 @@ pub(crate) struct Route {
     pub(crate) method: Arc<PublicMethod>,
     /// HTTP method.
     pub(crate) verb: http::Method,
-    /// As written: /api/processes/{process_id}.
+    /// As written: `/api/processes/{process_id}`.
     pub(crate) template: String,
     /// Fields that the path binds, in its order.
     pub(crate) variables: Vec<FieldDescriptor>,
@@ -58,7 +58,7 @@ pub(crate) struct Route {
     pub(crate) response_body: Option<FieldDescriptor>,
     pub(crate) success: StatusCode,
     pub(crate) form: Form,
-    /// Stable name: Service_Method, with a number from the second way on.
+    /// Stable name: `Service_Method`, with a number from the second way on.
     pub(crate) operation_id: String,
 }
 
@@ -172,10 +172,7 @@ fn rules(method: &MethodDescriptor) -> Vec<DynamicMessage> {
     let further = rules.first().and_then(|rule| rule.get_field_by_name("additional_bindings"));
     let further = further.map(std::borrow::Cow::into_owned);
     if let Some(Value::List(bindings)) = further {
-        rules.extend(bindings.into_iter().filter_map(|binding| match binding {
-            Value::Message(rule) => Some(rule),
-            _ => None,
-        }));
+        rules.extend(bindings.iter().filter_map(Value::as_message).cloned());
     }
     rules
 }

@@ -36,6 +36,8 @@ pub(crate) enum Answer {
     Stream(Vec<Value>),
     /// A status.
     Refusal(Status),
+    /// What the transport says of a service that is down.
+    Down,
     /// Nothing, for ever.
     Silence,
     /// Messages without end: none, for ever.
@@ -95,8 +97,8 @@ impl Server {
         };
         let backend = Arc::new(Backend::default());
         for (service, listener) in listeners {
-            let router = Router::new().fallback(answer).with_state(backend.clone());
-            let routes = RoutesBuilder::from(router).routes();
+            let everything = Router::new().fallback(answer).with_state(backend.clone());
+            let routes = RoutesBuilder::from(everything).routes();
             let context = context.clone();
             tokio::spawn(async move { serve(service, routes, &context, listener).await });
         }
@@ -217,8 +219,12 @@ async fn respond(backend: &Backend, request: Request) -> Result<Response> {
             Ok(framed_response(messages.iter().map(frame).collect::<Result<Vec<Bytes>>>()?))
         }
         Answer::Refusal(status) => Ok(status.into_http()),
+        Answer::Down => {
+            let (code, message) = (tonic::Code::Unavailable, "gone");
+            Ok(Status::with_details(code, message, Bytes::new()).into_http())
+        }
         Answer::Silence => {
-            tokio::time::sleep(Duration::from_secs(3600)).await;
+            tokio::time::sleep(Duration::from_hours(1)).await;
             Ok(Response::new(Body::empty()))
         }
         Answer::Endless => {

@@ -292,7 +292,7 @@ async fn details_and_headers_follow_the_refusal() -> Result<()> {
     ]}});
     assert_eq!(error, expected);
 
-    server.backend.lay("GetInstance", Answer::Refusal(tonic::Status::unavailable("gone")));
+    server.backend.lay("GetInstance", Answer::Down);
     let answer = server.http.get(server.url("/api/processes/instances/i")).send().await?;
     assert_eq!(answer.status().as_u16(), 503);
     assert_eq!(answer.headers()["retry-after"], "1");

@@ -45,7 +45,7 @@ async fn events_come_one_by_one_and_can_be_resumed() -> Result<()> {
 #[tokio::test]
 async fn a_stream_that_is_refused_is_an_error() -> Result<()> {
     let server = Server::start().await?;
-    server.backend.lay("WatchApprovalResponses", Answer::Refusal(tonic::Status::unavailable("gone")));
+    server.backend.lay("WatchApprovalResponses", Answer::Down);
     let (status, error) = server.call("GET", "/api/processes/instances/i/approvals/responses", None).await?;
     assert_eq!((status, reason(&error)), (503, "DEPENDENCY_DOWN"));
     Ok(())

@@ -154,7 +154,7 @@ fn artifact_and_approval_cases() -> Vec<Case> {
                 "ifVersion": 0,
             }),
             answered: stored,
-            got: (201, artifact.clone()),
+            got: (201, artifact),
         },
         Case {
             call: (

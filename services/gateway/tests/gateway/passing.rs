@@ -29,8 +29,7 @@ use crate::backend::{Answer, Server};
 #[tokio::test]
 async fn messages_pass_and_principals_are_ours() -> Result<()> {
     let server = Server::start().await?;
-    let message = json!({"instance": {"id": "proc-inst-123", "fencing": null, "status": "running"}});
-    let message = json!({"instance": {"id": message["instance"]["id"], "status": "running"}});
+    let message = json!({"instance": {"id": "proc-inst-123", "status": "running"}});
     server.backend.lay("GetInstance", Answer::Message { message, repeated: true });
     let mut client = InstanceServiceClient::connect(server.url("")).await?;
     let mut request = Request::new(GetInstanceRequest { instance_id: "proc-inst-123".into() });
@@ -124,13 +123,11 @@ async fn messages_are_measured_and_not_believed() -> Result<()> {
     // A length within the limit, and then silence.
     let head = Bytes::from_static(&[0, 0, 0x10, 0, 0]);
     let silence = futures::stream::unfold(Some(head), |head| async {
-        match head {
-            Some(head) => Some((Ok::<_, std::io::Error>(head), None)),
-            None => {
-                tokio::time::sleep(Duration::from_secs(60)).await;
-                None
-            }
+        if let Some(head) = head {
+            return Some((Ok::<_, std::io::Error>(head), None));
         }
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        None
     });
     let answer = call(reqwest::Body::wrap_stream(silence)).send().await?;
     assert_eq!(answer.headers()["grpc-status"], "4");
