@@ -168,3 +168,128 @@ fn next_target<'a>(definition: &'a Definition, written: &'a process::Task, task:
         })
         .map_or(OPERATOR, String::as_str)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::play::{Play, check, define};
+    use super::*;
+
+    fn with_handling(handling: Value) -> Definition {
+        define(json!({
+            "phases": [{"id": "p", "parallelExecution": true, "tasks": [{"id": "a", "errorHandling": handling}, {"id": "b"}]}],
+            "escalationPath": ["chief", "dan"],
+        }))
+    }
+
+    /// Uses up `attempts` attempts of the task.
+    fn failing(attempts: usize) -> String {
+        std::iter::repeat_n("wait 100; lease a; fail a", attempts).collect::<Vec<_>>().join(";")
+    }
+
+    #[test]
+    fn what_follows_the_last_failure() {
+        let rows = [
+            ("retry", "task_attempt_failed a, task_failed a, phase_blocked p by failed"),
+            ("retry_with_escalation", "task_attempt_failed a, task_escalated a to spare"),
+            ("fail_process", "task_attempt_failed a, task_failed a, instance_failed"),
+        ];
+        for (kind, then) in rows {
+            let handling = json!({"taskFailure": kind, "maxRetries": 2, "escalateTo": "spare"});
+            let definition = with_handling(handling);
+            let given = format!("start; {}; wait 100; lease a", failing(2));
+            check(&definition, &given, "fail a", then);
+            check(&definition, "start; lease a", "fail a", "task_attempt_failed a, task_retry_scheduled a in 1000ms, 2 left");
+            check(&definition, "start; lease a", "fail a final", then);
+        }
+        let at_once = [
+            ("escalate", "task_attempt_failed a, task_escalated a to spare"),
+            ("skip", "task_attempt_failed a, task_skipped a"),
+        ];
+        for (kind, then) in at_once {
+            let handling = json!({"taskFailure": kind, "maxRetries": 2, "escalateTo": "spare"});
+            check(&with_handling(handling), "start; lease a", "fail a", then);
+        }
+    }
+
+    #[test]
+    fn waits_double_up_to_the_limit() {
+        let handling = json!({"taskFailure": "retry", "maxRetries": 9, "retryDelay": "2s", "maxRetryDelay": "10s"});
+        let definition = with_handling(handling);
+        for (used, wait) in [(0, 2_000), (1, 4_000), (2, 8_000), (3, 10_000), (8, 10_000)] {
+            let given = format!("start; {}; wait 100; lease a", failing(used));
+            let then = format!("task_attempt_failed a, task_retry_scheduled a in {wait}ms, {} left", 9 - used);
+            check(&definition, &given, "fail a", &then);
+            let then = format!("task_attempt_failed a, task_retry_scheduled a in {}ms, {} left", wait / 2, 9 - used);
+            check(&definition, &given, "expire a", &then);
+        }
+        check(&definition, "start; lease a", "fail a after=7200", "task_attempt_failed a, task_retry_scheduled a in 7200000ms, 9 left");
+        check(&definition, "start; lease a", "fail a after=999999", "task_attempt_failed a, task_retry_scheduled a in 86400000ms, 9 left");
+    }
+
+    #[test]
+    fn a_failure_counts_once() {
+        let definition = with_handling(json!({"taskFailure": "retry", "maxRetries": 2}));
+        let rows = [
+            ("start; lease a; fail a", "fail a", ""),
+            ("start; lease a; expire a", "expire a", ""),
+            ("start; lease a; expire a", "fail a", "refused LeaseLost"),
+            ("start; lease a; fail a; wait 100; lease a", "fail a #1", "refused LeaseLost"),
+            ("start; lease a; hand a", "expire a", ""),
+            ("start; lease a; pause", "expire a", ""),
+            ("start; lease a; cancel", "expire a #1", ""),
+            ("start; lease a; cancel", "fail a #1", "refused LeaseLost"),
+        ];
+        for (given, when, then) in rows {
+            check(&definition, given, when, then);
+        }
+    }
+
+    #[test]
+    fn work_goes_up_step_by_step_and_nobody_gets_it_twice() {
+        let handling = json!({"maxRetries": 0, "escalateTo": "spare", "notifyParticipants": ["ann"]});
+        let definition = with_handling(handling);
+        let mut play = Play::new(&definition);
+        play.script("start; lease a; fail a; lease a; fail a");
+        let task = &play.instance.tasks["a"];
+        assert_eq!(task.escalated_to, ["spare", "chief"]);
+        assert_eq!(task.assignee, "chief");
+        assert_eq!((task.attempt, task.fencing), (0, 4));
+        play.effects.clear();
+        play.script("lease a; fail a");
+        let task = &play.instance.tasks["a"];
+        assert_eq!(task.status, super::super::TaskStatus::Escalated);
+        assert_eq!(task.escalated_to, ["spare", "chief", "dan"]);
+        let told = play.effects.iter().find_map(|effect| match effect {
+            super::super::Effect::TaskEscalated { escalated_to, notify_participants, .. } => {
+                Some((escalated_to.as_str(), notify_participants.len()))
+            }
+            _ => None,
+        });
+        assert_eq!(told, Some(("dan", 2)));
+        play.script("retry a");
+        let task = &play.instance.tasks["a"];
+        assert_eq!((task.assignee.as_str(), task.attempt, task.escalated_to.len()), ("bot", 0, 0));
+    }
+
+    #[test]
+    fn operators_are_the_last_resort() {
+        let definition = define(json!({"phases": [{"id": "p", "tasks": [
+            {"id": "a", "errorHandling": {"taskFailure": "escalate"}}]}]}));
+        check(&definition, "start; lease a", "fail a", "task_attempt_failed a, task_escalated a to operator");
+    }
+
+    #[test]
+    fn a_paused_instance_fails_when_it_is_resumed() {
+        let definition = with_handling(json!({"taskFailure": "fail_process", "maxRetries": 0}));
+        let rows = [
+            ("start; lease a; pause", "fail a", "task_attempt_failed a, task_failed a"),
+            ("start; lease a; pause; fail a", "resume", "instance_resumed, instance_failed"),
+            ("start; lease a; pause; fail a; retry a", "resume", "instance_resumed, task_ready a"),
+        ];
+        for (given, when, then) in rows {
+            check(&definition, given, when, then);
+        }
+    }
+}

@@ -72,3 +72,101 @@ fn sort_out(
     }
     (stored, missing)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::play::{Play, check, define};
+    use super::super::{Rejection, TaskStatus};
+
+    #[test]
+    fn work_is_handed_in_once() {
+        let definition = define(json!({"phases": [{"id": "p", "tasks": [{"id": "a"}, {"id": "b"}]}]}));
+        let rows = [
+            ("start; lease a", "hand a", "task_handed_in a, task_completed a, task_ready b"),
+            ("start; lease a; hand a", "hand a", ""),
+            ("start", "hand a", "refused LeaseLost"),
+            ("start; lease a; fail a; wait 1; lease a", "hand a #1", "refused LeaseLost"),
+            ("start; lease a; expire a", "hand a", "refused LeaseLost"),
+            ("start; lease a; release a", "hand a", "refused LeaseLost"),
+            ("start; lease a; skip a", "hand a #1", "refused LeaseLost"),
+            ("start; lease a; reopen p a", "hand a #1", "refused LeaseLost"),
+            ("start; lease a; cancel", "hand a #1", "refused LeaseLost"),
+            ("start; lease a; pause", "hand a", "task_handed_in a, task_completed a"),
+            ("start; lease a; pause; hand a", "resume", "instance_resumed, task_ready b"),
+        ];
+        for (given, when, then) in rows {
+            check(&definition, given, when, then);
+        }
+    }
+
+    #[test]
+    fn what_is_expected_must_be_there() {
+        let task = json!({"id": "a", "artifacts": ["plan", "report"]});
+        let definition = define(json!({"phases": [{"id": "p", "tasks": [task]}]}));
+        let mut play = Play::new(&definition);
+        play.script("start; lease a");
+        assert_eq!(play.act("hand a plan@1"), "refused ArtifactsMissing");
+        let missing = super::super::decide(
+            &definition,
+            &play.instance,
+            &super::super::Command::new(
+                super::super::Actor::engine(),
+                super::super::Action::HandIn {
+                    task: phasegate_id::TaskId::trusted("a"),
+                    fencing: 1,
+                    output: None,
+                    summary: String::new(),
+                },
+            ),
+            play.now,
+        );
+        let keys = vec![
+            phasegate_id::ArtifactKey::trusted("plan"),
+            phasegate_id::ArtifactKey::trusted("report"),
+        ];
+        assert_eq!(missing, Err(Rejection::ArtifactsMissing(keys)));
+        play.script("hand a plan@1 report@4");
+        assert_eq!(play.instance.artifacts["report"].version, 4);
+        assert_eq!(play.instance.tasks["a"].status, TaskStatus::Completed);
+    }
+
+    #[test]
+    fn an_agent_may_have_asked_before_handing_in() {
+        let task = json!({"id": "a", "requiredApprovals": ["ann"], "maxRounds": 3});
+        let definition = define(json!({"phases": [{"id": "p", "tasks": [task]}]}));
+        let done = "task_completed a, phase_completed p, instance_completed";
+        let rows = [
+            ("asked task:a", "hand a", "task_handed_in a, phase_awaiting_approval p".to_owned()),
+            ("asked task:a; approve task:a", "hand a", format!("task_handed_in a, {done}")),
+            ("approve task:a", "hand a", format!("task_handed_in a, {done}")),
+            (
+                "asked task:a; changes task:a",
+                "hand a",
+                "task_handed_in a, task_returned a#2, task_ready a".to_owned(),
+            ),
+            (
+                "asked task:a; reject task:a",
+                "hand a",
+                "task_handed_in a, task_blocked a, phase_blocked p by rejected".to_owned(),
+            ),
+            (
+                "asked task:a; withdraw task:a",
+                "hand a",
+                "task_handed_in a, round task:a#2 superseded, needed task:a#2(ann), phase_awaiting_approval p"
+                    .to_owned(),
+            ),
+            (
+                "asked task:a on:doc@1; approve task:a on:doc@1",
+                "hand a doc@2",
+                "task_handed_in a, facts_set {\"a_approved\":false}, round task:a#2 content_changed, \
+                 needed task:a#2(ann), phase_awaiting_approval p"
+                    .to_owned(),
+            ),
+        ];
+        for (given, when, then) in rows {
+            check(&definition, &format!("start; lease a; {given}"), when, &then);
+        }
+    }
+}

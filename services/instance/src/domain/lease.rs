@@ -98,3 +98,82 @@ pub fn leases(instance: &Instance) -> BTreeMap<TaskId, HeldLease> {
     });
     held.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::play::{Play, check, define};
+
+    fn one_task() -> phasegate_process::Definition {
+        define(json!({"phases": [{"id": "p", "tasks": [{"id": "a"}]}]}))
+    }
+
+    #[test]
+    fn leases() {
+        let definition = one_task();
+        let rows = [
+            ("start", "lease a", "task_leased a"),
+            ("start; lease a", "lease a", "refused NotReady"),
+            ("start; pause", "lease a", "refused Paused"),
+            ("start; cancel", "lease a", "refused Terminal"),
+            ("start", "lease b", "refused TaskNotFound"),
+            ("start; lease a; fail a", "lease a", "refused NotReady"),
+            ("start; lease a; fail a; wait 1", "lease a", "task_leased a"),
+            ("start; lease a", "release a", "task_released a"),
+            ("start; lease a; release a", "release a", ""),
+            ("start; lease a; release a", "lease a", "task_leased a"),
+            ("start; lease a; release a; lease a", "release a #1", "refused LeaseLost"),
+            ("start; lease a; pause", "release a", "task_released a"),
+            ("start; lease a; cancel", "release a", "refused LeaseLost"),
+        ];
+        for (given, when, then) in rows {
+            check(&definition, given, when, then);
+        }
+    }
+
+    #[test]
+    fn a_human_task_is_not_handed_out_to_workers() {
+        let definition = define(json!({"phases": [{"id": "p", "tasks": [{"id": "a", "assignee": "dan"}]}]}));
+        check(&definition, "start", "lease a", "refused NotReady");
+        let mut play = Play::new(&definition);
+        play.script("start");
+        assert!(super::ready_work(&definition, &play.instance).is_empty());
+    }
+
+    #[test]
+    fn releasing_uses_up_no_attempt_and_fencing_grows() {
+        let definition = one_task();
+        let mut play = Play::new(&definition);
+        play.script("start; lease a; release a; lease a; release a; lease a");
+        assert_eq!(play.instance.tasks["a"].attempt, 1);
+        assert_eq!(play.instance.tasks["a"].fencing, 3);
+    }
+
+    #[test]
+    fn the_queue_holds_what_may_be_handed_out() {
+        let definition = define(json!({"phases": [
+            {"id": "p", "parallelExecution": true, "tasks": [
+                {"id": "a", "priority": "high", "tools": []}, {"id": "b", "assignee": "chief"}]},
+            {"id": "q", "tasks": [{"id": "c"}]},
+        ]}));
+        let mut play = Play::new(&definition);
+        let queues = |play: &Play<'_>| -> Vec<String> {
+            let work = super::ready_work(&definition, &play.instance);
+            work.values().map(|work| format!("{} on {}", work.task, work.queue)).collect()
+        };
+        play.script("start");
+        assert_eq!(queues(&play), ["a on bots", "b on chiefs"]);
+        play.script("lease a");
+        assert_eq!(queues(&play), ["b on chiefs"]);
+        assert_eq!(super::leases(&play.instance).len(), 1);
+        play.script("pause");
+        assert!(queues(&play).is_empty());
+        assert_eq!(super::leases(&play.instance).len(), 1);
+        play.script("resume; hand a");
+        assert_eq!(queues(&play), ["b on chiefs"]);
+        assert!(super::leases(&play.instance).is_empty());
+        play.script("cancel");
+        assert!(queues(&play).is_empty());
+    }
+}

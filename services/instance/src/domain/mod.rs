@@ -52,6 +52,8 @@ mod lease;
 mod operator;
 mod personal;
 pub mod planted;
+#[cfg(test)]
+mod play;
 mod react;
 mod record;
 mod rejection;
@@ -59,6 +61,8 @@ mod round;
 mod start;
 mod status;
 mod steer;
+#[cfg(test)]
+mod whole;
 mod work;
 
 pub use approval::content_keys;

@@ -136,3 +136,95 @@ fn refuse_unentitled(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::play::{Play, check, define};
+
+    fn two_tasks() -> phasegate_process::Definition {
+        define(json!({"phases": [{"id": "p", "tasks": [
+            {"id": "a", "requiredApprovals": ["ann"], "errorHandling": {"taskFailure": "retry", "maxRetries": 0}},
+            {"id": "b"}]}]}))
+    }
+
+    #[test]
+    fn retrying() {
+        let definition = two_tasks();
+        let rows = [
+            ("start; lease a; fail a", "retry a", "task_retried a#1, task_ready a, phase_activated p"),
+            ("start; lease a; hand a; reject task:a", "retry a", "task_retried a#2, task_ready a, phase_activated p"),
+            ("start; lease a; hand a; lapse task:a", "retry a", "task_retried a#2, task_ready a, phase_activated p"),
+            ("start; lease a; hand a; withdraw task:a", "retry a", "task_retried a#2, task_ready a, phase_activated p"),
+            ("start", "retry a", "refused TaskState"),
+            ("start; lease a", "retry a", "refused TaskState"),
+            ("start; lease a; fail a; pause", "retry a", "task_retried a#1"),
+            ("start; lease a; fail a", "dan: retry a", "task_retried a#1, task_ready a, phase_activated p"),
+            ("start; lease a; fail a", "ann: retry a", "refused RoleForbidden"),
+            ("start; lease a; fail a", "bot: retry a", "refused RoleForbidden"),
+            ("start; lease a; fail a; cancel", "retry a", "refused Terminal"),
+            ("start", "retry c", "refused TaskNotFound"),
+        ];
+        for (given, when, then) in rows {
+            check(&definition, given, when, then);
+        }
+    }
+
+    #[test]
+    fn skipping() {
+        let definition = two_tasks();
+        let rows = [
+            ("start", "skip a", "task_skipped a, task_ready b"),
+            ("start; lease a", "skip a", "task_skipped a, task_ready b"),
+            ("start; skip a", "skip a", ""),
+            ("start; lease a; hand a", "skip a", "task_skipped a, task_ready b"),
+            ("start; lease a; hand a; reject task:a", "skip a", "task_skipped a, task_ready b, phase_activated p"),
+            ("start; lease a; fail a", "skip a", "task_skipped a, task_ready b, phase_activated p"),
+            ("start; lease a; hand a; approve task:a", "skip a", "refused TaskState"),
+            ("start; skip a", "skip b", "task_skipped b, phase_completed p, instance_completed"),
+            ("start; pause", "skip a", "task_skipped a"),
+            ("start", "ann: skip a", "refused RoleForbidden"),
+            ("start; cancel", "skip a", "refused Terminal"),
+        ];
+        for (given, when, then) in rows {
+            check(&definition, given, when, then);
+        }
+    }
+
+    #[test]
+    fn facts_and_context() {
+        let definition = two_tasks();
+        let rows = [
+            ("start", "fact ready=true", "facts_set {\"ready\":true}"),
+            ("start", "fact ready=false", ""),
+            ("start; fact ready=true", "fact ready=true", ""),
+            ("start; fact ready=true", "fact ready=true other=true", "facts_set {\"other\":true}"),
+            ("start; lease a", "bot: fact by:a #1 ready=true", "facts_set {\"ready\":true}"),
+            ("start; lease a; release a", "bot: fact by:a #1 ready=true", "refused LeaseLost"),
+            ("start; lease a", "bot: fact by:a #2 ready=true", "refused LeaseLost"),
+            ("start", "bot: fact ready=true", "refused RoleForbidden"),
+            ("start", "ann: fact ready=true", "refused RoleForbidden"),
+            ("start; cancel", "fact ready=true", "refused Terminal"),
+            ("start", r#"context {"tier":"gold"}"#, ""),
+            ("start", r#"context {"tier":"silver"}"#, "context_changed"),
+            ("start", "context {}", "context_changed"),
+            ("start; cancel", "context {}", "refused Terminal"),
+        ];
+        for (given, when, then) in rows {
+            check(&definition, given, when, then);
+        }
+    }
+
+    #[test]
+    fn the_record_holds_the_members_that_differ() {
+        let definition = two_tasks();
+        let mut play = Play::new(&definition);
+        play.script(r#"start; context {"tier":"gold","size":5}; context {"size":6}"#);
+        assert_eq!(play.instance.context, json!({"size": 6}));
+        let last = play.events.last().map(|event| serde_json::to_value(event).expect("JSON"));
+        let last = last.expect("an event");
+        assert_eq!(last["changed"], json!({"size": 6}));
+        assert_eq!(last["removed"], json!(["tier"]));
+    }
+}
