@@ -1,3 +1,5 @@
+//! Both directions, by tables and by whatever a generator comes up with.
+
 use phasegate_proto::definition::v1 as definition;
 use phasegate_proto::instance::v1 as instance;
 use proptest::prelude::*;
