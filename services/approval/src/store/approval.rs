@@ -182,7 +182,7 @@ impl Store {
 }
 
 /// Each combination of filters is a range of one index: of `approver` where a person is given, else of `approval`.
-fn list_statement(tenant: &TenantId, filter: &Filter, page: &Page) -> (String, Vec<Value>) {
+pub(super) fn list_statement(tenant: &TenantId, filter: &Filter, page: &Page) -> (String, Vec<Value>) {
     let mut args = args![tenant.as_str()];
     let mut place = |value: Value| {
         args.push(value);

@@ -10,6 +10,9 @@ mod response;
 mod row;
 mod timer;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use phasegate_database::{Database, Migration, Settings};

@@ -1,0 +1,492 @@
+//! Every promise of the store, on both databases.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use phasegate_clock::Timestamp;
+use phasegate_database::{Dialect, args};
+use phasegate_id::{ApprovalId, InstanceId, TenantId};
+use phasegate_idempotency as idempotency;
+use phasegate_test_database::{TestDatabase, both, sqlite};
+
+use super::*;
+use crate::domain::examples::{START, answer, hours, operator, person, request};
+use crate::domain::{Command, Decision, Event, Request, SubjectKind, decide, evolve, fold, substance};
+
+#[tokio::test]
+async fn what_was_appended_is_loaded() -> anyhow::Result<()> {
+    both(|database| async move {
+        let store = open(&database).await?;
+        let asked = put(&store, &named("apr-1", &["ada", "bob"])).await?;
+        ensure!(asked.version == 1 && asked.approval.is_pending());
+        ensure!(asked.people[&person("ada")].email == "ada@example.com");
+        let answered = write(&store, &asked, &reply(&asked, "ada", Decision::Approve)).await?;
+        let settled = write(&store, &answered, &reply(&answered, "bob", Decision::Reject)).await?;
+        ensure!(settled.version == 4, "each answer is an event, and the outcome, too");
+        store.approval_verify(&key("apr-1")).await?;
+        let history = store.approval_history(&key("apr-1")).await?;
+        ensure!(fold(&history) == Some(settled.approval.clone()));
+        ensure!(store.approval_load(&other_tenant(), &settled.approval.request.id).await?.is_none());
+        ensure!(store.timer_due(&key("apr-1")).await?.is_none(), "its timer is gone");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_second_writer_is_stale_and_leaves_nothing() -> anyhow::Result<()> {
+    both(|database| async move {
+        let store = open(&database).await?;
+        let asked = put(&store, &named("apr-1", &["ada", "bob"])).await?;
+        let after = write(&store, &asked, &reply(&asked, "ada", Decision::Approve)).await?;
+        let before = count(&store).await?;
+        let late = write(&store, &asked, &reply(&asked, "bob", Decision::Reject)).await;
+        ensure!(matches!(late, Err(Error::Stale)), "{late:?}");
+        ensure!(count(&store).await? == before);
+        ensure!(load(&store, "apr-1").await? == after);
+        let again = put(&store, &named("apr-1", &["cy"])).await;
+        ensure!(matches!(again, Err(Error::Stale)), "an id is given out once: {again:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_change_of_the_instance_is_noticed() -> anyhow::Result<()> {
+    both(|database| async move {
+        let store = open(&database).await?;
+        let revision = async || {
+            let state = store.instance_load(&tenant(), &instance()).await?;
+            anyhow::Ok(state.unwrap_or(InstanceState::UNHEARD).revision)
+        };
+        let seen = revision().await?;
+        put(&store, &named("apr-1", &["ada"])).await?;
+        let mut late = asking(&named("apr-2", &["ada"]))?;
+        late.at_revision = Some(seen);
+        ensure!(matches!(store.commit(late.clone()).await, Err(Error::Stale)));
+        late.at_revision = Some(revision().await?);
+        store.commit(late).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_event_is_taken_once_and_an_answer_kept_once() -> anyhow::Result<()> {
+    both(|database| async move {
+        let store = open(&database).await?;
+        let mut first = asking(&named("apr-1", &["ada"]))?;
+        first.receipt = Some(Receipt { consumer: "approval", event_id: "event-1".to_owned() });
+        let key = idempotency::Key::new("default", "operator:dev", "RequestApproval", "once");
+        let repeat = Repeat { key: key.clone(), fingerprint: [1; 32], answer: b"first".to_vec() };
+        first.repeat = Some(repeat.clone());
+        store.commit(first).await?;
+        let before = count(&store).await?;
+
+        let mut second = asking(&named("apr-2", &["ada"]))?;
+        second.receipt = Some(Receipt { consumer: "approval", event_id: "event-1".to_owned() });
+        ensure!(matches!(store.commit(second.clone()).await, Err(Error::Taken)));
+        second.receipt = None;
+        second.repeat = Some(Repeat { answer: b"second".to_vec(), ..repeat });
+        ensure!(matches!(store.commit(second).await, Err(Error::Repeated)));
+        ensure!(count(&store).await? == before);
+        ensure!(store.repeat_load(&key, [1; 32]).await? == Some(b"first".to_vec()));
+        ensure!(matches!(store.repeat_load(&key, [2; 32]).await, Err(Error::RequestIdReused)));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_impossible_row_is_reported_and_not_believed() -> anyhow::Result<()> {
+    both(|database| async move {
+        let store = open(&database).await?;
+        put(&store, &named("apr-1", &["ada"])).await?;
+        put(&store, &named("apr-2", &["ada"])).await?;
+        execute(
+            &store,
+            "update approval set state = (select state from approval where approval_id = 'apr-2')",
+        )
+        .await?;
+        let id = ApprovalId::trusted("apr-1");
+        let loaded = store.approval_load(&tenant(), &id).await;
+        ensure!(matches!(loaded, Err(Error::Inconsistent { table: "approval", .. })), "{loaded:?}");
+        execute(&store, "update approval set state = payload from (select payload from approval_event) e")
+            .await?;
+        let loaded = store.approval_load(&tenant(), &id).await;
+        ensure!(matches!(loaded, Err(Error::Inconsistent { table: "approval", .. })), "{loaded:?}");
+        let settled = execute(&store, "update approval set status = 'approved'").await;
+        ensure!(settled.is_err(), "the table itself knows that what is settled has a time");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn timers_are_claimed_once_and_not_while_on_hold() -> anyhow::Result<()> {
+    both(|database| async move {
+        let store = open(&database).await?;
+        put(&store, &named("apr-1", &["ada"])).await?;
+        let due = START + hours(12);
+        ensure!(store.timer_due(&key("apr-1")).await? == Some(due));
+        let early = Timestamp::from_micros(due.as_micros() - 1);
+        ensure!(store.timer_claim(early, 10).await?.is_empty(), "never early");
+
+        pause(&store, true, START + hours(1)).await?;
+        ensure!(store.timer_claim(due, 10).await?.is_empty(), "not while on hold");
+        put(&store, &named("apr-2", &["ada"])).await?;
+        ensure!(store.timer_claim(due, 10).await?.is_empty(), "nor one that was made meanwhile");
+        pause(&store, false, START + hours(3)).await?;
+        pause(&store, true, START + hours(2)).await?;
+        let claimed = store.timer_claim(due, 10).await?;
+        ensure!(claimed.len() == 2, "an old pause does not undo a newer resumption");
+        ensure!(store.timer_claim(due, 10).await?.is_empty(), "somebody is at it");
+        let later = due + Duration::from_secs(30);
+        ensure!(store.timer_claim(later, 1).await?.len() == 1, "whoever was at it has died");
+
+        let record = load(&store, "apr-1").await?;
+        let reminded = write_at(&store, &record, &Command::Elapse, due).await?;
+        ensure!(store.timer_due(&key("apr-1")).await? == Some(START + hours(24)));
+        write(&store, &reminded, &reply(&reminded, "ada", Decision::Approve)).await?;
+        ensure!(store.timer_due(&key("apr-1")).await?.is_none());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn copies_share_the_timers() -> anyhow::Result<()> {
+    both(|database| async move {
+        let store = open(&database).await?;
+        for index in 0..20 {
+            put(&store, &named(&format!("apr-{index}"), &["ada"])).await?;
+        }
+        let claims = (0..4).map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.timer_claim(START + hours(12), 10).await })
+        });
+        let mut seen = Vec::new();
+        for claim in claims.collect::<Vec<_>>() {
+            seen.extend(claim.await??.into_iter().map(|timer| timer.key));
+        }
+        seen.extend(store.timer_claim(START + hours(12), 20).await?.into_iter().map(|timer| timer.key));
+        let all = seen.len();
+        seen.sort();
+        seen.dedup();
+        ensure!((all, seen.len()) == (20, 20), "each is claimed by one: {all} claims of {}", seen.len());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn answers_are_numbered_so_that_a_watcher_misses_none() -> anyhow::Result<()> {
+    both(|database| async move {
+        let store = open(&database).await?;
+        for index in 0..12 {
+            put(&store, &named(&format!("apr-{index}"), &["ada"])).await?;
+        }
+        let writers = (0..12).map(|index| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let record = load(&store, &format!("apr-{index}")).await?;
+                write(&store, &record, &reply(&record, "ada", Decision::Approve)).await?;
+                anyhow::Ok(())
+            })
+        });
+        let writers: Vec<_> = writers.collect();
+        let (mut position, mut seen) = (0, Vec::new());
+        while seen.len() < 12 {
+            for response in store.response_list(&tenant(), &instance(), position, 5).await? {
+                ensure!(response.sequence == position + 1, "{} after {position}", response.sequence);
+                ensure!(response.email == "ada@example.com");
+                position = response.sequence;
+                seen.push(response.approval);
+            }
+        }
+        for writer in writers {
+            writer.await??;
+        }
+        seen.sort();
+        seen.dedup();
+        ensure!(seen.len() == 12);
+        ensure!(store.response_list(&other_tenant(), &instance(), 0, 5).await?.is_empty());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn lists_hold_what_their_filter_says_in_order() -> anyhow::Result<()> {
+    both(|database| async move {
+        let store = open(&database).await?;
+        let all = fill(&store).await?;
+        let statuses = [None, Some("pending"), Some("approved"), Some("rejected")];
+        let instances = [None, Some(instance()), Some(InstanceId::trusted("proc-inst-2"))];
+        let people = [None, Some(person("ada")), Some(person("bob")), Some(person("eve"))];
+        let mut checked = 0;
+        for status in statuses {
+            for instance in &instances {
+                for approver in &people {
+                    for visible_to in &people {
+                        let filter = Filter {
+                            instance: instance.clone(),
+                            status,
+                            approver: approver.clone(),
+                            visible_to: visible_to.clone(),
+                        };
+                        let expected: Vec<_> =
+                            all.iter().rev().filter(|record| matches(&filter, record)).map(name).collect();
+                        let listed = pages(&store, &filter).await.with_context(|| format!("{filter:?}"))?;
+                        ensure!(listed == expected, "{filter:?}: {listed:?} is not {expected:?}");
+                        checked += usize::from(!expected.is_empty());
+                    }
+                }
+            }
+        }
+        ensure!(checked > 60, "only {checked} lists held anything");
+        let filter = Filter::default();
+        let page = Page { size: 5, after: None };
+        ensure!(store.approval_list(&other_tenant(), &filter, &page).await?.0.is_empty());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn every_list_is_a_range_of_an_index() -> anyhow::Result<()> {
+    let database = sqlite().await?;
+    let store = open(&database).await?;
+    ensure!(database.dialect() == Dialect::Sqlite);
+    let after = Some(Position { requested_at: START, approval: ApprovalId::trusted("apr-1") });
+    let narrowings = [(false, false), (true, false), (false, true), (true, true)];
+    let lists = narrowings.into_iter().flat_map(|(one, two)| [(None, one, two), (Some("pending"), one, two)]);
+    for (status, in_instance, of_person) in lists {
+        let filter = Filter {
+            instance: in_instance.then(instance),
+            status,
+            approver: of_person.then(|| person("ada")),
+            visible_to: None,
+        };
+        let page = Page { size: 5, after: after.clone() };
+        let (sql, args) = super::approval::list_statement(&tenant(), &filter, &page);
+        let plan = store.db.fetch_all(format!("explain query plan {sql}"), args).await?;
+        let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect::<Result<_, _>>()?;
+        let plan = plan.join("; ");
+        ensure!(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{filter:?}: {plan}");
+        ensure!(
+            plan.contains("requested_at<?") || plan.contains("requested_at,approval_id)<(?,?)"),
+            "{filter:?}: {plan}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_rejected_is_found_by_its_substance() -> anyhow::Result<()> {
+    both(|database| async move {
+        let store = open(&database).await?;
+        let asked = put(&store, &named("apr-1", &["ada"])).await?;
+        let what = substance(&asked.approval.request);
+        ensure!(store.approval_find_rejected(&tenant(), &instance(), &what).await?.is_none());
+        write(&store, &asked, &reply(&asked, "ada", Decision::Reject)).await?;
+        let found = store.approval_find_rejected(&tenant(), &instance(), &what).await?;
+        ensure!(found == Some(ApprovalId::trusted("apr-1")));
+        ensure!(store.approval_find_rejected(&other_tenant(), &instance(), &what).await?.is_none());
+        Ok(())
+    })
+    .await
+}
+
+fn tenant() -> TenantId {
+    TenantId::trusted("default")
+}
+
+fn other_tenant() -> TenantId {
+    TenantId::trusted("other")
+}
+
+fn instance() -> InstanceId {
+    InstanceId::trusted("proc-inst-1")
+}
+
+fn key(id: &str) -> Key {
+    Key { tenant: tenant(), approval: ApprovalId::trusted(id) }
+}
+
+fn name(record: &Record) -> String {
+    record.approval.request.id.to_string()
+}
+
+/// A request with an id of its own.
+fn named(id: &str, people: &[&str]) -> Request {
+    let mut request = request(people);
+    request.id = ApprovalId::trusted(id);
+    request.subject.kind = SubjectKind::AdHoc;
+    request
+}
+
+fn reply(record: &Record, who: &str, decision: Decision) -> Command {
+    Command::Answer(answer(&record.approval, who, decision))
+}
+
+async fn open(database: &TestDatabase) -> anyhow::Result<Store> {
+    Ok(Store::open(&database.settings()).await?)
+}
+
+async fn load(store: &Store, id: &str) -> anyhow::Result<Record> {
+    store.approval_load(&tenant(), &ApprovalId::trusted(id)).await?.context("it is stored")
+}
+
+fn asking(request: &Request) -> anyhow::Result<Commit> {
+    asking_at(request, START)
+}
+
+fn asking_at(request: &Request, now: Timestamp) -> anyhow::Result<Commit> {
+    let events = crate::domain::request(request.clone(), now)?;
+    let after = fold(&events).context("a request")?;
+    let mut commit = Commit::new(tenant(), request.instance.clone(), now);
+    let known = |id: &phasegate_id::ParticipantId| {
+        (id.clone(), Person { name: id.to_string(), email: format!("{id}@example.com") })
+    };
+    commit.people = request.approvers.iter().map(known).collect();
+    commit.changes.push(Change { version: 0, events, after });
+    Ok(commit)
+}
+
+async fn put(store: &Store, request: &Request) -> Result<Record, Error> {
+    let commit = asking(request).map_err(|_| Error::Stale)?;
+    store.commit(commit).await?;
+    let record = store.approval_load(&tenant(), &request.id).await?;
+    record.ok_or(Error::Stale)
+}
+
+async fn write(store: &Store, record: &Record, command: &Command) -> Result<Record, Error> {
+    write_at(store, record, command, START + hours(1)).await
+}
+
+async fn write_at(
+    store: &Store,
+    record: &Record,
+    command: &Command,
+    now: Timestamp,
+) -> Result<Record, Error> {
+    let events = decide(&record.approval, command, now).unwrap_or_default();
+    let request = &record.approval.request;
+    let mut commit = Commit::new(tenant(), request.instance.clone(), now);
+    for event in &events {
+        if let Event::Responded { approver, .. } = event {
+            let approval = request.id.clone();
+            commit.responses.push(NewResponse { approval, approver: approver.clone(), payload: Vec::new() });
+        }
+    }
+    let after = events.iter().fold(record.approval.clone(), evolve);
+    commit.changes.push(Change { version: record.version, events, after });
+    store.commit(commit).await?;
+    let written = store.approval_load(&tenant(), &request.id).await?;
+    written.ok_or(Error::Stale)
+}
+
+async fn pause(store: &Store, paused: bool, at: Timestamp) -> anyhow::Result<()> {
+    let mut commit = Commit::new(tenant(), instance(), at);
+    commit.instance_change = Some(InstanceChange::Paused { paused, at });
+    Ok(store.commit(commit).await?)
+}
+
+async fn execute(store: &Store, sql: &'static str) -> Result<u64, Error> {
+    store
+        .db
+        .transaction(move |tx| Box::pin(async move { Ok::<_, Error>(tx.execute(sql, args![]).await?) }))
+        .await
+}
+
+/// The number of rows of each table.
+async fn count(store: &Store) -> anyhow::Result<BTreeMap<&'static str, i64>> {
+    let tables = [
+        "instance",
+        "approval",
+        "approval_event",
+        "approver",
+        "person",
+        "approval_timer",
+        "approval_response",
+        "approval_moot",
+        "outbox",
+        "inbox",
+        "idempotency",
+    ];
+    let mut counts = BTreeMap::new();
+    for table in tables {
+        let row = store.db.fetch_optional(format!("select count(*) as n from {table}"), args![]).await?;
+        counts.insert(table, row.context("a count")?.get("n")?);
+    }
+    Ok(counts)
+}
+
+/// Requests of two instances in several states, some asked at the same time.
+async fn fill(store: &Store) -> anyhow::Result<Vec<Record>> {
+    let mut ids = Vec::new();
+    for index in 0..18_u64 {
+        let people: &[&str] = match index % 3 {
+            0 => &["ada"],
+            1 => &["bob"],
+            _ => &["ada", "bob"],
+        };
+        let mut request = named(&format!("apr-{index:02}"), people);
+        if index % 2 == 1 {
+            request.instance = InstanceId::trusted("proc-inst-2");
+        }
+        store.commit(asking_at(&request, START + hours(index / 4))?).await?;
+        let record = load(store, request.id.as_str()).await?;
+        match index % 5 {
+            0 => drop(write(store, &record, &reply(&record, people[0], Decision::Reject)).await?),
+            1 => {
+                let mut record = record;
+                for who in people {
+                    record = write(store, &record, &reply(&record, who, Decision::Approve)).await?;
+                }
+            }
+            2 => {
+                let withdraw = Command::Withdraw { by: operator(), reason: "a mistake".to_owned() };
+                write(store, &record, &withdraw).await?;
+            }
+            _ => {}
+        }
+        ids.push(request.id);
+    }
+    let mut records = Vec::new();
+    for id in ids {
+        records.push(load(store, id.as_str()).await?);
+    }
+    Ok(records)
+}
+
+fn matches(filter: &Filter, record: &Record) -> bool {
+    let approval = &record.approval;
+    let answers = |id: &phasegate_id::ParticipantId| {
+        approval.approver(id).is_some_and(|one| one.standing.as_str() != "not_needed")
+    };
+    filter.instance.as_ref().is_none_or(|id| &approval.request.instance == id)
+        && filter.status.is_none_or(|status| approval.state.as_str() == status)
+        && filter.approver.as_ref().is_none_or(answers)
+        && filter
+            .visible_to
+            .as_ref()
+            .is_none_or(|id| !approval.is_pending() || approval.approver(id).is_some())
+}
+
+async fn pages(store: &Store, filter: &Filter) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut after = None;
+    loop {
+        let page = Page { size: 4, after };
+        let (records, more) = store.approval_list(&tenant(), filter, &page).await?;
+        names.extend(records.iter().map(name));
+        let Some(last) = records.last().filter(|_| more) else { return Ok(names) };
+        after = Some(Position {
+            requested_at: last.approval.requested_at,
+            approval: last.approval.request.id.clone(),
+        });
+    }
+}
