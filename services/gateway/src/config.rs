@@ -31,8 +31,10 @@ pub struct Limits {
     pub store_body_bytes_max: usize,
     /// Message of a gRPC call.
     pub message_bytes_max: usize,
-    /// How long a caller may take for its headers, and again for its body.
+    /// How long a caller may take to begin, and for the body of a call.
     pub arrival_time_max: Duration,
+    /// How long a connection of HTTP/1.1 may take from one call to the headers of the next.
+    pub header_time_max: Duration,
     /// How long an answer may take where the caller gives no deadline.
     pub answer_time_max: Duration,
     /// The same for a long poll, which waits up to a minute by itself.
@@ -51,6 +53,7 @@ impl Default for Limits {
             store_body_bytes_max: 12 * 1024 * 1024,
             message_bytes_max: 4 * 1024 * 1024,
             arrival_time_max: Duration::from_secs(10),
+            header_time_max: Duration::from_secs(30),
             answer_time_max: Duration::from_secs(30),
             poll_time_max: Duration::from_secs(75),
         }

@@ -19,6 +19,8 @@ pub(crate) fn translate(status: Status, method: &PublicMethod) -> Status {
         Code::OutOfRange | Code::ResourceExhausted => too_large(),
         // It says CANCELLED where a deadline has passed; a caller that hangs up hears nothing anyway.
         Code::Cancelled | Code::DeadlineExceeded => Refused::Deadline,
+        // Says in its headers which compressions are understood, and clients try again by that.
+        Code::Unimplemented if status.message().contains("compress") => return status,
         Code::Unimplemented => Refused::NoMethod { path: method.path.path().to_owned() },
         // What is not the message: the caller's own bytes, which nobody has looked at before.
         Code::Internal if status.message().contains("decode") => return status,

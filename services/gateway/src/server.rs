@@ -114,7 +114,7 @@ async fn connection(door: Arc<Door>, stream: TcpStream, limits: Limits, shutdown
     } else {
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.arrival_time_max)
+            .header_read_timeout(limits.header_time_max)
             .max_buf_size(HEADER_BYTES_HARD_MAX)
             .max_headers(HEADERS_HARD_MAX)
             .half_close(false)

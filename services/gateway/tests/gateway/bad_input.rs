@@ -197,7 +197,8 @@ async fn large_bodies_are_refused_before_they_are_read() -> Result<()> {
 
 #[tokio::test]
 async fn slow_and_oversized_arrivals_end() -> Result<()> {
-    let limits = Limits { arrival_time_max: Duration::from_millis(300), ..Limits::default() };
+    let soon = Duration::from_millis(300);
+    let limits = Limits { arrival_time_max: soon, header_time_max: soon, ..Limits::default() };
     let server = Server::start_with(Config { dev: true, limits }).await?;
     let host = &server.address;
     // A body that never comes.
