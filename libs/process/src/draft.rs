@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::canonical;
@@ -64,7 +64,7 @@ pub struct Draft {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reminders: Vec<String>,
     /// `escalate`, `reject` or `block`.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "word")]
     pub on_timeout: String,
 }
 
@@ -118,7 +118,7 @@ pub struct PhaseDraft {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reminders: Vec<String>,
     /// `escalate`, `reject` or `block`.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "word")]
     pub on_timeout: String,
     /// Rounds of changes before a review is escalated.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,7 +160,7 @@ pub struct TaskDraft {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<Map<String, Value>>,
     /// `low`, `normal`, `high` or `urgent`.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "word")]
     pub priority: String,
     /// Longest time a request may take.
     #[serde(skip_serializing_if = "is_blank")]
@@ -175,7 +175,7 @@ pub struct TaskDraft {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reminders: Vec<String>,
     /// `escalate`, `reject` or `block`.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "word")]
     pub on_timeout: String,
     /// Rounds of changes before the work is escalated.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -196,7 +196,7 @@ pub struct GateDraft {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub before_phase: String,
     /// `approval`, `condition` or `manual`.
-    #[serde(rename = "type", skip_serializing_if = "String::is_empty")]
+    #[serde(rename = "type", skip_serializing_if = "String::is_empty", deserialize_with = "word")]
     pub kind: String,
     /// Humans who open an approval gate.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -217,7 +217,7 @@ pub struct GateDraft {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reminders: Vec<String>,
     /// `escalate`, `reject` or `block`.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "word")]
     pub on_timeout: String,
 }
 
@@ -253,7 +253,7 @@ pub struct HumanDraft {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub role: String,
     /// `responsible`, `approver`, `informed` or `delegator`.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "word")]
     pub raid_role: String,
     /// Approval keys that the person answers for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -289,7 +289,7 @@ pub struct NotificationDraft {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct ErrorHandlingDraft {
     /// `retry`, `retry_with_escalation`, `escalate`, `skip` or `fail_process`.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "word")]
     pub task_failure: String,
     /// Retries after the first attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -341,6 +341,21 @@ impl Draft {
     }
 }
 
+/// An enum's word. A number is what protobuf carries for a word that this version does not know; as text it is refused
+/// with the place where it stands.
+pub(crate) fn word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Word(String),
+        Number(i32),
+    }
+    Ok(match Written::deserialize(deserializer)? {
+        Written::Word(word) => word,
+        Written::Number(number) => number.to_string(),
+    })
+}
+
 /// Absent and empty text say the same.
 #[expect(clippy::ref_option, reason = "the signature that serde calls")]
 fn is_blank(text: &Option<String>) -> bool {
@@ -378,6 +393,13 @@ mod tests {
         assert_ne!(other.digest(), draft.digest());
         let empty_text = Draft { timeout: Some(String::new()), ..draft.clone() };
         assert_eq!(empty_text.digest(), draft.digest());
+    }
+
+    #[test]
+    fn a_word_that_came_as_a_number_is_left_to_the_checks() {
+        let draft =
+            Draft::from_slice(br#"{"gates": [{"type": 99}], "humans": {"h": {"raidRole": 7}}}"#).unwrap();
+        assert_eq!((draft.gates[0].kind.as_str(), draft.humans["h"].raid_role.as_str()), ("99", "7"));
     }
 
     #[test]

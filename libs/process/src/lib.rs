@@ -12,6 +12,7 @@ mod draft;
 mod duration;
 mod estimate;
 mod issue;
+mod precedence;
 mod schema;
 mod template;
 mod validate;
@@ -29,6 +30,7 @@ pub use draft::{
 pub use duration::{DurationFault, format_duration, parse_duration};
 pub use estimate::parse_estimate;
 pub use issue::{Issue, Severity};
+pub use precedence::precedence;
 pub use schema::{Schema, SchemaFault, SchemaUnusable};
 pub use template::{
     HierarchyDraft, OrchestrationDraft, RuleDraft, TeamAgentDraft, TeamDraft, TemplateChecked, ToolDraft,

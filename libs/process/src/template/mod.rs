@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 pub use validate::{TemplateChecked, validate_template};
 
 use crate::canonical;
-use crate::draft::DraftUnreadable;
+use crate::draft::{DraftUnreadable, word};
 
 /// A template as written.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -102,7 +102,7 @@ pub struct HierarchyDraft {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct OrchestrationDraft {
     /// `hierarchical`, `sequential`, `parallel` or `collaborative`.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "word")]
     pub mode: String,
     /// Agent that is told first.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -129,7 +129,7 @@ pub struct RuleDraft {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub target: String,
     /// Urgency.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "word")]
     pub priority: String,
     /// How long its request may take.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,0 +1,68 @@
+//! The doors: one method for each rpc, which converts, asks `app`, and converts back.
+
+mod convert;
+mod definition;
+mod internal;
+mod refusal;
+mod template;
+
+use phasegate_page_token::PageTokens;
+use phasegate_proto::definition::v1::definition_service_server::DefinitionServiceServer;
+use phasegate_proto::definition::v1::team_template_service_server::TeamTemplateServiceServer;
+use phasegate_proto::internal::definition::v1::definition_internal_service_server::DefinitionInternalServiceServer;
+use phasegate_serve::MESSAGE_BYTES_MAX;
+use tonic::metadata::MetadataValue;
+use tonic::service::Routes;
+use tonic::{Response, Status};
+
+use crate::app::once::Answer;
+use crate::app::{App, Error};
+use crate::store;
+
+/// Says that the answer is that of an earlier call, or that there was nothing to do.
+const REPEATED: &str = "phasegate-repeated";
+
+/// The service as gRPC sees it.
+#[derive(Debug, Clone)]
+struct Api {
+    app: App,
+    pages: PageTokens,
+}
+
+/// All routes of the service.
+pub(crate) fn routes(app: App, pages: PageTokens) -> Routes {
+    let api = Api { app, pages };
+    let definitions = DefinitionServiceServer::new(api.clone())
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let templates = TeamTemplateServiceServer::new(api.clone())
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    Routes::new(definitions).add_service(templates).add_service(DefinitionInternalServiceServer::new(api))
+}
+
+fn status(error: impl Into<Error>) -> Status {
+    phasegate_rpc_error::status(&error.into())
+}
+
+/// The answer to a change: made now by `make`, or kept from the first time.
+fn answer<T, M: prost::Message + Default>(
+    answer: Answer<T>,
+    make: impl FnOnce(&T) -> Result<M, Error>,
+    unchanged: impl FnOnce(&T) -> bool,
+) -> Result<Response<M>, Status> {
+    let (message, repeated) = match answer {
+        Answer::First(done) => (make(&done).map_err(status)?, unchanged(&done)),
+        Answer::Repeated(bytes) => {
+            let message = M::decode(bytes.as_slice()).map_err(|_| {
+                status(store::Error::Inconsistent { table: "idempotency", row: "answer".to_owned() })
+            })?;
+            (message, true)
+        }
+    };
+    let mut response = Response::new(message);
+    if repeated {
+        response.metadata_mut().insert(REPEATED, MetadataValue::from_static("1"));
+    }
+    Ok(response)
+}
