@@ -2,20 +2,21 @@
 //! effect, tasks become ready, requests are made, gates open, phases end and begin. Each step looks at the state alone,
 //! so it does not matter what woke it, and a pause only puts it off.
 
-use phasegate_id::{GateId, PhaseId, TaskId};
+use phasegate_id::{PhaseId, TaskId};
 use phasegate_process as process;
-use phasegate_process::{GateKind, TaskFailure};
+use phasegate_process::TaskFailure;
 
+use super::approach::approach;
 use super::approval::{Standing, ask, refusal, standing};
+use super::boundary::{review, show};
 use super::command::Actor;
-use super::condition::{Verdict, look, phase_before};
 use super::event::{Change, RoundCause};
-use super::instance::{Block, BlockCause, Gate, GateStatus, PhaseStatus, Status, Subject, Task, TaskStatus};
+use super::instance::{Block, BlockCause, Status};
 use super::planted::{self, Bug};
-use super::round::{
-    begin, begin_gates, begin_later, concerning, phase_after, remarks_at, return_task, reviewed_tasks,
-};
-use super::work::{Work, current_phase, gates_before, written_task};
+use super::request::{ApprovalStatus, Subject};
+use super::round::{begin, begin_later, remarks_at, return_task};
+use super::task::{Task, TaskStatus};
+use super::work::{Work, current_phase, written_task};
 
 /// Most steps after one command: far above what the largest definition can take, so that an endless loop would end.
 const STEPS_MAX: usize = 20_000;
@@ -61,8 +62,6 @@ fn fatal(work: &Work<'_>) -> Option<(TaskId, String)> {
     }
     None
 }
-
-// === A phase that is under way ===
 
 fn run(work: &mut Work<'_>, phase: &process::Phase) {
     let before = work.events.len();
@@ -174,276 +173,128 @@ fn failure_message(written: &process::Task, task: &Task) -> String {
 
 fn rejection_message(work: &Work<'_>, written: &process::Task, task: &Task) -> String {
     let approval = task.approval.as_ref().and_then(|id| work.instance.approvals.get(id));
-    let status = approval.map_or(super::instance::ApprovalStatus::Rejected, |approval| approval.status);
+    let status = approval.map_or(ApprovalStatus::Rejected, |approval| approval.status);
     refusal(&format!("task {}", written.id), status)
 }
 
-fn all_tasks(work: &Work<'_>, phase: &process::Phase, is: fn(TaskStatus) -> bool) -> bool {
+/// Whether all tasks of a phase are in such a state.
+pub(super) fn all_tasks(work: &Work<'_>, phase: &process::Phase, is: fn(TaskStatus) -> bool) -> bool {
     phase
         .tasks
         .iter()
         .all(|task| work.instance.tasks.get(task.id.as_str()).is_some_and(|state| is(state.status)))
 }
 
-/// The boundary: asks for what is not asked yet, and ends the phase once everything is met. Says what blocks it.
-fn review(work: &mut Work<'_>, phase: &process::Phase) -> Option<Block> {
-    let early = phase.exit_conditions.iter().filter(|condition| !condition.reads_approvals());
-    match look(&work.instance, Some(phase), early) {
-        Verdict::Broken(expression, message) => return Some(broken(expression, message)),
-        Verdict::Fails(_) => {}
-        Verdict::Holds => ask_boundary(work, phase),
-    }
-    if !all_tasks(work, phase, TaskStatus::is_done) {
-        return None;
-    }
-    let id = PhaseId::trusted(&phase.id);
-    let state = work.instance.phases.get(&id)?;
-    let approval = state.approval.clone();
-    match standing(work, approval.as_ref()) {
-        Standing::Unasked if !phase.required_approvals.is_empty() => None,
-        Standing::Open => None,
-        Standing::Unasked | Standing::Approved => leave(work, phase),
-        Standing::OutOfDate => {
-            begin(work, Subject::Phase(id.clone()), RoundCause::ContentChanged);
-            begin_gates(work, &id, RoundCause::EarlierRound);
-            None
-        }
-        Standing::Superseded => {
-            begin(work, Subject::Phase(id.clone()), RoundCause::Superseded);
-            begin_gates(work, &id, RoundCause::EarlierRound);
-            None
-        }
-        Standing::ChangesRequested => rework_phase(work, phase),
-        Standing::Refused(status) => Some(Block {
-            cause: BlockCause::Rejected,
-            subject: phase.id.clone(),
-            message: refusal(&format!("phase {id}"), status),
-        }),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
 
-fn broken(expression: String, message: String) -> Block {
-    let message = format!("the condition `{expression}` cannot be evaluated: {message}");
-    Block { cause: BlockCause::Condition, subject: expression, message }
-}
+    use super::super::play::{Play, check, define};
 
-/// Asks for the phase and for the approval gates after it, together.
-fn ask_boundary(work: &mut Work<'_>, phase: &process::Phase) {
-    let id = PhaseId::trusted(&phase.id);
-    let Some(state) = work.instance.phases.get(&id) else { return };
-    if state.approval.is_none() && !phase.required_approvals.is_empty() {
-        let round = state.round;
-        ask(work, Subject::Phase(id.clone()), round, &phase.required_approvals);
-    }
-    let Some(next) = phase_after(work, &id) else { return };
-    for gate in gates_before(work.definition, next) {
-        let GateKind::Approval(approvers) = &gate.kind else { continue };
-        let Some(state) = work.instance.gates.get(gate.id.as_str()) else { continue };
-        if state.approval.is_none() && state.status == GateStatus::Pending {
-            let round = state.round;
-            ask(work, Subject::Gate(GateId::trusted(&gate.id)), round, approvers);
+    #[test]
+    fn tasks_begin_as_their_dependencies_allow() {
+        let definition = define(json!({"phases": [
+            {"id": "p", "tasks": [{"id": "a"}, {"id": "b"}]},
+            {"id": "q", "parallelExecution": true, "tasks": [
+                {"id": "c"}, {"id": "d", "dependencies": ["c", "a"]}, {"id": "e", "dependencies": ["b"]}]},
+        ]}));
+        let rows = [
+            ("", "start", "instance_started, phase_entered p, task_ready a"),
+            ("start; lease a", "hand a", "task_handed_in a, task_completed a, task_ready b"),
+            (
+                "start; skip a; lease b",
+                "hand b",
+                "task_handed_in b, task_completed b, phase_completed p, phase_entered q, task_ready c, task_ready e",
+            ),
+            ("start; skip a; skip b; lease c", "hand c", "task_handed_in c, task_completed c, task_ready d"),
+        ];
+        for (given, when, then) in rows {
+            check(&definition, given, when, then);
         }
     }
-}
 
-/// Ends a phase whose approval is there, if its exit conditions hold.
-fn leave(work: &mut Work<'_>, phase: &process::Phase) -> Option<Block> {
-    match look(&work.instance, Some(phase), phase.exit_conditions.iter()) {
-        Verdict::Broken(expression, message) => return Some(broken(expression, message)),
-        Verdict::Fails(_) if !planted::is(Bug::ExitConditionSkipped) => return None,
-        Verdict::Fails(_) | Verdict::Holds => {}
-    }
-    work.follow(Change::PhaseCompleted { phase: PhaseId::trusted(&phase.id) });
-    None
-}
-
-/// Sends the reviewed tasks of a phase back, as long as that has not happened too often.
-fn rework_phase(work: &mut Work<'_>, phase: &process::Phase) -> Option<Block> {
-    let id = PhaseId::trusted(&phase.id);
-    let state = work.instance.phases.get(&id)?;
-    let approval = work.instance.approvals.get(state.approval.as_ref()?)?;
-    let changes = state.changes;
-    let tasks = reviewed_tasks(work, phase, approval);
-    if changes + 1 >= phase.max_rounds || tasks.is_empty() {
-        return Some(exhausted(&phase.id, &format!("phase {id}"), changes + 1, tasks.is_empty()));
-    }
-    let remarks = remarks_at(work, &id);
-    begin(work, Subject::Phase(id.clone()), RoundCause::ChangesRequested);
-    begin_gates(work, &id, RoundCause::EarlierRound);
-    for task in &tasks {
-        let own = concerning(work, phase, task, &tasks, &remarks);
-        let _ = return_task(work, &Actor::engine(), task, RoundCause::LaterReview, own);
-    }
-    None
-}
-
-fn exhausted(subject: &str, what: &str, rounds: u32, nothing_to_do: bool) -> Block {
-    let message = if nothing_to_do {
-        format!("reviewers asked for changes on {what}, and no task of it can be taken up again")
-    } else {
-        format!("reviewers asked for changes on {what} in {rounds} rounds")
-    };
-    Block { cause: BlockCause::Rounds, subject: subject.to_owned(), message }
-}
-
-/// Shows where a phase that is under way stands.
-fn show(work: &mut Work<'_>, phase: &process::Phase, block: Option<Block>) {
-    let Some(state) = work.instance.phases.get(phase.id.as_str()) else { return };
-    let id = PhaseId::trusted(&phase.id);
-    if let Some(block) = block {
-        if state.block.as_ref() != Some(&block) {
-            work.follow(Change::PhaseBlocked { phase: id, block });
-        }
-        return;
-    }
-    let is_awaiting = |task: &process::Task| {
-        let state = work.instance.tasks.get(task.id.as_str());
-        state.is_some_and(|state| state.status == TaskStatus::AwaitingApproval)
-    };
-    let people_decide = all_tasks(work, phase, TaskStatus::is_handed_in)
-        && (state.approval.is_some() || phase.tasks.iter().any(is_awaiting));
-    if people_decide && state.status != PhaseStatus::AwaitingApproval {
-        work.follow(Change::PhaseAwaitingApproval { phase: id });
-    } else if !people_decide && state.status != PhaseStatus::Active {
-        work.follow(Change::PhaseActivated { phase: id });
-    }
-}
-
-// === A phase that is next ===
-
-fn approach(work: &mut Work<'_>, phase: &process::Phase, position: usize) {
-    let before = work.events.len();
-    let mut block = None;
-    for gate in gates_before(work.definition, phase) {
-        let obstacle = try_gate(work, gate, position);
-        block = block.or(obstacle);
-    }
-    if work.events.len() > before {
-        return;
-    }
-    let is_open = |gate: &process::Gate| {
-        work.instance.gates.get(gate.id.as_str()).is_some_and(|state| state.status == GateStatus::Open)
-    };
-    if gates_before(work.definition, phase).all(is_open) {
-        let looking_back = phase_before(work.definition, position);
-        match look(&work.instance, looking_back, phase.entry_conditions.iter()) {
-            Verdict::Holds => {
-                work.follow(Change::PhaseEntered { phase: PhaseId::trusted(&phase.id) });
-                return;
-            }
-            Verdict::Fails(_) => {}
-            Verdict::Broken(expression, message) => block = Some(broken(expression, message)),
+    #[test]
+    fn reviews_of_a_task() {
+        let definition = define(json!({"phases": [{"id": "p", "tasks": [
+            {"id": "a", "requiredApprovals": ["ann", "ben"], "maxRounds": 2}, {"id": "b"}]}],
+            "escalationPath": ["dan"]}));
+        let given = "start; lease a; hand a";
+        let rows = [
+            ("", "asked task:a", "requested a"),
+            (
+                "",
+                "approve task:a",
+                "settled a approved, facts_set {\"a_approved\":true}, task_completed a, task_ready b",
+            ),
+            ("", "changes task:a", "settled a changes_requested, task_returned a#2, task_ready a"),
+            ("", "reject task:a", "settled a rejected, task_blocked a, phase_blocked p by rejected"),
+            ("", "lapse task:a", "settled a expired, task_blocked a, phase_blocked p by rejected"),
+            ("", "withdraw task:a", "settled a withdrawn, task_blocked a, phase_blocked p by rejected"),
+            (
+                "",
+                "supersede task:a",
+                "settled a superseded, round task:a#2 superseded, needed task:a#2(ann+ben)",
+            ),
+            ("", "approve task:a round:2", "settled a approved"),
+            (
+                "",
+                "approve task:a on:doc@1 doc@2",
+                "settled a approved, round task:a#2 content_changed, needed task:a#2(ann+ben)",
+            ),
+            (
+                "stored doc@2",
+                "approve task:a on:doc@1",
+                "settled a approved, round task:a#2 content_changed, needed task:a#2(ann+ben)",
+            ),
+            ("changes task:a; lease a", "approve task:a round:1", "settled a approved"),
+            (
+                "changes task:a; lease a; hand a",
+                "changes task:a",
+                "settled a changes_requested, task_escalated a to dan",
+            ),
+            ("changes task:a; lease a; hand a; changes task:a", "retry a", "task_retried a#3, task_ready a"),
+            ("reject task:a", "approve task:a", "settled a approved"),
+        ];
+        for (more, when, then) in rows {
+            check(&definition, &format!("{given}; {more}"), when, then);
         }
     }
-    show_next(work, phase, block);
-}
 
-/// Opens a gate if it may open, and says what blocks it for good.
-fn try_gate(work: &mut Work<'_>, gate: &process::Gate, position: usize) -> Option<Block> {
-    let state = work.instance.gates.get(gate.id.as_str())?.clone();
-    if state.status == GateStatus::Open {
-        return None;
-    }
-    match &gate.kind {
-        GateKind::Manual => None,
-        GateKind::Condition(condition) => {
-            let looking_back = phase_before(work.definition, position);
-            match look(&work.instance, looking_back, std::iter::once(condition)) {
-                Verdict::Broken(expression, message) => return Some(broken(expression, message)),
-                Verdict::Fails(_) if !planted::is(Bug::FalseConditionOpens) => return None,
-                Verdict::Fails(_) | Verdict::Holds => {}
-            }
-            work.follow(opened(&gate.id, None, Default::default()));
-            None
-        }
-        GateKind::Approval(approvers) => try_approval_gate(work, gate, &state, approvers, position),
-    }
-}
-
-fn opened(
-    gate: &str,
-    approval: Option<phasegate_id::ApprovalId>,
-    artifacts: std::collections::BTreeMap<phasegate_id::ArtifactKey, u32>,
-) -> Change {
-    Change::GateOpened {
-        gate: GateId::trusted(gate),
-        approval,
-        artifacts,
-        forced: false,
-        reason: String::new(),
-    }
-}
-
-fn try_approval_gate(
-    work: &mut Work<'_>,
-    gate: &process::Gate,
-    state: &Gate,
-    approvers: &[String],
-    position: usize,
-) -> Option<Block> {
-    let id = GateId::trusted(&gate.id);
-    match (standing(work, state.approval.as_ref()), state.approval.clone()) {
-        (Standing::Unasked, _) | (_, None) => ask(work, Subject::Gate(id), state.round, approvers),
-        (Standing::Open, _) => {}
-        (Standing::Approved, Some(approval)) => {
-            let artifacts = work
-                .instance
-                .approvals
-                .get(&approval)
-                .map(|known| known.artifacts.clone())
-                .unwrap_or_default();
-            work.follow(opened(&gate.id, Some(approval), artifacts));
-        }
-        (Standing::OutOfDate, _) => begin(work, Subject::Gate(id), RoundCause::ContentChanged),
-        (Standing::Superseded, _) => begin(work, Subject::Gate(id), RoundCause::Superseded),
-        (Standing::ChangesRequested, Some(approval)) => {
-            return rework_before(work, gate, state, &approval, position);
-        }
-        (Standing::Refused(status), Some(approval)) => {
-            if state.status != GateStatus::Rejected {
-                work.follow(Change::GateRejected { gate: id.clone(), approval });
-            }
-            let message = refusal(&format!("gate {id}"), status);
-            return Some(Block { cause: BlockCause::Rejected, subject: gate.id.clone(), message });
+    #[test]
+    fn while_paused_decisions_are_recorded_and_nothing_moves() {
+        let definition = define(json!({"phases": [
+            {"id": "p", "requiredApprovals": ["ann"], "tasks": [{"id": "a", "requiredApprovals": ["ben"]}]}]}));
+        let rows = [
+            ("lease a; pause", "hand a", "task_handed_in a"),
+            (
+                "lease a; pause; hand a",
+                "resume",
+                "instance_resumed, needed task:a#1(ben), needed phase:p#1(ann), phase_awaiting_approval p",
+            ),
+            (
+                "lease a; hand a; pause",
+                "approve task:a",
+                "settled a approved, facts_set {\"a_approved\":true}",
+            ),
+            ("lease a; hand a; pause; approve task:a", "resume", "instance_resumed, task_completed a"),
+            (
+                "lease a; hand a; pause; changes task:a",
+                "resume",
+                "instance_resumed, task_returned a#2, round phase:p#2 earlier_round, task_ready a, phase_activated p",
+            ),
+        ];
+        for (given, when, then) in rows {
+            check(&definition, &format!("start; {given}"), when, then);
         }
     }
-    None
-}
 
-/// Sends the reviewed tasks of the phase before a gate back: that phase is taken up again.
-fn rework_before(
-    work: &mut Work<'_>,
-    gate: &process::Gate,
-    state: &Gate,
-    approval: &phasegate_id::ApprovalId,
-    position: usize,
-) -> Option<Block> {
-    let phase = phase_before(work.definition, position)?;
-    let id = PhaseId::trusted(&phase.id);
-    let tasks = reviewed_tasks(work, phase, work.instance.approvals.get(approval)?);
-    if state.changes + 1 >= phase.max_rounds || tasks.is_empty() {
-        return Some(exhausted(&gate.id, &format!("gate {}", gate.id), state.changes + 1, tasks.is_empty()));
-    }
-    let remarks = remarks_at(work, &id);
-    begin(work, Subject::Gate(GateId::trusted(&gate.id)), RoundCause::ChangesRequested);
-    begin_later(work, &id, RoundCause::LaterReview);
-    let reason = format!("reviewers asked for changes on gate {}", gate.id);
-    super::operator::reopen_boundary(work, &Actor::engine(), phase, reason, true);
-    for task in &tasks {
-        let own = concerning(work, phase, task, &tasks, &remarks);
-        let _ = return_task(work, &Actor::engine(), task, RoundCause::LaterReview, own);
-    }
-    None
-}
-
-/// Shows where a phase that is next stands.
-fn show_next(work: &mut Work<'_>, phase: &process::Phase, block: Option<Block>) {
-    let Some(state) = work.instance.phases.get(phase.id.as_str()) else { return };
-    let id = PhaseId::trusted(&phase.id);
-    match block {
-        Some(block) if state.block.as_ref() == Some(&block) => {}
-        Some(block) => work.follow(Change::PhaseBlocked { phase: id, block }),
-        None if state.status == PhaseStatus::Gated => {}
-        None => work.follow(Change::PhaseGated { phase: id }),
+    #[test]
+    fn what_a_later_review_asked_for_is_not_lost() {
+        let definition = define(json!({"phases": [
+            {"id": "p", "requiredApprovals": ["ann"], "tasks": [{"id": "a", "requiredApprovals": ["ben"]}]}]}));
+        let mut play = Play::new(&definition);
+        play.script("start; lease a; hand a; changes phase:p; changes task:a");
+        assert_eq!(play.instance.tasks["a"].remarks.len(), 2);
+        assert_eq!(play.instance.phases["p"].round, 2);
     }
 }

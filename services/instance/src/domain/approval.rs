@@ -5,11 +5,14 @@ use std::collections::BTreeSet;
 use phasegate_clock::Timestamp;
 use phasegate_id::{ApprovalId, ArtifactKey, ParticipantId};
 
-use super::command::{Action, Actor, Fact};
+use super::command::{Action, Actor};
 use super::event::{Change, Event};
-use super::instance::{Approval, ApprovalStatus, GateStatus, Instance, Subject, TaskStatus};
+use super::fact::Fact;
+use super::instance::{GateStatus, Instance};
 use super::planted::{self, Bug};
+use super::request::{Approval, ApprovalStatus, Subject};
 use super::round::fact_of;
+use super::task::TaskStatus;
 use super::work::{Work, written_task};
 
 /// What the request of a subject means for it.

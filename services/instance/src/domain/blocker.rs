@@ -6,8 +6,10 @@ use phasegate_process::{Definition, GateKind, RaidRole};
 
 use super::condition::{Verdict, look, phase_before};
 use super::failure::OPERATOR;
-use super::instance::{Approval, ApprovalStatus, GateStatus, Instance, Status, Task, TaskStatus};
+use super::instance::{GateStatus, Instance, Status};
 use super::rejection::{Blocker, BlockerKind};
+use super::request::{Approval, ApprovalStatus};
+use super::task::{Task, TaskStatus};
 use super::work::{current_phase, gates_before, written_task};
 
 /// Lists what is in the way of moving on from the current phase; nothing once the instance has ended.

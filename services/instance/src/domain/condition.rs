@@ -7,7 +7,8 @@ use phasegate_process as process;
 use phasegate_process::Definition;
 use phasegate_process::condition::{ApprovalInput, ArtifactInput, Condition, Inputs, PhaseInput, TaskInput};
 
-use super::instance::{Approval, ApprovalStatus, Instance, Subject};
+use super::instance::Instance;
+use super::request::{Approval, ApprovalStatus, Subject};
 
 /// What a group of conditions says.
 #[derive(Debug, Clone, PartialEq, Eq)]

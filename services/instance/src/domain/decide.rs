@@ -11,7 +11,7 @@ use super::failure::{self, Report};
 use super::instance::Instance;
 use super::rejection::Rejection;
 use super::work::Work;
-use super::{approval, hand_in, lease, operator, start, steer};
+use super::{approval, hand_in, lease, operator, reopen, start, steer};
 
 /// Answers `command` with the events that happen at `now`, or says why none may. No events mean that it is so already.
 pub fn decide(
@@ -57,9 +57,7 @@ fn carry_out(work: &mut Work<'_>, command: &Command) -> Result<(), Rejection> {
         Action::Advance { from_phase, force, reason } => {
             operator::advance(work, actor, from_phase.as_ref(), *force, reason)
         }
-        Action::Reopen { phase, tasks, reason } => {
-            operator::reopen(work, actor, phase.as_ref(), tasks, reason)
-        }
+        Action::Reopen { phase, tasks, reason } => reopen::reopen(work, actor, phase.as_ref(), tasks, reason),
         Action::Pause { reason } => operator::pause(work, actor, reason),
         Action::Resume { reason } => operator::resume(work, actor, reason),
         Action::Cancel { reason } => operator::cancel(work, actor, reason),

@@ -8,8 +8,11 @@ use phasegate_id::{ApprovalId, ArtifactKey, GateId, InstanceId, ParticipantId, P
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::command::{Actor, CurrentVersion, Fact};
-use super::instance::{Block, Raid, Remark, Subject};
+use super::command::{Actor, CurrentVersion};
+use super::fact::Fact;
+use super::instance::{Block, Raid};
+use super::request::Subject;
+use super::task::Remark;
 
 /// One entry of the history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

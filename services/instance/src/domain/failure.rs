@@ -8,9 +8,10 @@ use phasegate_process::{Definition, ErrorHandling, TaskFailure};
 
 use super::command::Actor;
 use super::event::Change;
-use super::instance::{Failure, RETRY_AFTER_MAX, Remark, Status, Task};
+use super::instance::Status;
 use super::planted::{self, Bug};
 use super::rejection::Rejection;
+use super::task::{Failure, RETRY_AFTER_MAX, Remark, Task};
 use super::work::Work;
 
 /// Stands for whoever runs the installation, where neither an agent nor a human is left.
@@ -200,7 +201,12 @@ mod tests {
             let definition = with_handling(handling);
             let given = format!("start; {}; wait 100; lease a", failing(2));
             check(&definition, &given, "fail a", then);
-            check(&definition, "start; lease a", "fail a", "task_attempt_failed a, task_retry_scheduled a in 1000ms, 2 left");
+            check(
+                &definition,
+                "start; lease a",
+                "fail a",
+                "task_attempt_failed a, task_retry_scheduled a in 1000ms, 2 left",
+            );
             check(&definition, "start; lease a", "fail a final", then);
         }
         let at_once = [
@@ -215,17 +221,30 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_limit() {
-        let handling = json!({"taskFailure": "retry", "maxRetries": 9, "retryDelay": "2s", "maxRetryDelay": "10s"});
+        let handling =
+            json!({"taskFailure": "retry", "maxRetries": 9, "retryDelay": "2s", "maxRetryDelay": "10s"});
         let definition = with_handling(handling);
         for (used, wait) in [(0, 2_000), (1, 4_000), (2, 8_000), (3, 10_000), (8, 10_000)] {
             let given = format!("start; {}; wait 100; lease a", failing(used));
-            let then = format!("task_attempt_failed a, task_retry_scheduled a in {wait}ms, {} left", 9 - used);
+            let then =
+                format!("task_attempt_failed a, task_retry_scheduled a in {wait}ms, {} left", 9 - used);
             check(&definition, &given, "fail a", &then);
-            let then = format!("task_attempt_failed a, task_retry_scheduled a in {}ms, {} left", wait / 2, 9 - used);
+            let then =
+                format!("task_attempt_failed a, task_retry_scheduled a in {}ms, {} left", wait / 2, 9 - used);
             check(&definition, &given, "expire a", &then);
         }
-        check(&definition, "start; lease a", "fail a after=7200", "task_attempt_failed a, task_retry_scheduled a in 7200000ms, 9 left");
-        check(&definition, "start; lease a", "fail a after=999999", "task_attempt_failed a, task_retry_scheduled a in 86400000ms, 9 left");
+        check(
+            &definition,
+            "start; lease a",
+            "fail a after=7200",
+            "task_attempt_failed a, task_retry_scheduled a in 7200000ms, 9 left",
+        );
+        check(
+            &definition,
+            "start; lease a",
+            "fail a after=999999",
+            "task_attempt_failed a, task_retry_scheduled a in 86400000ms, 9 left",
+        );
     }
 
     #[test]

@@ -8,9 +8,10 @@ use serde_json::Value;
 use super::approval::{Standing, standing};
 use super::command::{Actor, CurrentVersion};
 use super::event::{Change, RoundCause};
-use super::instance::{ApprovalStatus, Subject, TaskStatus};
 use super::rejection::Rejection;
+use super::request::{ApprovalStatus, Subject};
 use super::round::begin;
+use super::task::TaskStatus;
 use super::work::Work;
 
 /// Takes work in. Repeating it under the same lease changes nothing.
@@ -122,10 +123,8 @@ mod tests {
             ),
             play.now,
         );
-        let keys = vec![
-            phasegate_id::ArtifactKey::trusted("plan"),
-            phasegate_id::ArtifactKey::trusted("report"),
-        ];
+        let keys =
+            vec![phasegate_id::ArtifactKey::trusted("plan"), phasegate_id::ArtifactKey::trusted("report")];
         assert_eq!(missing, Err(Rejection::ArtifactsMissing(keys)));
         play.script("hand a plan@1 report@4");
         assert_eq!(play.instance.artifacts["report"].version, 4);

@@ -4,9 +4,9 @@ use phasegate_process as process;
 use phasegate_process::{Definition, GateKind};
 
 use super::failure::attempts_max;
-use super::instance::{
-    ApprovalStatus, Gate, GateStatus, Instance, Phase, PhaseStatus, Status, Task, TaskStatus,
-};
+use super::instance::{Gate, GateStatus, Instance, Phase, PhaseStatus, Status};
+use super::request::ApprovalStatus;
+use super::task::{Task, TaskStatus};
 use super::work::{current_phase, gates_before};
 
 /// An invariant that does not hold: its number in the module's list, and where.

@@ -9,9 +9,10 @@ use phasegate_process::Definition;
 
 use super::command::Actor;
 use super::event::Change;
-use super::instance::{Delivery, HeldLease, Instance, ReadyWork, Status, TaskStatus};
+use super::instance::{Instance, Status};
 use super::planted::{self, Bug};
 use super::rejection::Rejection;
+use super::task::{Delivery, HeldLease, ReadyWork, TaskStatus};
 use super::work::{Work, written_task};
 
 /// Grants a lease.

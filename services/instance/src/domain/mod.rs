@@ -36,14 +36,17 @@
 //! [`check`] says them again in code; every test and every debug build runs it after each decision.
 
 mod advance;
+mod approach;
 mod approval;
 mod blocker;
+mod boundary;
 mod command;
 mod condition;
 mod decide;
 mod estimate;
 mod event;
 mod evolve;
+mod fact;
 mod failure;
 mod hand_in;
 mod instance;
@@ -57,29 +60,28 @@ mod play;
 mod react;
 mod record;
 mod rejection;
+mod reopen;
+mod request;
 mod round;
 mod start;
 mod status;
 mod steer;
+mod task;
 #[cfg(test)]
 mod whole;
 mod work;
 
 pub use approval::content_keys;
 pub use blocker::blockers;
-pub use command::{
-    Action, Actor, ActorKind, Assurance, Channel, Command, CurrentVersion, Decision, Fact, RemarkMade,
-    RequestView, ShownLease, Start,
-};
+pub use command::{Action, Actor, ActorKind, Channel, Command, CurrentVersion, ShownLease, Start};
 pub use decide::decide;
 pub use estimate::Expected;
 pub use event::{Change, Event, RoundCause, Started, StartedTask};
 pub use evolve::evolve;
+pub use fact::{Assurance, Decision, Fact, RemarkMade, RequestView};
 pub use failure::attempts_max;
 pub use instance::{
-    Approval, ApprovalStatus, Artifact, Block, BlockCause, Delivery, Failure, Gate, GateStatus, HeldLease,
-    Instance, Lease, Phase, PhaseStatus, RETRY_AFTER_MAX, Raid, ReadyWork, Remark, Status, Subject, Task,
-    TaskStatus,
+    Artifact, Block, BlockCause, Gate, GateStatus, Instance, Phase, PhaseStatus, Raid, Status,
 };
 pub use invariant::{Broken, check};
 pub use lease::{leases, ready_work};
@@ -87,4 +89,6 @@ pub use personal::{Person, Personal};
 pub use react::{Effect, Need, NeedTiming, react};
 pub use record::{AUDIT_TYPES, Record, record};
 pub use rejection::{Blocker, BlockerKind, Rejection};
+pub use request::{Approval, ApprovalStatus, Subject};
 pub use status::{Health, Overview, PendingApproval, PhaseLine, Surroundings, overview, timeline};
+pub use task::{Delivery, Failure, HeldLease, Lease, RETRY_AFTER_MAX, ReadyWork, Remark, Task, TaskStatus};

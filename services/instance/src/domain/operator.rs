@@ -1,18 +1,17 @@
-//! What operators do with the instance as a whole: hold it, let it go on, end it, move it on, take work up again.
+//! What operators do with the instance as a whole: hold it, let it go on, end it, move it on.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use phasegate_id::{ApprovalId, GateId, PhaseId, TaskId};
+use phasegate_id::{GateId, PhaseId, TaskId};
 use phasegate_process as process;
 use phasegate_process::GateKind;
 
-use super::approval::{Standing, standing};
 use super::blocker::blockers;
 use super::command::Actor;
-use super::event::{Change, RoundCause};
-use super::instance::{GateStatus, PhaseStatus, Status, TaskStatus};
+use super::event::Change;
+use super::instance::{GateStatus, Status};
 use super::rejection::Rejection;
-use super::round::{retract, return_task};
+use super::round::retract;
 use super::work::{Work, current_phase, gates_before, refuse_blank};
 
 /// Puts a running instance on hold.
@@ -111,7 +110,7 @@ fn gate_opened(gate: &process::Gate, forced: bool, reason: &str) -> Change {
     Change::GateOpened {
         gate: GateId::trusted(&gate.id),
         approval: None,
-        artifacts: Default::default(),
+        artifacts: BTreeMap::new(),
         forced,
         reason: reason.to_owned(),
     }
@@ -146,141 +145,96 @@ fn enter_by_force(work: &mut Work<'_>, actor: &Actor, phase: &process::Phase, re
     work.record(actor, Change::PhaseEntered { phase: PhaseId::trusted(&phase.id) });
 }
 
-/// Takes tasks of the current or an earlier phase up again, and unlocks what was rejected.
-pub(super) fn reopen(
-    work: &mut Work<'_>,
-    actor: &Actor,
-    phase: Option<&PhaseId>,
-    tasks: &BTreeSet<TaskId>,
-    reason: &str,
-) -> Result<(), Rejection> {
-    refuse_blank(reason)?;
-    work.refuse_others(actor)?;
-    work.refuse_terminal()?;
-    let phases = &work.definition.phases;
-    let current = current_phase(work.definition, &work.instance).unwrap_or(phases.len());
-    let position = match phase {
-        Some(id) => phases
-            .iter()
-            .position(|written| written.id == id.as_str())
-            .ok_or_else(|| Rejection::PhaseNotFound(id.clone()))?,
-        None => current,
-    };
-    let Some(written) = phases.get(position) else { return Ok(()) };
-    if let Some(foreign) = tasks.iter().find(|id| !written.tasks.iter().any(|task| task.id == id.as_str())) {
-        return Err(Rejection::TaskNotFound((*foreign).clone()));
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::play::{Play, check, define};
+
+    fn three_phases() -> phasegate_process::Definition {
+        define(json!({
+            "phases": [
+                {"id": "p", "tasks": [{"id": "a"}]},
+                {"id": "q", "parallelExecution": true, "requiredApprovals": ["ann"],
+                 "tasks": [{"id": "b"}, {"id": "c", "dependencies": ["b"], "requiredApprovals": ["ben"]}]},
+                {"id": "r", "tasks": [{"id": "d"}]},
+            ],
+            "gates": [
+                {"id": "g", "beforePhase": "q", "type": "manual"},
+                {"id": "h", "beforePhase": "r", "type": "approval", "approvers": ["ann"]},
+            ],
+        }))
     }
-    let id = PhaseId::trusted(&written.id);
-    if position > current {
-        return Err(Rejection::PhaseNotReached(id));
-    }
-    let Some(state) = work.instance.phases.get(&id) else { return Ok(()) };
-    let begun = begun_tasks(work, written, tasks);
-    let is_behind = state.status.is_over();
-    let is_locked = state.status == PhaseStatus::Blocked || state.approval.is_some();
-    let has_closed_gate = state.started_at.is_none() && !refused_gates(work, written).is_empty();
-    if begun.is_empty() && !is_behind && !is_locked && !has_closed_gate {
-        return Ok(());
-    }
-    reopen_boundary(work, actor, written, reason.to_owned(), false);
-    for task in &begun {
-        return_task(work, actor, task, RoundCause::Unlocked, Vec::new())?;
-    }
-    hold_back_dependants(work, written);
-    Ok(())
-}
 
-/// Which of `chosen` (all when empty) have anything to take up again.
-fn begun_tasks(work: &Work<'_>, phase: &process::Phase, chosen: &BTreeSet<TaskId>) -> Vec<TaskId> {
-    let is_begun = |id: &TaskId| {
-        let state = work.instance.tasks.get(id);
-        state.is_some_and(|state| !matches!(state.status, TaskStatus::Pending | TaskStatus::Ready))
-    };
-    let tasks = phase.tasks.iter().map(|task| TaskId::trusted(&task.id));
-    tasks.filter(|id| chosen.is_empty() || chosen.contains(id)).filter(is_begun).collect()
-}
-
-/// Gates before a phase whose request has ended without opening them.
-fn refused_gates(work: &Work<'_>, phase: &process::Phase) -> BTreeSet<GateId> {
-    let is_refused = |gate: &&process::Gate| {
-        let state = work.instance.gates.get(gate.id.as_str());
-        state.is_some_and(|state| {
-            matches!(
-                standing(work, state.approval.as_ref()),
-                Standing::Refused(_) | Standing::ChangesRequested
-            )
-        })
-    };
-    gates_before(work.definition, phase).filter(is_refused).map(|gate| GateId::trusted(&gate.id)).collect()
-}
-
-/// Makes a phase the current one again: what comes after it waits, and rounds that were used up begin anew.
-pub(super) fn reopen_boundary(
-    work: &mut Work<'_>,
-    actor: &Actor,
-    phase: &process::Phase,
-    reason: String,
-    reviewed: bool,
-) {
-    let phases = &work.definition.phases;
-    let Some(position) = phases.iter().position(|written| written.id == phase.id) else { return };
-    let reached = |written: &&process::Phase| {
-        let state = work.instance.phases.get(written.id.as_str());
-        state.is_some_and(|state| state.status != PhaseStatus::Pending)
-    };
-    let after = &phases[position + 1..];
-    let later: BTreeSet<PhaseId> =
-        after.iter().filter(reached).map(|written| PhaseId::trusted(&written.id)).collect();
-    let is_used = |gate: &&process::Gate| {
-        let state = work.instance.gates.get(gate.id.as_str());
-        state.is_some_and(|state| state.status != GateStatus::Pending || state.approval.is_some())
-    };
-    let mut gates: BTreeSet<GateId> = after
-        .iter()
-        .flat_map(|written| gates_before(work.definition, written))
-        .filter(is_used)
-        .map(|gate| GateId::trusted(&gate.id))
-        .collect();
-    gates.extend(refused_gates(work, phase));
-    let id = PhaseId::trusted(&phase.id);
-    let dropped = requests_of(work, &id, &later, &gates);
-    retract(work, &dropped);
-    work.record(actor, Change::PhaseReopened { phase: id, later, gates, reason, reviewed });
-}
-
-/// The requests that end with a phase being taken up again.
-fn requests_of(
-    work: &Work<'_>,
-    phase: &PhaseId,
-    later: &BTreeSet<PhaseId>,
-    gates: &BTreeSet<GateId>,
-) -> Vec<ApprovalId> {
-    let instance = &work.instance;
-    let of_phases = later
-        .iter()
-        .chain(std::iter::once(phase))
-        .filter_map(|id| instance.phases.get(id).and_then(|phase| phase.approval.clone()));
-    let of_gates =
-        gates.iter().filter_map(|id| instance.gates.get(id).and_then(|gate| gate.approval.clone()));
-    let of_tasks = instance.tasks.values().filter(|task| later.contains(&task.phase));
-    of_phases.chain(of_gates).chain(of_tasks.filter_map(|task| task.approval.clone())).collect()
-}
-
-/// Lets go of work that was begun on top of what is taken up again.
-fn hold_back_dependants(work: &mut Work<'_>, phase: &process::Phase) {
-    for written in &phase.tasks {
-        let Some(task) = work.instance.tasks.get(written.id.as_str()) else { continue };
-        if !matches!(task.status, TaskStatus::Ready | TaskStatus::Running) {
-            continue;
+    #[test]
+    fn holding_and_ending() {
+        let definition = three_phases();
+        let rows = [
+            ("start", "pause", "instance_paused"),
+            ("start; pause", "pause", ""),
+            ("start; pause", "resume", "instance_resumed"),
+            ("start", "resume", ""),
+            ("start", "cancel", "instance_cancelled"),
+            ("start; pause", "cancel", "instance_cancelled"),
+            ("start; cancel", "cancel", ""),
+            ("start; cancel", "pause", "refused Terminal"),
+            ("start; cancel", "resume", "refused Terminal"),
+            ("start; cancel", "advance", "refused Terminal"),
+            ("start; cancel", "reopen p", "refused Terminal"),
+            ("start", "ann: pause", "refused RoleForbidden"),
+            ("start", "bot: cancel", "refused RoleForbidden"),
+            ("start", "dan: pause", "instance_paused"),
+            ("start", "start", "refused AlreadyStarted"),
+        ];
+        for (given, when, then) in rows {
+            check(&definition, given, when, then);
         }
-        let undone = written.dependencies.iter().find(|dependency| {
-            work.instance.tasks.get(dependency.as_str()).is_some_and(|task| !task.status.is_done())
-        });
-        if let Some(dependency) = undone {
-            work.follow(Change::TaskHeldBack {
-                task: TaskId::trusted(&written.id),
-                dependency: TaskId::trusted(dependency),
-            });
+    }
+
+    #[test]
+    fn moving_on() {
+        let definition = three_phases();
+        let rows = [
+            ("start", "advance", "refused PhaseBlocked"),
+            ("start", "advance from=q", "refused PhaseMoved"),
+            (
+                "start; lease a",
+                "advance force",
+                "task_skipped a, phase_skipped p, gate_opened g, phase_entered q, task_ready b",
+            ),
+            ("start; lease a; hand a", "advance from=q", "gate_opened g, phase_entered q, task_ready b"),
+            (
+                "start; advance force; lease b; hand b; lease c; hand c",
+                "advance force",
+                "task_skipped c, phase_skipped q, gate_opened h, phase_entered r, task_ready d",
+            ),
+            (
+                "start; advance force; advance force",
+                "advance force",
+                "task_skipped d, phase_skipped r, instance_completed",
+            ),
+            ("start; pause", "advance force", "refused Paused"),
+            ("start", "ann: advance force", "refused RoleForbidden"),
+        ];
+        for (given, when, then) in rows {
+            check(&definition, given, when, then);
         }
+    }
+
+    #[test]
+    fn every_blocker_is_listed_with_who_can_move_it() {
+        let definition = three_phases();
+        let mut play = Play::new(&definition);
+        play.script("start; advance force; lease b");
+        let found: Vec<String> = super::blockers(&definition, &play.instance)
+            .into_iter()
+            .map(|blocker| {
+                format!("{} {} by {}", blocker.kind.as_str(), blocker.subject, blocker.unblocked_by.join("+"))
+            })
+            .collect();
+        assert_eq!(
+            found,
+            ["TASK b by bot", "DEPENDENCY c by bot", "APPROVAL q by ann", "APPROVAL h by ann",]
+        );
     }
 }

@@ -7,10 +7,11 @@ use phasegate_id::{ApprovalId, ArtifactKey, BoundaryId, GateId, ParticipantId, P
 use phasegate_process as process;
 use phasegate_process::{Definition, OnTimeout, RaidRole, Timing};
 
-use super::command::Fact;
 use super::event::{Change, Event};
+use super::fact::Fact;
 use super::failure::OPERATOR;
-use super::instance::{Instance, PhaseStatus, Status, Subject};
+use super::instance::{Instance, PhaseStatus, Status};
+use super::request::Subject;
 use super::work::written_task;
 
 /// What should follow outside, at least once. Written to the outbox with the events.

@@ -1,8 +1,8 @@
 //! How each event reads in the feed and in the audit log: one table. These words are a contract; they never change.
 
-use super::command::{Decision, Fact};
 use super::event::{Change, Event};
-use super::instance::ApprovalStatus;
+use super::fact::{Decision, Fact};
+use super::request::ApprovalStatus;
 
 /// How one event reads outside.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 
 use phasegate_id::{ArtifactKey, PhaseId, TaskId};
 
-use super::instance::{Status, TaskStatus};
+use super::instance::Status;
+use super::task::TaskStatus;
 
 /// Why a command may not happen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -9,9 +9,10 @@ use phasegate_process::condition::approved_fact;
 
 use super::command::Actor;
 use super::event::{Change, RoundCause};
-use super::instance::{Approval, ApprovalStatus, Remark, Subject};
 use super::planted::{self, Bug};
 use super::rejection::Rejection;
+use super::request::{Approval, ApprovalStatus, Subject};
+use super::task::Remark;
 use super::work::{Work, gates_before};
 
 /// The fact that an approved request sets.
@@ -132,7 +133,7 @@ pub(super) fn reviewed_tasks(
         .iter()
         .filter(|task| {
             let state = work.instance.tasks.get(task.id.as_str());
-            state.is_some_and(|state| state.status == super::instance::TaskStatus::Completed)
+            state.is_some_and(|state| state.status == super::task::TaskStatus::Completed)
         })
         .map(|task| TaskId::trusted(&task.id))
         .collect();

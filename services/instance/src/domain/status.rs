@@ -8,9 +8,11 @@ use phasegate_process::Definition;
 
 use super::blocker::blockers;
 use super::estimate::{Expected, completion, plan, progress_percent};
-use super::instance::{Approval, GateStatus, Instance, PhaseStatus, Subject, TaskStatus};
+use super::instance::{GateStatus, Instance, PhaseStatus};
 use super::react::words;
 use super::rejection::{Blocker, BlockerKind};
+use super::request::{Approval, Subject};
+use super::task::TaskStatus;
 use super::work::{current_phase, gates_before};
 
 /// What the instance itself does not know, and its status depends on.

@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 
 use super::command::{Actor, ShownLease};
 use super::event::{Change, RoundCause};
-use super::instance::TaskStatus;
 use super::rejection::Rejection;
 use super::round::{begin_later, retract};
+use super::task::TaskStatus;
 use super::work::{Work, refuse_blank};
 
 /// Takes a failed, escalated or blocked task up again with a fresh budget.
@@ -154,9 +154,21 @@ mod tests {
         let definition = two_tasks();
         let rows = [
             ("start; lease a; fail a", "retry a", "task_retried a#1, task_ready a, phase_activated p"),
-            ("start; lease a; hand a; reject task:a", "retry a", "task_retried a#2, task_ready a, phase_activated p"),
-            ("start; lease a; hand a; lapse task:a", "retry a", "task_retried a#2, task_ready a, phase_activated p"),
-            ("start; lease a; hand a; withdraw task:a", "retry a", "task_retried a#2, task_ready a, phase_activated p"),
+            (
+                "start; lease a; hand a; reject task:a",
+                "retry a",
+                "task_retried a#2, task_ready a, phase_activated p",
+            ),
+            (
+                "start; lease a; hand a; lapse task:a",
+                "retry a",
+                "task_retried a#2, task_ready a, phase_activated p",
+            ),
+            (
+                "start; lease a; hand a; withdraw task:a",
+                "retry a",
+                "task_retried a#2, task_ready a, phase_activated p",
+            ),
             ("start", "retry a", "refused TaskState"),
             ("start; lease a", "retry a", "refused TaskState"),
             ("start; lease a; fail a; pause", "retry a", "task_retried a#1"),
@@ -179,7 +191,11 @@ mod tests {
             ("start; lease a", "skip a", "task_skipped a, task_ready b"),
             ("start; skip a", "skip a", ""),
             ("start; lease a; hand a", "skip a", "task_skipped a, task_ready b"),
-            ("start; lease a; hand a; reject task:a", "skip a", "task_skipped a, task_ready b, phase_activated p"),
+            (
+                "start; lease a; hand a; reject task:a",
+                "skip a",
+                "task_skipped a, task_ready b, phase_activated p",
+            ),
             ("start; lease a; fail a", "skip a", "task_skipped a, task_ready b, phase_activated p"),
             ("start; lease a; hand a; approve task:a", "skip a", "refused TaskState"),
             ("start; skip a", "skip b", "task_skipped b, phase_completed p, instance_completed"),

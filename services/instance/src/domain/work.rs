@@ -11,8 +11,9 @@ use phasegate_process::Definition;
 use super::command::{Actor, ActorKind, CurrentVersion};
 use super::event::{Change, Event};
 use super::evolve::evolve;
-use super::instance::{Instance, Status, Task};
+use super::instance::{Instance, Status};
 use super::rejection::Rejection;
+use super::task::Task;
 
 /// A decision under way.
 pub(super) struct Work<'a> {

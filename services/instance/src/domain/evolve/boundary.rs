@@ -6,9 +6,9 @@ use phasegate_clock::Timestamp;
 use phasegate_id::{ApprovalId, GateId, PhaseId};
 
 use super::super::event::{Change, RoundCause};
-use super::super::instance::{
-    Approval, ApprovalStatus, Delivery, GateStatus, Instance, PhaseStatus, Subject, TaskStatus,
-};
+use super::super::instance::{GateStatus, Instance, PhaseStatus};
+use super::super::request::{Approval, ApprovalStatus, Subject};
+use super::super::task::{Delivery, TaskStatus};
 use super::task::another_round;
 
 /// Takes what happened at a boundary into the state.

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 
 use phasegate_id::ApprovalId;
 
-use super::super::command::{Fact, RemarkMade, RequestView};
-use super::super::instance::{Approval, ApprovalStatus, Instance, Remark, Subject, TaskStatus};
+use super::super::fact::{Fact, RemarkMade, RequestView};
+use super::super::instance::Instance;
+use super::super::request::{Approval, ApprovalStatus, Subject};
+use super::super::task::{Remark, TaskStatus};
 use super::boundary::slot;
 use super::task::learn;
 

@@ -11,7 +11,8 @@ use phasegate_clock::Timestamp;
 use serde_json::Value;
 
 use super::event::{Change, Event, Started};
-use super::instance::{Delivery, Gate, GateStatus, Instance, Phase, PhaseStatus, Status, Task, TaskStatus};
+use super::instance::{Gate, GateStatus, Instance, Phase, PhaseStatus, Status};
+use super::task::{Delivery, Task, TaskStatus};
 
 /// Takes one event into the state.
 pub fn evolve(mut instance: Instance, event: &Event) -> Instance {

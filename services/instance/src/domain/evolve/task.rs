@@ -7,7 +7,9 @@ use phasegate_id::{ApprovalId, ArtifactKey, TaskId};
 
 use super::super::command::CurrentVersion;
 use super::super::event::{Change, RoundCause};
-use super::super::instance::{Approval, Artifact, Delivery, Failure, Instance, Lease, Task, TaskStatus};
+use super::super::instance::{Artifact, Instance};
+use super::super::request::Approval;
+use super::super::task::{Delivery, Failure, Lease, Task, TaskStatus};
 
 /// Takes what happened to `task` into the state.
 pub(super) fn evolve(instance: &mut Instance, task: &TaskId, change: &Change, at: Timestamp) {
