@@ -1,3 +1,72 @@
 //! The engine: running processes, their tasks, leases, timers and audit trail.
+//!
+//! Owns what happens in an instance, and its whole record: the events of the other services become part of it, once.
+//! Read `domain` first (what may happen, pure), then `app` (load, decide, append), `store` (what is kept), `grpc`.
 
+mod app;
+mod config;
 pub mod domain;
+mod grpc;
+mod reconcile;
+mod store;
+
+use phasegate_outbox::Relay;
+use phasegate_serve::{Context, Listener};
+use std::sync::Arc;
+
+pub use config::Config;
+
+use app::App;
+
+/// The instance service, opened and not yet running.
+#[derive(Debug)]
+pub struct Service {
+    app: App,
+    relay: Relay,
+    context: Context,
+    config: Config,
+}
+
+/// Why the service cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database cannot be used.
+    #[error("the database of the instance service cannot be used")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The server failed.
+    #[error(transparent)]
+    Serve(#[from] phasegate_serve::Error),
+}
+
+impl Service {
+    /// Opens the store, migrating it, and begins to listen to the other services.
+    pub async fn open(config: Config, context: Context) -> Result<Self, Error> {
+        let store = store::Store::open(&config.database).await;
+        let store = store.map_err(|error| Error::Store(Box::new(error)))?;
+        let relay = Relay::new(store.database().clone(), context.bus.clone(), context.clock.clone());
+        let app = App::new(store, relay.clone(), context.clone(), &config);
+        context.bus.subscribe(app::CONSUMER, Arc::new(app::Inbox(app.clone())));
+        Ok(Self { app, relay, context, config })
+    }
+
+    /// Runs the relay and the reconciler, and serves until shutdown.
+    pub async fn run(self, listener: Listener) -> Result<(), Error> {
+        let shutdown = &self.context.shutdown;
+        let relay = self.relay.run(shutdown.clone());
+        let leases = reconcile::expire_leases(&self.app, self.config.lease_scan);
+        let serving = async {
+            let service = phasegate_serve::Service::Instance;
+            let served = phasegate_serve::serve(service, self.routes(), &self.context, listener).await;
+            // A server that failed takes the loops with it.
+            shutdown.cancel();
+            served
+        };
+        let (served, (), ()) = tokio::join!(serving, relay, leases);
+        Ok(served?)
+    }
+
+    /// The routes alone, without verification of principals.
+    pub fn routes(&self) -> tonic::service::Routes {
+        grpc::routes(&self.app, &self.context)
+    }
+}

@@ -1,0 +1,550 @@
+//! One function through which every change of an instance goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use phasegate_clock::Timestamp;
+use phasegate_id::{ArtifactKey, EventId, InstanceId, ParticipantId, TaskId};
+use phasegate_principal::Principal;
+use phasegate_proto::internal::artifact::v1::GetCurrentVersionsRequest;
+use phasegate_proto::internal::artifact::v1::artifact_internal_service_client::ArtifactInternalServiceClient;
+use phasegate_rpc_error::relayed;
+use phasegate_serve::Service;
+use prost::Message;
+use rand::Rng as _;
+
+use super::cache::Key;
+use super::{App, Around, Error, PinnedDefinition, effects};
+use crate::domain::{
+    self, Action, Actor, ActorKind, Channel, Command, CurrentVersion, Event, Instance, Person, Personal,
+    ReadyWork, Rejection,
+};
+use crate::store::chain;
+use crate::store::{
+    self, Answer, CheckpointChange, Ended, Entry, Granted, Guard, NO_HASH, PersonalRow, Pinned, Receipt,
+    Snapshot, StoredEntry, Transition,
+};
+
+/// How often a transition is tried again because somebody was faster.
+const RETRIES: u32 = 3;
+/// Bytes of the salt of personal data.
+const SALT: usize = 16;
+
+/// One step: an action, with what is personal about it.
+pub(super) struct Step {
+    pub(super) action: Wish,
+    pub(super) personal: Personal,
+    /// Id of the first event; one of ours when absent.
+    pub(super) event_id: Option<String>,
+}
+
+/// An action, or how to make it of the state that it is decided on.
+pub(super) enum Wish {
+    Fixed(Action),
+    Made(Box<Making>),
+}
+
+/// What an instance begins from.
+pub(super) struct Origin {
+    pub(super) pinned: Arc<PinnedDefinition>,
+    /// The bytes that it was read from.
+    pub(super) document: Vec<u8>,
+    /// People whom the caller named.
+    pub(super) externals: BTreeSet<ParticipantId>,
+}
+
+/// Who wishes.
+pub(super) enum By {
+    Somebody(Actor),
+    /// The agent who does the task.
+    AgentOf(TaskId),
+}
+
+/// What to execute.
+pub(super) struct Order {
+    pub(super) by: By,
+    pub(super) steps: Vec<Step>,
+    pub(super) guard: Option<Guard>,
+    pub(super) inbox: Option<store::Inbox>,
+    /// Length of the lease that is granted.
+    pub(super) lease_duration: Duration,
+    /// What becomes of the checkpoint of a lease that ends.
+    pub(super) checkpoint: CheckpointChange,
+    /// For a start.
+    pub(super) start: Option<Origin>,
+    /// Decide, and write nothing.
+    pub(super) is_dry: bool,
+    /// The answer shows the instance or a task of it.
+    pub(super) shows: bool,
+}
+
+/// A request id, and what it was used for.
+#[derive(Debug, Clone)]
+pub(crate) struct Once {
+    pub(crate) key: phasegate_idempotency::Key,
+    pub(crate) fingerprint: [u8; 32],
+}
+
+/// An answer, and whether it was given before.
+#[derive(Debug, Clone)]
+pub(crate) struct Answered<M> {
+    pub(crate) message: M,
+    pub(crate) is_repeated: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    pub(crate) before: Arc<Instance>,
+    pub(crate) after: Arc<Instance>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) pinned: Arc<PinnedDefinition>,
+    /// Empty unless the order shows the instance.
+    pub(crate) around: Around,
+    pub(crate) now: Timestamp,
+    /// Where the events of each step begin.
+    firsts: Vec<First>,
+}
+
+/// The first event of a step: what is personal about the step belongs to it.
+#[derive(Debug, Clone)]
+struct First {
+    position: usize,
+    personal: Personal,
+    event_id: Option<String>,
+}
+
+/// Makes an action of the state that it is decided on, the definition and the time.
+type Making = dyn Fn(&Instance, &PinnedDefinition, Timestamp) -> Result<Action, Error> + Send + Sync;
+
+/// Makes the answer that is kept with the effect.
+type Answering<'a> = Option<(&'a Once, &'a (dyn Fn(&Outcome) -> Result<Vec<u8>, Error> + Send + Sync))>;
+
+impl Order {
+    /// One action.
+    pub(super) fn new(by: By, action: Wish) -> Self {
+        Self::of(by, vec![Step { action, personal: Personal::default(), event_id: None }])
+    }
+
+    /// Several, all or none.
+    pub(super) fn of(by: By, steps: Vec<Step>) -> Self {
+        Self {
+            by,
+            steps,
+            guard: None,
+            inbox: None,
+            lease_duration: Duration::ZERO,
+            checkpoint: CheckpointChange::Keep,
+            start: None,
+            is_dry: false,
+            shows: false,
+        }
+    }
+}
+
+impl Outcome {
+    /// An instance that nothing was done to.
+    pub(super) fn unchanged(
+        instance: Arc<Instance>,
+        pinned: Arc<PinnedDefinition>,
+        around: Around,
+        now: Timestamp,
+    ) -> Self {
+        let before = Arc::clone(&instance);
+        Self { before, after: instance, events: Vec::new(), pinned, around, now, firsts: Vec::new() }
+    }
+
+    /// Names and addresses, for a start.
+    fn people(&self) -> BTreeMap<ParticipantId, Person> {
+        self.firsts.first().map(|first| first.personal.people.clone()).unwrap_or_default()
+    }
+}
+
+impl Order {
+    fn is_start(&self) -> bool {
+        self.start.is_some()
+    }
+}
+
+impl App {
+    /// Executes an order and answers it, once for each request id.
+    pub(super) async fn answer<M: Message + Default>(
+        &self,
+        tenant: &str,
+        instance_id: &InstanceId,
+        order: Order,
+        once: Option<Once>,
+        make: impl Fn(&Outcome) -> Result<M, Error> + Send + Sync,
+    ) -> Result<Answered<M>, Error> {
+        if let Some(message) = self.repeated(once.as_ref()).await? {
+            return Ok(Answered { message, is_repeated: true });
+        }
+        let encode = |outcome: &Outcome| Ok(make(outcome)?.encode_to_vec());
+        let answering: Answering<'_> = once.as_ref().map(|once| (once, &encode as _));
+        match self.execute(tenant, instance_id, &order, answering).await {
+            Ok(outcome) => Ok(Answered { message: make(&outcome)?, is_repeated: false }),
+            // The same request was faster, or it changed what this one was decided on.
+            Err(error) => match self.repeated(once.as_ref()).await? {
+                Some(message) => Ok(Answered { message, is_repeated: true }),
+                None => Err(match (error, once) {
+                    (Error::Store(store::Error::Raced), Some(once)) => {
+                        Error::RequestInProgress(once.key.request_id)
+                    }
+                    (error, _) => error,
+                }),
+            },
+        }
+    }
+
+    /// The first answer to a request.
+    pub(super) async fn repeated<M: Message + Default>(
+        &self,
+        once: Option<&Once>,
+    ) -> Result<Option<M>, Error> {
+        let Some(once) = once else { return Ok(None) };
+        let found = phasegate_idempotency::lookup(self.store().database(), &once.key, once.fingerprint).await;
+        let bytes = found.map_err(|error| match error {
+            phasegate_idempotency::Error::Reused => Error::RequestIdReused(once.key.request_id.clone()),
+            phasegate_idempotency::Error::Raced => Error::RequestInProgress(once.key.request_id.clone()),
+            phasegate_idempotency::Error::Database(source) => {
+                Error::Store(store::Error::Database { doing: "look the answer up", source })
+            }
+        })?;
+        let decode = |bytes: Vec<u8>| {
+            M::decode(bytes.as_slice()).map_err(|error| Error::Broken(format!("a kept answer: {error}")))
+        };
+        bytes.map(decode).transpose()
+    }
+
+    /// Loads, decides, appends; and again, a few times, when somebody was faster.
+    pub(super) async fn execute(
+        &self,
+        tenant: &str,
+        instance_id: &InstanceId,
+        order: &Order,
+        answering: Answering<'_>,
+    ) -> Result<Outcome, Error> {
+        let key = (tenant.to_owned(), instance_id.to_string());
+        let _turn = self.0.locks.lock(&key).await;
+        for tried in 0..=RETRIES {
+            if tried > 0 {
+                let pause = Duration::from_millis(2 << tried).mul_f64(rand::rng().random_range(0.5..1.5));
+                tokio::time::sleep(pause).await;
+            }
+            let (snapshot, is_fresh) = self.begin(&key, order).await?;
+            let outcome = match self.decide(tenant, instance_id, &snapshot, order).await {
+                Ok(outcome) => outcome,
+                Err(error @ Error::Rejected(_)) if !order.is_start() => {
+                    // A refusal, too, must not rest on a state that another process has made old.
+                    if is_fresh || self.is_current(&key, &snapshot).await? {
+                        return Err(explain(error, &snapshot.instance));
+                    }
+                    self.0.cache.forget(&key);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let is_nothing = outcome.events.is_empty() && order.inbox.is_none() && answering.is_none();
+            if order.is_dry || is_nothing {
+                if is_fresh || self.is_current(&key, &snapshot).await? {
+                    return Ok(outcome);
+                }
+                self.0.cache.forget(&key);
+                continue;
+            }
+            match self.write(&key, &snapshot, order, outcome, answering).await {
+                Err(Error::Store(store::Error::Stale) | Error::Busy) => self.0.cache.forget(&key),
+                Err(Error::Store(store::Error::Lease)) => {
+                    self.0.cache.forget(&key);
+                    let fresh = self.snapshot(tenant, instance_id.as_str()).await?;
+                    return Err(lease_lost(order, &fresh.instance));
+                }
+                done => return done,
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    /// The state to decide on, and whether it comes from the database.
+    async fn begin(&self, key: &Key, order: &Order) -> Result<(Snapshot, bool), Error> {
+        if order.start.is_some() {
+            return Ok((Snapshot { instance: Arc::new(Instance::unstarted()), head: NO_HASH }, true));
+        }
+        if let Some(known) = self.0.cache.get(key) {
+            return Ok((known, false));
+        }
+        let found = self.store().instance_load(&key.0, &key.1).await?;
+        let found = found.ok_or_else(|| Error::NotFound(key.1.clone()))?;
+        self.0.cache.put(key, found.clone());
+        Ok((found, true))
+    }
+
+    async fn is_current(&self, key: &Key, snapshot: &Snapshot) -> Result<bool, Error> {
+        Ok(self.store().instance_version(&key.0, &key.1).await? == Some(snapshot.instance.version))
+    }
+
+    async fn decide(
+        &self,
+        tenant: &str,
+        instance_id: &InstanceId,
+        snapshot: &Snapshot,
+        order: &Order,
+    ) -> Result<Outcome, Error> {
+        let pinned = match &order.start {
+            Some(origin) => Arc::clone(&origin.pinned),
+            None => self.pinned(tenant, &snapshot.instance.definition_digest).await?,
+        };
+        let now = self.now();
+        let mut state = Instance::clone(&snapshot.instance);
+        let mut events = Vec::new();
+        let mut firsts = Vec::new();
+        let mut known = BTreeMap::new();
+        for step in &order.steps {
+            let action = match &step.action {
+                Wish::Fixed(action) => action.clone(),
+                Wish::Made(make) => make(&state, &pinned, now)?,
+            };
+            let actor = match &order.by {
+                By::Somebody(actor) => actor.clone(),
+                By::AgentOf(task) => agent_of(&state, task),
+            };
+            let mut command = Command::new(actor, action);
+            let keys = domain::content_keys(&pinned.definition, &state, &command.action);
+            for (key, version) in self.current_versions(tenant, instance_id, keys, &mut known).await? {
+                command.current.insert(key, version);
+            }
+            let new = domain::decide(&pinned.definition, &state, &command, now)?;
+            if !new.is_empty() {
+                let (personal, event_id) = (step.personal.clone(), step.event_id.clone());
+                firsts.push(First { position: events.len(), personal, event_id });
+            }
+            for event in new {
+                state = domain::evolve(state, &event);
+                events.push(event);
+            }
+        }
+        let around = if order.shows {
+            self.around(tenant, &state, &pinned.definition).await?
+        } else {
+            Around::default()
+        };
+        let before = Arc::clone(&snapshot.instance);
+        Ok(Outcome { before, after: Arc::new(state), events, pinned, around, now, firsts })
+    }
+
+    /// Asks the artifact service for the newest versions of some keys, once each.
+    async fn current_versions(
+        &self,
+        tenant: &str,
+        instance_id: &InstanceId,
+        keys: impl IntoIterator<Item = ArtifactKey>,
+        known: &mut BTreeMap<ArtifactKey, Option<CurrentVersion>>,
+    ) -> Result<Vec<(ArtifactKey, CurrentVersion)>, Error> {
+        let keys: Vec<ArtifactKey> = keys.into_iter().collect();
+        let unknown: Vec<String> =
+            keys.iter().filter(|key| !known.contains_key(*key)).map(ToString::to_string).collect();
+        if !unknown.is_empty() {
+            let peers = &self.0.context.peers;
+            let mut client = ArtifactInternalServiceClient::new(peers.channel(Service::Artifact));
+            let principal = Principal::system("instance", tenant);
+            let message =
+                GetCurrentVersionsRequest { instance_id: instance_id.to_string(), keys: unknown.clone() };
+            let answer = client
+                .get_current_versions(peers.request(Service::Artifact, &principal, message))
+                .await
+                .map_err(|status| relayed(status, Service::Artifact.name()))?;
+            known.extend(unknown.into_iter().map(|key| (ArtifactKey::trusted(key), None)));
+            for found in answer.into_inner().artifacts {
+                let version = CurrentVersion {
+                    version: u32::try_from(found.version).unwrap_or(0),
+                    kind: found.r#type,
+                    digest: found.digest,
+                    phase: found.phase_id,
+                    task: found.task_id,
+                };
+                known.insert(ArtifactKey::trusted(found.key), Some(version));
+            }
+        }
+        Ok(keys.into_iter().filter_map(|key| Some((key.clone(), known.get(&key)?.clone()?))).collect())
+    }
+
+    /// Writes what was decided, and lets everybody know who waits for it.
+    async fn write(
+        &self,
+        key: &Key,
+        snapshot: &Snapshot,
+        order: &Order,
+        outcome: Outcome,
+        answering: Answering<'_>,
+    ) -> Result<Outcome, Error> {
+        let (entries, personal) = entries(&outcome, snapshot)?;
+        let head = entries.last().map_or(snapshot.head, |entry| entry.hash);
+        let follows = Follows::of(&outcome, order);
+        let actor = outcome.events.first().map_or_else(Actor::engine, |event| event.actor.clone());
+        let effects =
+            domain::react(&outcome.pinned.definition, &outcome.before, &outcome.after, &outcome.events);
+        let people = order
+            .start
+            .as_ref()
+            .map(|origin| effects::Began { externals: &origin.externals, people: outcome.people() });
+        let outbox = effects::to_bus(&key.0, &outcome, people.as_ref(), &actor, effects);
+        let answer = answering
+            .map(|(once, make)| {
+                let message = make(&outcome)?;
+                Ok::<_, Error>(Answer { key: once.key.clone(), fingerprint: once.fingerprint, message })
+            })
+            .transpose()?;
+        let pinned = order
+            .start
+            .as_ref()
+            .map(|origin| Pinned { digest: origin.pinned.digest.clone(), document: origin.document.clone() });
+        let woken: Vec<(String, String)> =
+            follows.queued.iter().map(|work| (key.0.clone(), work.queue.clone())).collect();
+        let sends = !outbox.is_empty();
+        let transition = Transition {
+            tenant: key.0.clone(),
+            after: Arc::clone(&outcome.after),
+            before: outcome.before.version,
+            guard: order.guard.clone().filter(|_| !entries.is_empty()),
+            entries,
+            personal,
+            unqueued: follows.unqueued,
+            queued: follows.queued,
+            ended: follows.ended,
+            granted: follows.granted,
+            outbox,
+            receipt: Receipt { inbox: order.inbox.clone(), answer },
+            pinned,
+            now: outcome.now,
+        };
+        self.store().instance_append(transition).await?;
+        if outcome.events.is_empty() {
+            return Ok(outcome);
+        }
+        self.0.cache.put(key, Snapshot { instance: Arc::clone(&outcome.after), head });
+        if sends {
+            self.0.relay.wake();
+        }
+        for queue in woken {
+            self.0.queues.wake(&queue);
+        }
+        self.0.feeds.wake(key);
+        Ok(outcome)
+    }
+}
+
+/// The rows of the history, each chained to the one before, and what is personal about them.
+fn entries(outcome: &Outcome, snapshot: &Snapshot) -> Result<(Vec<Entry>, Vec<PersonalRow>), Error> {
+    let mut entries = Vec::with_capacity(outcome.events.len());
+    let mut personal = Vec::new();
+    let mut previous = snapshot.head;
+    let mut firsts = outcome.firsts.iter().peekable();
+    for (position, event) in outcome.events.iter().enumerate() {
+        let sequence = outcome.before.version + 1 + position as u64;
+        let first = firsts.next_if(|first| first.position == position);
+        let mut commitment = None;
+        if let Some(first) = first.filter(|first| !first.personal.is_empty()) {
+            let body = serde_json::to_vec(&first.personal)
+                .map_err(|error| Error::Broken(format!("personal data has no JSON: {error}")))?;
+            let salt = rand::random::<[u8; SALT]>().to_vec();
+            commitment = Some(chain::commitment(&salt, &body));
+            personal.push(PersonalRow { sequence, salt, body });
+        }
+        let own_id = || EventId::generate().into_string();
+        let event_id = first.and_then(|first| first.event_id.clone()).unwrap_or_else(own_id);
+        let instance = outcome.after.id.clone();
+        let stored = StoredEntry::new(event_id.clone(), instance, sequence, event.clone(), commitment);
+        let body = serde_json::to_vec(&stored)
+            .map_err(|error| Error::Broken(format!("an event has no JSON: {error}")))?;
+        let hash = chain::hash(&previous, &body);
+        let record = domain::record(outcome.after.id.as_str(), event);
+        entries.push(Entry {
+            sequence,
+            event_id,
+            kind: record.watch_type.to_owned(),
+            audit_type: record.audit_type.to_owned(),
+            occurred_at: event.at,
+            body,
+            previous_hash: previous,
+            hash,
+        });
+        previous = hash;
+    }
+    Ok((entries, personal))
+}
+
+/// Rows that follow from the state: the difference between before and after.
+struct Follows {
+    unqueued: Vec<TaskId>,
+    queued: Vec<ReadyWork>,
+    ended: Vec<Ended>,
+    granted: Vec<Granted>,
+}
+
+impl Follows {
+    fn of(outcome: &Outcome, order: &Order) -> Self {
+        let definition = &outcome.pinned.definition;
+        let before = domain::ready_work(definition, &outcome.before);
+        let after = domain::ready_work(definition, &outcome.after);
+        let unqueued = before.keys().filter(|task| !after.contains_key(*task)).cloned().collect();
+        let queued =
+            after.into_iter().filter(|(task, work)| before.get(task) != Some(work)).map(|(_, work)| work);
+        let queued = queued.collect();
+        let held_before = domain::leases(&outcome.before);
+        let held_after = domain::leases(&outcome.after);
+        let is_same =
+            |task: &TaskId, fencing: u64| held_after.get(task).is_some_and(|held| held.fencing == fencing);
+        let ended = held_before
+            .values()
+            .filter(|held| !is_same(&held.task, held.fencing))
+            .map(|held| Ended {
+                task: held.task.clone(),
+                fencing: held.fencing,
+                checkpoint: order.checkpoint.clone(),
+            })
+            .collect();
+        let granted = held_after
+            .values()
+            .filter(|held| held_before.get(&held.task).is_none_or(|before| before.fencing != held.fencing))
+            .map(|held| Granted {
+                task: held.task.clone(),
+                fencing: held.fencing,
+                worker: held.worker.clone(),
+                duration: order.lease_duration,
+                ends_at: outcome.now + order.lease_duration,
+            })
+            .collect();
+        Self { unqueued, queued, ended, granted }
+    }
+}
+
+/// A worker acts as the agent whose work the task is.
+fn agent_of(instance: &Instance, task: &TaskId) -> Actor {
+    let id = instance.tasks.get(task).map_or_else(String::new, |task| task.assignee.clone());
+    Actor { kind: ActorKind::Agent, id, on_behalf_of: None, channel: Channel::Api }
+}
+
+/// A lost lease says what it was lost to.
+fn explain(error: Error, instance: &Instance) -> Error {
+    match error {
+        Error::Rejected(Rejection::LeaseLost(task)) => lost(task, instance),
+        error => error,
+    }
+}
+
+fn lost(task: TaskId, instance: &Instance) -> Error {
+    match instance.tasks.get(&task) {
+        Some(state) => Error::LeaseLost { task, current: state.fencing, status: state.status },
+        None => Error::Rejected(Rejection::TaskNotFound(task)),
+    }
+}
+
+/// The store found that the lease does not hold.
+fn lease_lost(order: &Order, instance: &Instance) -> Error {
+    match &order.guard {
+        Some(Guard::Holds { task, .. } | Guard::Over { task, .. }) => lost(task.clone(), instance),
+        // A lease that could not be granted: the task is held for a moment.
+        None => Error::Busy,
+    }
+}

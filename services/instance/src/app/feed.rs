@@ -1,0 +1,217 @@
+//! The feed of one instance: its history from a position on, and then what is added to it.
+
+use std::time::Duration;
+
+use phasegate_id::InstanceId;
+use phasegate_principal::Principal;
+use phasegate_rpc_error::Invalid;
+use rand::Rng as _;
+use tokio::sync::mpsc;
+
+use super::{App, AuditPage, Error};
+use crate::domain::Change;
+use crate::store::AuditFilter;
+
+/// Entries that are read at once.
+const PAGE: usize = 200;
+/// Pieces that wait for a slow reader; then the feed waits, too.
+const BUFFERED: usize = 4;
+/// Looks again this often for what another process wrote.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a watcher wants.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FeedFilter {
+    /// Exact types, or prefixes that end in ".*"; all when empty.
+    pub(crate) types: Vec<String>,
+    /// Ends once the instance has ended.
+    pub(crate) until_terminal: bool,
+}
+
+/// A piece of the feed.
+#[derive(Debug, Clone)]
+pub(crate) enum Piece {
+    /// What happened, and the position after it.
+    Entries(Box<AuditPage>, u64),
+    /// Nothing has happened; the position is still this.
+    Checkpoint(u64),
+    /// The server stops; come back with the position.
+    GoingAway(u64),
+}
+
+/// The pieces of one feed.
+pub(crate) type Pieces = mpsc::Receiver<Result<Piece, Error>>;
+
+struct Feed {
+    app: App,
+    tenant: String,
+    instance_id: InstanceId,
+    process_id: String,
+    filter: FeedFilter,
+    position: u64,
+    sender: mpsc::Sender<Result<Piece, Error>>,
+}
+
+/// How a feed goes on.
+enum Next {
+    More,
+    Waits,
+    Ends,
+}
+
+impl FeedFilter {
+    fn wants(&self, kind: &str) -> bool {
+        let fits = |wanted: &String| match wanted.strip_suffix('*') {
+            Some(prefix) => prefix.ends_with('.') && kind.starts_with(prefix),
+            None => wanted == kind,
+        };
+        self.types.is_empty() || self.types.iter().any(fits)
+    }
+}
+
+impl App {
+    /// Begins a feed after a position: a number, or the id of an event; from now on when the token is empty.
+    pub(crate) async fn watch(
+        &self,
+        principal: &Principal,
+        instance_id: &str,
+        resume_token: &str,
+        filter: FeedFilter,
+    ) -> Result<Pieces, Error> {
+        let id = Self::visible(principal, instance_id)?;
+        let snapshot = self.snapshot(&principal.tenant, id.as_str()).await?;
+        let version = snapshot.instance.version;
+        let position = if resume_token.is_empty() {
+            version
+        } else {
+            self.position(&principal.tenant, &id, resume_token, version).await?
+        };
+        let (sender, receiver) = mpsc::channel(BUFFERED);
+        let feed = Feed {
+            app: self.clone(),
+            tenant: principal.tenant.clone(),
+            instance_id: id,
+            process_id: snapshot.instance.process_id.to_string(),
+            filter,
+            position,
+            sender,
+        };
+        tokio::spawn(feed.run());
+        Ok(receiver)
+    }
+
+    async fn position(
+        &self,
+        tenant: &str,
+        instance_id: &InstanceId,
+        token: &str,
+        version: u64,
+    ) -> Result<u64, Error> {
+        let invalid = || {
+            Invalid::new("RESUME_TOKEN_INVALID", "resume_token", "must be one that this feed gave, or \"0\"")
+        };
+        let is_number = token.len() <= 19 && token.bytes().all(|byte| byte.is_ascii_digit());
+        let position = if is_number {
+            token.parse().ok()
+        } else if token.len() <= phasegate_id::LENGTH_MAX {
+            self.store().history_find(tenant, instance_id.as_str(), token).await?
+        } else {
+            None
+        };
+        // A position that was never reached belongs to another feed.
+        Ok(position.filter(|position| *position <= version).ok_or_else(invalid)?)
+    }
+}
+
+impl Feed {
+    async fn run(mut self) {
+        let key = (self.tenant.clone(), self.instance_id.to_string());
+        let app = self.app.clone();
+        let waiter = app.0.feeds.wait(key);
+        let notify = waiter.notify();
+        let mut quiet_since = tokio::time::Instant::now();
+        loop {
+            // Begun before looking, so that what is written meanwhile is not missed.
+            let woken = notify.notified();
+            match self.step().await {
+                Ok(Next::More) => {
+                    quiet_since = tokio::time::Instant::now();
+                    continue;
+                }
+                Ok(Next::Waits) => {}
+                Ok(Next::Ends) => return,
+                Err(error) => {
+                    // Whether the watcher is still there does not matter any more.
+                    let _ = self.sender.send(Err(error)).await;
+                    return;
+                }
+            }
+            let checkpoint = quiet_since + app.0.checkpoint;
+            let look_again = LOOK_AGAIN.mul_f64(rand::rng().random_range(0.7..1.3));
+            tokio::select! {
+                () = app.shutdown().cancelled() => {
+                    let _ = self.sender.send(Ok(Piece::GoingAway(self.position))).await;
+                    return;
+                }
+                () = self.sender.closed() => return,
+                () = woken => {}
+                () = tokio::time::sleep(look_again) => {}
+                () = tokio::time::sleep_until(checkpoint) => {
+                    quiet_since = tokio::time::Instant::now();
+                    if self.sender.send(Ok(Piece::Checkpoint(self.position))).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends what has been added.
+    async fn step(&mut self) -> Result<Next, Error> {
+        let (tenant, id) = (self.tenant.as_str(), self.instance_id.as_str());
+        let mut page = self.app.entries(tenant, id, self.position, &AuditFilter::default(), PAGE).await?;
+        let Some((last, _)) = page.entries.last() else {
+            let snapshot = self.app.snapshot(tenant, id).await?;
+            let instance = &snapshot.instance;
+            let is_over = instance.status.is_terminal() && instance.version <= self.position;
+            return Ok(if is_over && self.filter.until_terminal { Next::Ends } else { Next::Waits });
+        };
+        self.position = last.sequence;
+        let is_end = page.entries.iter().any(|(_, stored)| ends(&stored.event.change));
+        page.entries.retain(|(entry, _)| self.filter.wants(&entry.kind));
+        page.process_id.clone_from(&self.process_id);
+        if !page.entries.is_empty()
+            && self.sender.send(Ok(Piece::Entries(Box::new(page), self.position))).await.is_err()
+        {
+            return Ok(Next::Ends);
+        }
+        Ok(if is_end && self.filter.until_terminal { Next::Ends } else { Next::More })
+    }
+}
+
+/// Whether an instance ends with a change. What the other services say of it may still follow.
+fn ends(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::InstanceCompleted {} | Change::InstanceCancelled { .. } | Change::InstanceFailed { .. }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FeedFilter;
+
+    #[test]
+    fn types_are_exact_or_prefixes() {
+        let filter = |types: &[&str]| FeedFilter {
+            types: types.iter().map(ToString::to_string).collect(),
+            until_terminal: false,
+        };
+        assert!(filter(&[]).wants("task.completed"));
+        assert!(filter(&["task.completed"]).wants("task.completed"));
+        assert!(!filter(&["task.completed"]).wants("task.completed_twice"));
+        assert!(filter(&["approval.*", "task.*"]).wants("task.leased"));
+        assert!(!filter(&["approval.*"]).wants("task.leased"));
+        assert!(!filter(&["appro*"]).wants("approval.responded"));
+    }
+}

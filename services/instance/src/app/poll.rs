@@ -1,0 +1,173 @@
+//! Handing out work: a long poll that claims what is due and grants leases.
+
+use std::time::Duration;
+
+use phasegate_principal::Principal;
+use rand::Rng as _;
+use rand::seq::SliceRandom as _;
+
+use super::execute::{By, Order, Wish};
+use super::{App, Error, Outcome, TaskToken};
+use crate::domain::{Action, Rejection};
+use crate::store::{self, Candidate, CandidatePosition, LeaseRow, Out};
+
+/// Looks again this often for what another process made ready.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Candidates that are read at once, beside those wanted: some are lost to other workers.
+const SPARE: usize = 16;
+/// Candidates of a queue that one poll looks through for a task that fits the worker's tools.
+const LOOKED_THROUGH_MAX: usize = 2_000;
+
+/// Who asks for work, and for which.
+#[derive(Debug, Clone)]
+pub(crate) struct Poll {
+    pub(crate) worker: String,
+    /// When not empty, only tasks whose tools are among them.
+    pub(crate) tools: Vec<String>,
+    pub(crate) queues: Vec<String>,
+    pub(crate) tasks_max: usize,
+    pub(crate) wait: Duration,
+    pub(crate) lease: Duration,
+}
+
+/// A task that was handed out.
+#[derive(Debug, Clone)]
+pub(crate) struct Leased {
+    pub(crate) token: TaskToken,
+    pub(crate) lease: Out,
+    pub(crate) queue: String,
+    pub(crate) duration: Duration,
+    /// What the attempt before left behind.
+    pub(crate) row: Option<LeaseRow>,
+    pub(crate) outcome: Outcome,
+}
+
+impl App {
+    /// Waits for work. Nothing came when the answer is empty.
+    pub(crate) async fn poll(&self, principal: &Principal, poll: &Poll) -> Result<Vec<Leased>, Error> {
+        if principal.participation.is_some() {
+            return Err(Rejection::RoleForbidden.into());
+        }
+        let tenant = &principal.tenant;
+        let deadline = tokio::time::Instant::now() + poll.wait;
+        let waiters: Vec<_> =
+            poll.queues.iter().map(|queue| self.0.queues.wait((tenant.clone(), queue.clone()))).collect();
+        let notifies: Vec<_> = waiters.iter().map(super::wakes::Waiter::notify).collect();
+        loop {
+            if self.shutdown().is_cancelled() {
+                return Err(Error::Draining);
+            }
+            self.note_poll(tenant, &poll.queues).await?;
+            // Begun before looking, so that what becomes ready meanwhile is not missed.
+            let woken: Vec<_> = notifies.iter().map(|notify| Box::pin(notify.notified())).collect();
+            let leased = self.claim(principal, poll).await?;
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            if !leased.is_empty() || left.is_zero() {
+                return Ok(leased);
+            }
+            let pause = self.pause(tenant, poll).await?.min(left);
+            let any = futures::future::select_all(woken);
+            tokio::select! {
+                () = self.shutdown().cancelled() => {}
+                _ = any => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// How long nothing can be due, as far as this process can tell.
+    async fn pause(&self, tenant: &str, poll: &Poll) -> Result<Duration, Error> {
+        let now = self.now();
+        let mut pause = LOOK_AGAIN.mul_f64(rand::rng().random_range(0.7..1.3));
+        for queue in &poll.queues {
+            if let Some(due) = self.store().work_next_due(tenant, queue, now).await? {
+                pause = pause.min(due.duration_since(now));
+            }
+        }
+        Ok(pause)
+    }
+
+    /// Leases what is due, the most urgent first.
+    async fn claim(&self, principal: &Principal, poll: &Poll) -> Result<Vec<Leased>, Error> {
+        let mut candidates = Vec::new();
+        for queue in &poll.queues {
+            let found = self.candidates(&principal.tenant, queue, poll).await?;
+            candidates.extend(found.into_iter().map(|candidate| (queue.clone(), candidate)));
+        }
+        // Chance decides between equals, so that workers do not all run for the same one.
+        candidates.shuffle(&mut rand::rng());
+        candidates.sort_by_key(|(_, candidate)| (-candidate.priority, candidate.ready_at));
+        let mut leased = Vec::new();
+        for (queue, candidate) in candidates {
+            if leased.len() >= poll.tasks_max {
+                break;
+            }
+            leased.extend(self.lease(principal, poll, queue, candidate).await?);
+        }
+        Ok(leased)
+    }
+
+    /// What a worker could take of a queue.
+    async fn candidates(&self, tenant: &str, queue: &str, poll: &Poll) -> Result<Vec<Candidate>, Error> {
+        let wanted = poll.tasks_max + SPARE;
+        let now = self.now();
+        let mut found = Vec::new();
+        let mut looked_through = 0;
+        let mut after: Option<CandidatePosition> = None;
+        while found.len() < wanted && looked_through < LOOKED_THROUGH_MAX {
+            let page = self.store().work_list(tenant, queue, now, after.as_ref(), wanted).await?;
+            looked_through += page.len();
+            after = page.last().map(CandidatePosition::from);
+            let is_last = page.len() < wanted;
+            let fits = |candidate: &Candidate| {
+                poll.tools.is_empty() || candidate.tools.iter().all(|tool| poll.tools.contains(tool))
+            };
+            found.extend(page.into_iter().filter(fits));
+            if is_last {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Leases one task; nothing when it went to somebody else, or may not be handed out after all.
+    async fn lease(
+        &self,
+        principal: &Principal,
+        poll: &Poll,
+        queue: String,
+        candidate: Candidate,
+    ) -> Result<Option<Leased>, Error> {
+        let tenant = &principal.tenant;
+        let task = candidate.task_id;
+        let (worker, duration, id) = (poll.worker.clone(), poll.lease, task.clone());
+        let action = Wish::Made(Box::new(move |_, _, now| {
+            Ok(Action::Lease { task: id.clone(), worker: worker.clone(), until: now + duration })
+        }));
+        let mut order = Order::new(By::AgentOf(task.clone()), action);
+        order.lease_duration = poll.lease;
+        order.shows = true;
+        let outcome = match self.execute(tenant, &candidate.instance_id, &order, None).await {
+            Ok(outcome) => outcome,
+            Err(Error::Rejected(_) | Error::Busy | Error::LeaseLost { .. } | Error::NotFound(_)) => {
+                return Ok(None);
+            }
+            Err(Error::Store(error)) if matches!(error, store::Error::Inconsistent { .. }) => {
+                // One instance that cannot be read must not keep a whole queue from its workers.
+                tracing::error!(%error, instance_id = %candidate.instance_id, "work cannot be handed out");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(state) = outcome.after.tasks.get(&task) else { return Ok(None) };
+        let lease = Out {
+            tenant: tenant.clone(),
+            instance_id: candidate.instance_id,
+            fencing: state.fencing,
+            task: task.clone(),
+        };
+        let token = self.tokens().encode(&lease);
+        let row = outcome.around.leases.get(&task).cloned();
+        Ok(Some(Leased { token, lease, queue, duration: poll.lease, row, outcome }))
+    }
+}

@@ -1,0 +1,103 @@
+//! The token that a worker shows with every call about its attempt: which lease it means, signed. Whether that lease
+//! still holds is looked at each time.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac as _};
+use phasegate_id::{InstanceId, TaskId};
+use sha2::Sha256;
+
+use crate::store::Out;
+
+/// Bytes of the signature.
+const SIGNATURE: usize = 32;
+/// No token of ours is longer.
+const TOKEN_MAX: usize = 1_024;
+
+/// A token as it travels.
+pub(crate) type TaskToken = String;
+
+/// Makes and reads task tokens.
+#[derive(Clone)]
+pub(crate) struct TaskTokens {
+    key: [u8; 32],
+}
+
+impl std::fmt::Debug for TaskTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TaskTokens(..)")
+    }
+}
+
+impl TaskTokens {
+    pub(crate) const fn new(key: [u8; 32]) -> Self {
+        Self { key }
+    }
+
+    /// The token of a lease.
+    pub(crate) fn encode(&self, lease: &Out) -> TaskToken {
+        let payload = [
+            lease.tenant.as_str(),
+            lease.instance_id.as_str(),
+            lease.task.as_str(),
+            &lease.fencing.to_string(),
+        ]
+        .join("\n");
+        let mut mac = self.mac();
+        mac.update(payload.as_bytes());
+        let mut token = mac.finalize().into_bytes().to_vec();
+        token.extend(payload.into_bytes());
+        URL_SAFE_NO_PAD.encode(token)
+    }
+
+    /// The lease of a token; nothing for one that is not ours.
+    pub(crate) fn decode(&self, token: &str) -> Option<Out> {
+        if token.len() > TOKEN_MAX {
+            return None;
+        }
+        let token = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (signature, payload) = token.split_at_checked(SIGNATURE)?;
+        let mut mac = self.mac();
+        mac.update(payload);
+        mac.verify_slice(signature).ok()?;
+        let mut parts = std::str::from_utf8(payload).ok()?.split('\n');
+        Some(Out {
+            tenant: parts.next()?.to_owned(),
+            instance_id: InstanceId::parse(parts.next()?).ok()?,
+            task: TaskId::parse(parts.next()?).ok()?,
+            fencing: parts.next()?.parse().ok()?,
+        })
+    }
+
+    fn mac(&self) -> Hmac<Sha256> {
+        // A key is filled up with zeros to the block of the hash, by definition; done here, it cannot fail.
+        let mut block = [0; 64];
+        block[..self.key.len()].copy_from_slice(&self.key);
+        <Hmac<Sha256> as hmac::digest::KeyInit>::new(&block.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use phasegate_id::{InstanceId, TaskId};
+
+    use super::TaskTokens;
+    use crate::store::Out;
+
+    #[test]
+    fn a_token_comes_back_and_no_other_is_believed() {
+        let tokens = TaskTokens::new([3; 32]);
+        let lease = Out {
+            tenant: "default".to_owned(),
+            instance_id: InstanceId::trusted("proc-inst-1"),
+            task: TaskId::trusted("sso_setup"),
+            fencing: 7,
+        };
+        let token = tokens.encode(&lease);
+        assert_eq!(tokens.decode(&token), Some(lease));
+        assert_eq!(TaskTokens::new([4; 32]).decode(&token), None);
+        for wrong in ["", "x", "!!", &token[1..], &format!("{token}AA"), &"A".repeat(2_000)] {
+            assert_eq!(tokens.decode(wrong), None, "{wrong}");
+        }
+    }
+}

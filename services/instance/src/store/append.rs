@@ -1,0 +1,474 @@
+//! Writing a transition with all that follows from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use phasegate_clock::Timestamp;
+use phasegate_database::{Dialect, Transaction, Value, args};
+use phasegate_id::TaskId;
+use phasegate_process::Priority;
+use phasegate_proto::internal::event::v1::Event as BusEvent;
+
+use super::chain::Entry;
+use super::{Error, Store, signed};
+use crate::domain::{Instance, ReadyWork};
+
+/// All that one transition writes.
+#[derive(Debug, Clone)]
+pub(crate) struct Transition {
+    pub(crate) tenant: String,
+    /// The state after it.
+    pub(crate) after: Arc<Instance>,
+    /// Version that it was decided on; zero for a start.
+    pub(crate) before: u64,
+    /// Empty when nothing moved.
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) personal: Vec<PersonalRow>,
+    /// Tasks that may not be handed out any more.
+    pub(crate) unqueued: Vec<TaskId>,
+    /// Tasks that may be handed out.
+    pub(crate) queued: Vec<ReadyWork>,
+    pub(crate) ended: Vec<Ended>,
+    pub(crate) granted: Vec<Granted>,
+    pub(crate) guard: Option<Guard>,
+    pub(crate) outbox: Vec<BusEvent>,
+    pub(crate) receipt: Receipt,
+    /// For a start.
+    pub(crate) pinned: Option<Pinned>,
+    pub(crate) now: Timestamp,
+}
+
+/// What the transition answers, kept with it so that it happens once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Receipt {
+    /// The event of another service that led to it.
+    pub(crate) inbox: Option<Inbox>,
+    /// The request that led to it.
+    pub(crate) answer: Option<Answer>,
+}
+
+/// An event of another service.
+#[derive(Debug, Clone)]
+pub(crate) struct Inbox {
+    pub(crate) consumer: &'static str,
+    pub(crate) event_id: String,
+}
+
+/// The first answer to a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) key: phasegate_idempotency::Key,
+    pub(crate) fingerprint: [u8; 32],
+    pub(crate) message: Vec<u8>,
+}
+
+/// Personal data beside an entry.
+#[derive(Debug, Clone)]
+pub(crate) struct PersonalRow {
+    pub(crate) sequence: u64,
+    pub(crate) salt: Vec<u8>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// A definition that is used for the first time.
+#[derive(Debug, Clone)]
+pub(crate) struct Pinned {
+    pub(crate) digest: String,
+    pub(crate) document: Vec<u8>,
+}
+
+/// A lease that ends.
+#[derive(Debug, Clone)]
+pub(crate) struct Ended {
+    pub(crate) task: TaskId,
+    pub(crate) fencing: u64,
+    pub(crate) checkpoint: CheckpointChange,
+}
+
+/// What becomes of the checkpoint of a lease that ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CheckpointChange {
+    /// The next attempt gets what the last heartbeat said.
+    Keep,
+    /// The work is done: the next round begins without.
+    Clear,
+    /// The worker said it with its last word.
+    Set(Vec<u8>),
+}
+
+/// A lease that begins.
+#[derive(Debug, Clone)]
+pub(crate) struct Granted {
+    pub(crate) task: TaskId,
+    pub(crate) fencing: u64,
+    pub(crate) worker: String,
+    pub(crate) duration: Duration,
+    pub(crate) ends_at: Timestamp,
+}
+
+/// What must be true of a lease when the transition is written.
+#[derive(Debug, Clone)]
+pub(crate) enum Guard {
+    /// Its worker acts: its time must not be over.
+    Holds {
+        /// Task.
+        task: TaskId,
+        /// Fencing token.
+        fencing: u64,
+    },
+    /// Its time must be over: a heartbeat may have come in between.
+    Over {
+        /// Task.
+        task: TaskId,
+        /// Fencing token.
+        fencing: u64,
+    },
+}
+
+/// The rank of an urgency in the queue.
+fn rank(priority: Priority) -> i64 {
+    match priority {
+        Priority::Low => 0,
+        Priority::Normal => 1,
+        Priority::High => 2,
+        Priority::Urgent => 3,
+    }
+}
+
+impl Store {
+    /// Writes a transition, or nothing.
+    pub(crate) async fn instance_append(&self, transition: Transition) -> Result<(), Error> {
+        self.db.transaction(move |tx| Box::pin(async move { append(tx, &transition).await })).await
+    }
+}
+
+async fn append(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
+    if let Some(inbox) = &transition.receipt.inbox
+        && !phasegate_outbox::inbox_receive(tx, inbox.consumer, &inbox.event_id, transition.now).await?
+    {
+        return Err(Error::Seen);
+    }
+    if let Some(guard) = &transition.guard {
+        check(tx, transition, guard).await?;
+    }
+    if let Some(pinned) = &transition.pinned {
+        tx.execute(
+            "insert into definition (tenant_id, digest, document) values ($1, $2, $3) on conflict do nothing",
+            args![&transition.tenant, &pinned.digest, &pinned.document],
+        )
+        .await
+        .map_err(Error::doing("keep the definition"))?;
+    }
+    if !transition.entries.is_empty() {
+        if transition.before == 0 {
+            begin(tx, transition).await?;
+        }
+        match tx.dialect() {
+            Dialect::Postgres => write_postgres(tx, transition).await?,
+            Dialect::Sqlite => write_sqlite(tx, transition).await?,
+        }
+    }
+    phasegate_outbox::append_all(tx, &transition.outbox).await.map_err(Error::doing("write the events"))?;
+    if let Some(answer) = &transition.receipt.answer {
+        let message = answer.message.clone();
+        let kept =
+            phasegate_idempotency::store(tx, &answer.key, answer.fingerprint, message, transition.now).await;
+        kept.map_err(|error| match error {
+            phasegate_idempotency::Error::Raced | phasegate_idempotency::Error::Reused => Error::Raced,
+            phasegate_idempotency::Error::Database(source) => {
+                Error::Database { doing: "keep the answer", source }
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Looks at the lease, and on PostgreSQL holds its row until the end of the transaction.
+async fn check(tx: &mut Transaction, transition: &Transition, guard: &Guard) -> Result<(), Error> {
+    let (Guard::Holds { task, fencing } | Guard::Over { task, fencing }) = guard;
+    let row = tx
+        .fetch_optional(
+            tx.dialect().pick(
+                "select ends_at from lease where tenant_id = $1 and instance_id = $2 and task_id = $3 and fencing = $4
+                    for update",
+                "select ends_at from lease where tenant_id = $1 and instance_id = $2 and task_id = $3 and fencing = $4",
+            ),
+            args![&transition.tenant, transition.after.id.as_str(), task.as_str(), signed(*fencing)],
+        )
+        .await
+        .map_err(Error::doing("look at the lease"))?;
+    let ends_at = match row {
+        Some(row) => row.get::<Option<Timestamp>>("ends_at")?,
+        None => None,
+    };
+    let fits = match (guard, ends_at) {
+        (Guard::Holds { .. }, Some(ends_at)) => ends_at > transition.now,
+        (Guard::Over { .. }, Some(ends_at)) => ends_at <= transition.now,
+        (Guard::Holds { .. } | Guard::Over { .. }, None) => false,
+    };
+    if fits { Ok(()) } else { Err(Error::Lease) }
+}
+
+/// Takes the id. The row says what is true only after the statements that follow.
+async fn begin(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
+    let instance = &transition.after;
+    let taken = tx
+        .execute(
+            "insert into instance (tenant_id, instance_id, process_id, process_version, definition_digest, status,
+                                   version, head_hash, state, started_at, updated_at)
+             values ($1, $2, $3, $4, $5, 'running', 0, $6, $7, $8, $9) on conflict do nothing",
+            args![
+                &transition.tenant,
+                instance.id.as_str(),
+                instance.process_id.as_str(),
+                &instance.process_version,
+                &instance.definition_digest,
+                super::NO_HASH,
+                Vec::<u8>::new(),
+                instance.started_at.unwrap_or(transition.now),
+                transition.now
+            ],
+        )
+        .await
+        .map_err(Error::doing("begin the instance"))?;
+    if taken == 1 { Ok(()) } else { Err(Error::Exists) }
+}
+
+/// The state as the row keeps it.
+fn state(instance: &Instance) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(instance).map_err(|error| Error::Inconsistent {
+        table: "instance",
+        row: instance.id.to_string(),
+        problem: error.to_string(),
+    })
+}
+
+/// What the row is set to, with the version that it must have: the first nine values of both texts.
+fn row_values(transition: &Transition) -> Result<Vec<Value>, Error> {
+    let instance = &transition.after;
+    let head = transition.entries.last().map_or(super::NO_HASH, |entry| entry.hash);
+    Ok(args![
+        &transition.tenant,
+        instance.id.as_str(),
+        signed(transition.before),
+        signed(instance.version),
+        instance.status.as_str(),
+        state(instance)?,
+        head,
+        instance.ended_at,
+        transition.now
+    ])
+}
+
+async fn write_postgres(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
+    let mut values = row_values(transition)?;
+    let entries = &transition.entries;
+    values.push(column(entries, |entry| signed(entry.sequence)));
+    values.push(column(entries, |entry| entry.event_id.clone()));
+    values.push(column(entries, |entry| entry.kind.clone()));
+    values.push(column(entries, |entry| entry.audit_type.clone()));
+    values.push(column(entries, |entry| entry.occurred_at.as_micros()));
+    values.push(column(entries, |entry| entry.body.clone()));
+    values.push(column(entries, |entry| entry.previous_hash.to_vec()));
+    values.push(column(entries, |entry| entry.hash.to_vec()));
+    let personal = &transition.personal;
+    values.push(column(personal, |row| signed(row.sequence)));
+    values.push(column(personal, |row| row.salt.clone()));
+    values.push(column(personal, |row| row.body.clone()));
+    let ended = &transition.ended;
+    values.push(column(ended, |lease| lease.task.to_string()));
+    values.push(column(ended, |lease| signed(lease.fencing)));
+    values.push(column(ended, |lease| checkpoint_change(&lease.checkpoint).0));
+    values.push(column(ended, |lease| checkpoint_change(&lease.checkpoint).1));
+    values.push(column(&transition.unqueued, TaskId::to_string));
+    let queued = &transition.queued;
+    values.push(column(queued, |work| work.task.to_string()));
+    values.push(column(queued, |work| work.queue.clone()));
+    values.push(column(queued, |work| rank(work.priority)));
+    values.push(column(queued, |work| work.ready_at.as_micros()));
+    values.push(column(queued, |work| signed(work.fencing)));
+    values.push(column(queued, |work| tools(work)));
+    let granted = &transition.granted;
+    values.push(column(granted, |lease| lease.task.to_string()));
+    values.push(column(granted, |lease| signed(lease.fencing)));
+    values.push(column(granted, |lease| lease.worker.clone()));
+    values.push(column(granted, |lease| micros(lease.duration)));
+    values.push(column(granted, |lease| lease.ends_at.as_micros()));
+    let row = tx.fetch_optional(include_str!("append_postgres.sql"), values).await;
+    let row = row.map_err(lost_or("write the transition"))?.ok_or(Error::Stale)?;
+    if row.get::<i64>("moved")? != 1 {
+        return Err(Error::Stale);
+    }
+    let is_granted = usize::try_from(row.get::<i64>("granted")?) == Ok(transition.granted.len());
+    if is_granted { Ok(()) } else { Err(Error::Lease) }
+}
+
+/// Losing the primary key of the history is being stale, too.
+fn lost_or(doing: &'static str) -> impl FnOnce(phasegate_database::Error) -> Error {
+    move |source| {
+        if source.is_unique_violation() { Error::Stale } else { Error::Database { doing, source } }
+    }
+}
+
+fn column<T, C>(rows: &[T], read: impl Fn(&T) -> C) -> Value
+where
+    Value: From<Vec<C>>,
+{
+    Value::from(rows.iter().map(read).collect::<Vec<C>>())
+}
+
+fn checkpoint_change(change: &CheckpointChange) -> (i64, Vec<u8>) {
+    match change {
+        CheckpointChange::Keep => (0, Vec::new()),
+        CheckpointChange::Clear => (1, Vec::new()),
+        CheckpointChange::Set(checkpoint) => (2, checkpoint.clone()),
+    }
+}
+
+fn tools(work: &ReadyWork) -> String {
+    serde_json::json!(work.tools).to_string()
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The same as the statement of PostgreSQL, step by step: here a statement costs no round trip, and nobody else writes.
+async fn write_sqlite(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
+    let (tenant, id) = (transition.tenant.as_str(), transition.after.id.as_str());
+    let moved = tx
+        .execute(
+            "update instance
+                set version = $4, status = $5, state = $6, head_hash = $7, ended_at = $8, updated_at = $9
+              where tenant_id = $1 and instance_id = $2 and version = $3",
+            row_values(transition)?,
+        )
+        .await
+        .map_err(Error::doing("write the instance"))?;
+    if moved != 1 {
+        return Err(Error::Stale);
+    }
+    for entry in &transition.entries {
+        tx.execute(
+            "insert into history (tenant_id, instance_id, sequence, event_id, kind, audit_type, occurred_at, body,
+                                  previous_hash, hash)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            args![
+                tenant,
+                id,
+                signed(entry.sequence),
+                &entry.event_id,
+                &entry.kind,
+                &entry.audit_type,
+                entry.occurred_at,
+                &entry.body,
+                entry.previous_hash,
+                entry.hash
+            ],
+        )
+        .await
+        .map_err(lost_or("write the history"))?;
+    }
+    for row in &transition.personal {
+        tx.execute(
+            "insert into personal (tenant_id, instance_id, sequence, salt, body) values ($1, $2, $3, $4, $5)",
+            args![tenant, id, signed(row.sequence), &row.salt, &row.body],
+        )
+        .await
+        .map_err(Error::doing("keep personal data"))?;
+    }
+    write_sqlite_leases_ended(tx, transition).await?;
+    write_sqlite_work(tx, transition).await?;
+    write_sqlite_leases_granted(tx, transition).await
+}
+
+async fn write_sqlite_leases_ended(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
+    for lease in &transition.ended {
+        let (change, checkpoint) = checkpoint_change(&lease.checkpoint);
+        tx.execute(
+            "update lease
+                set ends_at = null,
+                    checkpoint = case $5 when 0 then checkpoint when 1 then null else $6 end
+              where tenant_id = $1 and instance_id = $2 and task_id = $3 and fencing = $4",
+            args![
+                &transition.tenant,
+                transition.after.id.as_str(),
+                lease.task.as_str(),
+                signed(lease.fencing),
+                change,
+                checkpoint
+            ],
+        )
+        .await
+        .map_err(Error::doing("end the lease"))?;
+    }
+    Ok(())
+}
+
+async fn write_sqlite_work(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
+    let (tenant, id) = (transition.tenant.as_str(), transition.after.id.as_str());
+    for task in &transition.unqueued {
+        tx.execute(
+            "delete from work where tenant_id = $1 and instance_id = $2 and task_id = $3",
+            args![tenant, id, task.as_str()],
+        )
+        .await
+        .map_err(Error::doing("take work back"))?;
+    }
+    for work in &transition.queued {
+        // A promise not to hand the task out for a moment outlives the lease that it was given under.
+        tx.execute(
+            "insert into work (tenant_id, instance_id, task_id, queue, priority, ready_at, fencing, tools)
+             values ($1, $2, $3, $4, $5,
+                     max($6, coalesce((select hold_until from lease
+                                        where tenant_id = $1 and instance_id = $2 and task_id = $3), 0)),
+                     $7, $8)
+             on conflict (tenant_id, instance_id, task_id) do update
+                set queue = excluded.queue, priority = excluded.priority, ready_at = excluded.ready_at,
+                    fencing = excluded.fencing, tools = excluded.tools",
+            args![
+                tenant,
+                id,
+                work.task.as_str(),
+                &work.queue,
+                rank(work.priority),
+                work.ready_at,
+                signed(work.fencing),
+                tools(work)
+            ],
+        )
+        .await
+        .map_err(Error::doing("queue work"))?;
+    }
+    Ok(())
+}
+
+async fn write_sqlite_leases_granted(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
+    for lease in &transition.granted {
+        let granted = tx
+            .execute(
+                "insert into lease (tenant_id, instance_id, task_id, fencing, worker, duration, ends_at)
+                 values ($1, $2, $3, $4, $5, $6, $7)
+                 on conflict (tenant_id, instance_id, task_id) do update
+                    set fencing = excluded.fencing, worker = excluded.worker, duration = excluded.duration,
+                        ends_at = excluded.ends_at, progress = 0, message = ''
+                  where lease.hold_until <= $8",
+                args![
+                    &transition.tenant,
+                    transition.after.id.as_str(),
+                    lease.task.as_str(),
+                    signed(lease.fencing),
+                    &lease.worker,
+                    micros(lease.duration),
+                    lease.ends_at,
+                    transition.now
+                ],
+            )
+            .await
+            .map_err(Error::doing("grant the lease"))?;
+        if granted != 1 {
+            return Err(Error::Lease);
+        }
+    }
+    Ok(())
+}
