@@ -157,7 +157,7 @@ async fn a_store_is_conditional_on_what_the_caller_saw() -> anyhow::Result<()> {
             match done? {
                 (..16, Ok(_)) => won += 1,
                 (..16, answer) => {
-                    drop(refused(answer, Code::Aborted, "ARTIFACT_VERSION_CONFLICT", "a loser")?)
+                    drop(refused(answer, Code::Aborted, "ARTIFACT_VERSION_CONFLICT", "a loser")?);
                 }
                 (_, answer) => versions.push(answer?.into_inner().artifact.unwrap_or_default().version),
             }

@@ -128,7 +128,7 @@ impl World {
     /// A call as somebody.
     pub(crate) fn call<T>(&self, principal: &Principal, message: T) -> Request<T> {
         let mut request = self.peers.request(Name::Artifact, principal, message);
-        request.set_timeout(Duration::from_secs(60));
+        request.set_timeout(Duration::from_mins(1));
         request
     }
 

@@ -30,6 +30,8 @@ create table nonce (
     expires_at bigint not null,
     used_at bigint,
     constraint nonce_pk primary key (tenant_id, nonce_hash),
+    -- A form names no tenant either.
+    constraint nonce_hash_once unique (nonce_hash),
     constraint nonce_session_exists foreign key (tenant_id, session_hash)
         references session (tenant_id, session_hash) on delete cascade
 );

@@ -8,14 +8,14 @@ use phasegate_id::{LinkId, TenantId};
 use super::link::State;
 
 /// A session that is not used for this long ends.
-pub const IDLE_MAX: Duration = Duration::from_secs(30 * 60);
+pub const IDLE_MAX: Duration = Duration::from_mins(30);
 /// A session ends after this long, used or not.
-pub const LIFE_MAX: Duration = Duration::from_secs(8 * 3600);
+pub const LIFE_MAX: Duration = Duration::from_hours(8);
 /// The use of a session is written down when the last one is this long ago, so that reading a page is not a write
 /// each time. A session may end this much early.
 pub const TOUCH_AFTER: Duration = Duration::from_secs(30);
 /// A form that is not sent for this long must be opened again.
-pub const NONCE_LIFE_MAX: Duration = Duration::from_secs(3600);
+pub const NONCE_LIFE_MAX: Duration = Duration::from_hours(1);
 /// Longest subject of a nonce, in bytes.
 pub const SUBJECT_BYTES_MAX: usize = 512;
 
@@ -106,7 +106,7 @@ pub fn nonce_expires_at(now: Timestamp, session_ends_at: Timestamp) -> Timestamp
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
 
     fn start() -> Timestamp {
         Timestamp::from_micros(1_700_000_000_000_000)

@@ -1,0 +1,56 @@
+//! The doors: one method for each rpc, which converts, asks `app`, and converts back. Requests and answers hold
+//! tokens, so no message is ever logged.
+
+mod convert;
+mod internal;
+mod link;
+mod person;
+mod refusal;
+
+use phasegate_page_token::PageTokens;
+use phasegate_proto::internal::participant::v1::participant_internal_service_server::ParticipantInternalServiceServer;
+use phasegate_proto::participant::v1::link_service_server::LinkServiceServer;
+use phasegate_proto::participant::v1::participant_service_server::ParticipantServiceServer;
+use tonic::metadata::MetadataValue;
+use tonic::service::Routes;
+use tonic::{Response, Status};
+
+use crate::app::{App, Error};
+use crate::store;
+
+/// Says that the answer is that of an earlier call, or that there was nothing to do.
+const REPEATED: &str = "phasegate-repeated";
+
+/// The service as gRPC sees it.
+#[derive(Debug, Clone)]
+struct Api {
+    app: App,
+    pages: PageTokens,
+}
+
+/// All routes of the service.
+pub(crate) fn routes(app: App, pages: PageTokens) -> Routes {
+    let api = Api { app, pages };
+    Routes::new(ParticipantServiceServer::new(api.clone()))
+        .add_service(LinkServiceServer::new(api.clone()))
+        .add_service(ParticipantInternalServiceServer::new(api))
+}
+
+fn status(error: impl Into<Error>) -> Status {
+    phasegate_rpc_error::status(&error.into())
+}
+
+/// An answer, marked where it is that of an earlier call or there was nothing to do.
+fn answer<M>(message: M, repeated: bool) -> Response<M> {
+    let mut response = Response::new(message);
+    if repeated {
+        response.metadata_mut().insert(REPEATED, MetadataValue::from_static("1"));
+    }
+    response
+}
+
+/// Reads an answer that was kept.
+fn kept<M: prost::Message + Default>(bytes: &[u8]) -> Result<M, Status> {
+    M::decode(bytes)
+        .map_err(|_| status(store::Error::Inconsistent { table: "idempotency", row: "answer".to_owned() }))
+}

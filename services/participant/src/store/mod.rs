@@ -1,0 +1,99 @@
+//! The tables of this service. One file per noun; rows are read in `row`, and what could not have been written by this
+//! program is [`Error::Inconsistent`], with the address of the row.
+
+pub mod link;
+pub mod participant;
+mod row;
+pub mod session;
+#[cfg(test)]
+mod tests;
+
+use phasegate_database::{Database, Migration, Settings};
+use phasegate_id::{InstanceId, TenantId};
+
+/// The schema, oldest first.
+pub const MIGRATIONS: [Migration; 5] = [
+    phasegate_outbox::MIGRATION,
+    phasegate_idempotency::MIGRATION,
+    Migration {
+        version: 10,
+        name: "participant",
+        postgres: include_str!("../../migrations/postgres/0010_participant.sql"),
+        sqlite: include_str!("../../migrations/sqlite/0010_participant.sql"),
+    },
+    Migration {
+        version: 11,
+        name: "link",
+        postgres: include_str!("../../migrations/postgres/0011_link.sql"),
+        sqlite: include_str!("../../migrations/sqlite/0011_link.sql"),
+    },
+    Migration {
+        version: 12,
+        name: "session",
+        postgres: include_str!("../../migrations/postgres/0012_session.sql"),
+        sqlite: include_str!("../../migrations/sqlite/0012_session.sql"),
+    },
+];
+
+/// The tables.
+#[derive(Debug, Clone)]
+pub struct Store {
+    db: Database,
+}
+
+/// Whose rows: every statement about an instance names both.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Tenant.
+    pub tenant: TenantId,
+    /// Instance.
+    pub instance: InstanceId,
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database could not.
+    #[error("the database did not answer")]
+    Database(#[from] phasegate_database::Error),
+    /// A row holds what was never written.
+    #[error("row {row} of {table} holds what was never written")]
+    Inconsistent {
+        /// Table.
+        table: &'static str,
+        /// Key of the row.
+        row: String,
+    },
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Opens the database and brings it to the schema.
+    pub async fn open(settings: &Settings) -> Result<Self, phasegate_database::Error> {
+        Ok(Self { db: Database::open(settings, &MIGRATIONS).await? })
+    }
+
+    /// The database, for transactions.
+    pub const fn db(&self) -> &Database {
+        &self.db
+    }
+}
+
+// === impl Error ===
+
+impl Error {
+    /// The same may succeed if it is tried again.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_transient())
+    }
+
+    /// Somebody wrote the same key first.
+    pub fn is_race(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_unique_violation())
+    }
+}
+
+fn limit_of(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
