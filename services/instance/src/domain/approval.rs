@@ -132,10 +132,10 @@ pub fn content_keys(
     });
     let mut keys: BTreeSet<ArtifactKey> =
         undone.flat_map(|approval| approval.artifacts.keys().cloned()).collect();
-    if let Action::HandIn { task, .. } = action {
-        if let Some(written) = written_task(definition, task.as_str()) {
-            keys.extend(written.artifacts.iter().map(ArtifactKey::trusted));
-        }
+    if let Action::HandIn { task, .. } = action
+        && let Some(written) = written_task(definition, task.as_str())
+    {
+        keys.extend(written.artifacts.iter().map(ArtifactKey::trusted));
     }
     if let Action::Hear { fact: Fact::ApprovalSettled { request, .. }, .. } = action {
         keys.extend(request.artifacts.keys().cloned());

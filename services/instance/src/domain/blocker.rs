@@ -73,7 +73,7 @@ impl List<'_> {
         let by_worker = || vec![task.assignee.clone()];
         let (kind, message, blocked_by, unblocked_by) = match task.status {
             TaskStatus::Completed | TaskStatus::Skipped | TaskStatus::Cancelled => return None,
-            TaskStatus::Pending => return self.waiting(phase, written, task),
+            TaskStatus::Pending => return Some(self.waiting(phase, written, task)),
             TaskStatus::Ready => {
                 let message = match &task.last_failure {
                     Some(failure) if task.attempt > 0 => {
@@ -132,7 +132,7 @@ impl List<'_> {
         })
     }
 
-    fn waiting(&self, phase: &process::Phase, written: &process::Task, task: &Task) -> Option<Blocker> {
+    fn waiting(&self, phase: &process::Phase, written: &process::Task, task: &Task) -> Blocker {
         let undone: Vec<&process::Task> = written
             .dependencies
             .iter()
@@ -145,7 +145,7 @@ impl List<'_> {
             .filter_map(|task| self.instance.tasks.get(task.id.as_str()).map(|state| state.assignee.clone()))
             .collect();
         unblocked_by.dedup();
-        Some(Blocker {
+        Blocker {
             kind: BlockerKind::Dependency,
             subject: written.id.clone(),
             task: Some(TaskId::trusted(&written.id)),
@@ -154,7 +154,7 @@ impl List<'_> {
             blocked_by: undone.iter().map(|task| task.id.clone()).collect(),
             unblocked_by,
             since: task.since,
-        })
+        }
     }
 
     fn exit(&self, phase: &process::Phase, found: &mut Vec<Blocker>) {

@@ -141,7 +141,7 @@ pub enum Action {
         task: TaskId,
         /// Fencing token of the lease.
         fencing: u64,
-        /// UPPER_SNAKE_CASE.
+        /// `UPPER_SNAKE_CASE`.
         kind: String,
         /// What happened.
         message: String,

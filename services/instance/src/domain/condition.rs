@@ -47,7 +47,7 @@ pub(super) fn look<'c>(
 }
 
 /// The phase before another one: what the entry conditions and gates of that one look back on.
-pub(super) fn phase_before<'a>(definition: &'a Definition, position: usize) -> Option<&'a process::Phase> {
+pub(super) fn phase_before(definition: &Definition, position: usize) -> Option<&process::Phase> {
     position.checked_sub(1).and_then(|before| definition.phases.get(before))
 }
 

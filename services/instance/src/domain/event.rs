@@ -224,7 +224,7 @@ pub enum Change {
         attempt: u32,
         /// Fencing token of its lease.
         fencing: u64,
-        /// UPPER_SNAKE_CASE.
+        /// `UPPER_SNAKE_CASE`.
         kind: String,
         /// What happened.
         message: String,

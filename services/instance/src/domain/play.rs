@@ -1,6 +1,8 @@
 //! A small language for the tests of the engine, so that a case reads as what was there, what somebody wanted, and
 //! what happened: `check(&definition, "start; lease a", "hand a", "task_handed_in a, task_completed a")`.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test names the events that it is about")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -126,17 +128,23 @@ impl<'a> Play<'a> {
     #[track_caller]
     pub(super) fn decide(&mut self, command: &Command) -> Result<Vec<Event>, Rejection> {
         let events = decide(self.definition, &self.instance, command, self.now)?;
+        self.take_in(&events);
+        Ok(events)
+    }
+
+    /// Takes events into the state by way of what is stored of them.
+    #[track_caller]
+    fn take_in(&mut self, events: &[Event]) {
         let before = self.instance.clone();
-        for event in &events {
+        for event in events {
             let stored = serde_json::to_string(event).expect("an event is JSON");
             let read: Event = serde_json::from_str(&stored).expect("a stored event can be read");
             assert_eq!(&read, event, "{stored}");
             self.instance = evolve(std::mem::replace(&mut self.instance, Instance::unstarted()), &read);
         }
         check_state(self.definition, &before, &self.instance);
-        self.effects.extend(react(self.definition, &before, &self.instance, &events));
+        self.effects.extend(react(self.definition, &before, &self.instance, events));
         self.events.extend(events.iter().cloned());
-        Ok(events)
     }
 
     fn action(&self, verb: &str, words: &[&str]) -> Action {
@@ -152,7 +160,7 @@ impl<'a> Play<'a> {
         match verb {
             "start" => Action::Start(self.start()),
             "lease" => {
-                let until = self.now + Duration::from_secs(60);
+                let until = self.now + Duration::from_mins(1);
                 Action::Lease { task: named(0), worker: "w1".to_owned(), until }
             }
             "hand" => {

@@ -145,9 +145,9 @@ fn heard_of(definition: &Definition, after: &Instance, change: &Change) -> Optio
         Change::InstanceStarted(_) => Some(Effect::InstanceStarted),
         Change::InstancePaused { reason } => Some(Effect::InstancePaused { reason: reason.clone() }),
         Change::InstanceResumed { .. } => Some(Effect::InstanceResumed),
-        Change::InstanceCompleted {} => ended(Status::Completed, ""),
-        Change::InstanceCancelled { reason } => ended(Status::Cancelled, reason),
-        Change::InstanceFailed { reason, .. } => ended(Status::Failed, reason),
+        Change::InstanceCompleted {} => Some(ended(Status::Completed, "")),
+        Change::InstanceCancelled { reason } => Some(ended(Status::Cancelled, reason)),
+        Change::InstanceFailed { reason, .. } => Some(ended(Status::Failed, reason)),
         Change::PhaseGated { phase } => moved(phase, PhaseStatus::Gated),
         Change::PhaseEntered { phase } | Change::PhaseActivated { phase } => {
             moved(phase, PhaseStatus::Active)
@@ -187,8 +187,8 @@ fn heard_of(definition: &Definition, after: &Instance, change: &Change) -> Optio
     }
 }
 
-fn ended(status: Status, reason: &str) -> Option<Effect> {
-    Some(Effect::InstanceEnded { status, reason: reason.to_owned() })
+fn ended(status: Status, reason: &str) -> Effect {
+    Effect::InstanceEnded { status, reason: reason.to_owned() }
 }
 
 fn phase_changed(definition: &Definition, id: &PhaseId, status: PhaseStatus) -> Option<Effect> {
@@ -215,13 +215,8 @@ fn gone_up(definition: &Definition, id: &TaskId, to: &str, message: &str) -> Opt
 
 /// The requests that were open before and that nothing rests on any more, other than by an answer.
 fn moot(before: &Instance, after: &Instance, events: &[Event]) -> Option<Effect> {
-    let settled: BTreeSet<&ApprovalId> = events
-        .iter()
-        .filter_map(|event| match &event.change {
-            Change::Heard(Fact::ApprovalSettled { approval, .. }) => Some(approval),
-            _ => None,
-        })
-        .collect();
+    let settled: BTreeSet<&ApprovalId> =
+        events.iter().filter_map(|event| settled_by(&event.change)).collect();
     let approvals: BTreeSet<ApprovalId> = before
         .approvals
         .iter()
@@ -232,6 +227,10 @@ fn moot(before: &Instance, after: &Instance, events: &[Event]) -> Option<Effect>
         .collect();
     let reason = "a later round of the work replaced it".to_owned();
     (!approvals.is_empty()).then_some(Effect::WithdrawApprovals { approvals, reason })
+}
+
+fn settled_by(change: &Change) -> Option<&ApprovalId> {
+    if let Change::Heard(Fact::ApprovalSettled { approval, .. }) = change { Some(approval) } else { None }
 }
 
 struct Needed<'a> {
@@ -362,5 +361,98 @@ fn resolve(definition: &Definition, timing: &Timing) -> NeedTiming {
         escalate_to,
         reminders: timing.reminders.clone(),
         on_timeout: timing.on_timeout,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::play::{Play, define};
+    use super::*;
+
+    /// The effects of the last command of a script, in words.
+    fn effects(definition: &Definition, given: &str, when: &str) -> Vec<String> {
+        let mut play = Play::new(definition);
+        play.script(given);
+        play.effects.clear();
+        play.act(when);
+        play.effects.iter().map(in_words).collect()
+    }
+
+    fn in_words(effect: &Effect) -> String {
+        match effect {
+            Effect::InstanceStarted => "started".to_owned(),
+            Effect::InstancePaused { .. } => "paused".to_owned(),
+            Effect::InstanceResumed => "resumed".to_owned(),
+            Effect::InstanceEnded { status, .. } => format!("ended {}", status.as_str()),
+            Effect::PhaseChanged { phase, status, position, phases, .. } => {
+                format!("{phase} {} {position}/{phases}", status.as_str())
+            }
+            Effect::TaskEscalated { task, escalated_to, .. } => format!("{task} up to {escalated_to}"),
+            Effect::AskApprovals { needs, .. } => {
+                let subjects: Vec<&str> = needs.iter().map(|need| need.subject.id()).collect();
+                format!("ask {}", subjects.join("+"))
+            }
+            Effect::WithdrawApprovals { approvals, .. } => format!("withdraw {}", approvals.len()),
+        }
+    }
+
+    fn reviewed() -> Definition {
+        define(json!({
+            "phases": [
+                {"id": "p", "requiredApprovals": ["ann"], "timeout": "4h", "tasks": [
+                    {"id": "a", "requiredApprovals": ["ben"], "artifacts": ["doc"], "timeout": "2h",
+                     "reminders": ["1h"], "escalateTo": "dan"}]},
+                {"id": "q", "tasks": [{"id": "b"}]}],
+            "gates": [{"id": "g", "beforePhase": "q", "type": "approval", "approvers": ["ann", "ben"]}],
+            "escalationPath": ["chief", "ben"],
+        }))
+    }
+
+    #[test]
+    fn who_must_hear() {
+        let definition = reviewed();
+        let handed_in = "start; lease a; hand a doc@1";
+        for (given, when, then) in [
+            ("", "start", vec!["started", "p active 1/2"]),
+            ("start", "pause", vec!["paused"]),
+            ("start; pause", "resume", vec!["resumed"]),
+            ("start", "cancel", vec!["ended cancelled"]),
+            (handed_in, "cancel", vec!["ended cancelled"]),
+            ("start; lease a", "hand a doc@1", vec!["p awaiting_approval 1/2", "ask a+p+g"]),
+            (handed_in, "changes task:a", vec!["p active 1/2", "withdraw 2"]),
+            (handed_in, "reject task:a", vec!["a up to chief", "p blocked 1/2"]),
+            (handed_in, "skip a", vec!["withdraw 1"]),
+            (handed_in, "approve task:a", vec![]),
+            (handed_in, "advance force", vec!["p skipped 1/2", "q active 2/2", "withdraw 3"]),
+        ] {
+            assert_eq!(effects(&definition, given, when), then, "given {given:?}, when {when:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_says_what_its_approvers_must_know() {
+        let definition = reviewed();
+        let mut play = Play::new(&definition);
+        play.script("start; stored note@1 a; lease a; hand a doc@1");
+        let needs = play.effects.iter().find_map(|effect| {
+            if let Effect::AskApprovals { needs, .. } = effect { Some(needs.clone()) } else { None }
+        });
+        let needs = needs.expect("requests");
+        let task = &needs[0];
+        assert_eq!(task.title, "a");
+        assert_eq!(task.description, "did it");
+        assert_eq!(
+            task.artifacts,
+            BTreeSet::from([ArtifactKey::trusted("doc"), ArtifactKey::trusted("note")])
+        );
+        assert_eq!(task.produced_by, BTreeSet::from(["bot".to_owned()]));
+        assert_eq!(task.timing.timeout, Some(Duration::from_hours(2)));
+        assert_eq!(task.timing.reminders, [Duration::from_hours(1)]);
+        assert_eq!(task.timing.escalate_to, [ParticipantId::trusted("dan"), ParticipantId::trusted("ben")]);
+        assert_eq!(needs[1].timing.timeout, Some(Duration::from_hours(4)));
+        assert_eq!(needs[2].phase, PhaseId::trusted("p"));
+        assert_eq!(needs[2].gate, Some(GateId::trusted("g")));
     }
 }

@@ -7,7 +7,7 @@ use super::request::ApprovalStatus;
 /// How one event reads outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Type in the feed: noun.past_tense.
+    /// Type in the feed, such as `task.completed`.
     pub watch_type: &'static str,
     /// Kind in the audit log.
     pub audit_type: &'static str,
@@ -148,5 +148,50 @@ fn settled(status: ApprovalStatus) -> (&'static str, &'static str) {
         ApprovalStatus::Superseded => ("approval.superseded", "superseded"),
         // A request that is not at its end is never told of as settled.
         ApprovalStatus::Needed | ApprovalStatus::Pending => ("approval.settled", "settled"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::super::play::{Play, define};
+    use super::*;
+
+    #[test]
+    fn the_words_of_the_page_are_there() {
+        for kind in ["approval", "phase_transition", "task_completion"] {
+            assert!(AUDIT_TYPES.contains(&kind));
+        }
+        assert!(AUDIT_TYPES.is_sorted());
+    }
+
+    #[test]
+    fn every_record_has_a_known_kind_and_a_noun_in_the_past_tense() {
+        let definition = define(json!({
+            "phases": [{"id": "p", "requiredApprovals": ["ann"], "tasks": [{"id": "a", "requiredApprovals": ["ben"]}]},
+                       {"id": "q", "tasks": [{"id": "b"}]}],
+            "gates": [{"id": "m", "beforePhase": "q", "type": "manual"}],
+        }));
+        let mut play = Play::new(&definition);
+        play.script(
+            "start; pause; resume; lease a; release a; lease a; fail a; wait 5; lease a; hand a; asked task:a;
+             changes task:a; lease a; hand a; reject task:a; retry a; lease a; hand a; approve task:a; fact x=true;
+             context {}; stored doc@1; approve phase:p; advance; reopen p; advance force; skip b",
+        );
+        let words: BTreeSet<(&str, &str)> = play
+            .events
+            .iter()
+            .map(|event| record("run-1", event))
+            .inspect(|record| assert!(!record.subject.is_empty(), "{record:?}"))
+            .map(|record| (record.watch_type, record.audit_type))
+            .collect();
+        for (watch_type, audit_type) in &words {
+            assert!(watch_type.split_once('.').is_some(), "{watch_type}");
+            assert!(AUDIT_TYPES.contains(audit_type), "{audit_type}");
+        }
+        assert!(words.len() > 20, "{words:?}");
     }
 }

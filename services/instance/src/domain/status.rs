@@ -267,3 +267,152 @@ fn health(instance: &Instance, blocked: &[Blocker], pending: &[PendingApproval],
         || blocked.iter().any(|blocker| matches!(blocker.kind, BlockerKind::Gate | BlockerKind::Condition));
     if waits { Health::WaitingOnHuman } else { Health::Ok }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::super::play::{Play, define};
+    use super::*;
+
+    fn estimated() -> Definition {
+        define(json!({
+            "phases": [
+                {"id": "p", "estimatedDuration": "2 days", "parallelExecution": true,
+                 "tasks": [{"id": "a"}, {"id": "b", "dependencies": ["a"]}]},
+                {"id": "q", "estimatedDuration": "1-3 days", "requiredApprovals": ["ann"],
+                 "tasks": [{"id": "c", "requiredApprovals": ["ben"]}]},
+            ],
+            "gates": [{"id": "g", "beforePhase": "q", "type": "manual"}],
+        }))
+    }
+
+    fn see(play: &Play<'_>, unpolled: &[&str]) -> Overview {
+        let unpolled = unpolled.iter().map(|queue| ((*queue).to_owned(), play.now)).collect();
+        overview(play.definition, &play.instance, &Surroundings { now: play.now, unpolled: &unpolled })
+    }
+
+    #[test]
+    fn progress_is_weighted_by_estimates() {
+        let definition = estimated();
+        let mut play = Play::new(&definition);
+        for (script, percent) in [
+            ("start", 0),
+            ("lease a; hand a", 25),
+            ("lease b; hand b", 50),
+            ("advance; lease c; hand c", 50),
+            ("approve task:c", 75),
+            ("approve phase:q", 100),
+        ] {
+            play.script(script);
+            assert_eq!(see(&play, &[]).progress_percent, percent, "after {script:?}");
+        }
+    }
+
+    #[test]
+    fn without_estimates_phases_weigh_the_same_and_nothing_is_expected() {
+        let definition = define(json!({"phases": [
+            {"id": "p", "tasks": [{"id": "a"}]}, {"id": "q", "tasks": [{"id": "b"}]},
+            {"id": "r", "tasks": [{"id": "c"}]}]}));
+        let mut play = Play::new(&definition);
+        play.script("start; lease a; hand a");
+        let seen = see(&play, &[]);
+        assert_eq!((seen.progress_percent, seen.completion), (33, None));
+    }
+
+    #[test]
+    fn the_end_is_expected_from_what_is_left() {
+        let definition = estimated();
+        let mut play = Play::new(&definition);
+        let expected =
+            |play: &Play<'_>| see(play, &[]).completion.map(|end| end.p50.duration_since(play.now));
+        let days = |days: u64| Some(Duration::from_hours(24 * days));
+        play.script("start");
+        assert_eq!(expected(&play), days(4));
+        play.script("wait 86400");
+        assert_eq!(expected(&play), days(3), "time that has passed is not waited for again");
+        play.script("lease a; hand a");
+        assert_eq!(expected(&play), days(3), "half of the chain is left");
+        play.script("wait 864000");
+        assert_eq!(expected(&play), days(2), "what is late is expected now, and the rest after it");
+        let end = see(&play, &[]).completion.expect("an estimate");
+        assert!(end.p90 > end.p50);
+        play.script("lease b; hand b; cancel");
+        assert_eq!(expected(&play), None);
+    }
+
+    #[test]
+    fn the_timeline_has_actual_and_planned_times() {
+        let definition = estimated();
+        let mut play = Play::new(&definition);
+        play.script("start; lease a; hand a; lease b; hand b");
+        let lines = timeline(&definition, &play.instance, play.now);
+        assert_eq!(lines[0].ended_at, Some(play.now));
+        assert_eq!((lines[0].planned_start_at, lines[0].planned_end_at), (None, None));
+        assert_eq!(lines[1].planned_start_at, Some(play.now));
+        assert_eq!(lines[1].planned_end_at, Some(play.now + Duration::from_hours(48)));
+        assert_eq!(lines[1].gates, [GateId::trusted("g")]);
+    }
+
+    #[test]
+    fn health_names_the_worst() {
+        let definition = estimated();
+        for (script, unpolled, health) in [
+            ("start", vec![], Health::Ok),
+            ("start", vec!["bots"], Health::NoWorker),
+            ("start; lease a", vec!["bots"], Health::Ok),
+            ("start; pause", vec!["bots"], Health::Ok),
+            ("start; skip a; skip b", vec!["bots"], Health::WaitingOnHuman),
+            ("start; asked legal", vec![], Health::WaitingOnHuman),
+            ("start; asked legal; overdue legal", vec!["bots"], Health::Overdue),
+            ("start; skip a; skip b; advance; lease c; hand c", vec![], Health::WaitingOnHuman),
+            ("start; skip a; skip b; advance; lease c; hand c; reject task:c", vec![], Health::Blocked),
+            ("start; asked legal; overdue legal; cancel", vec![], Health::Ok),
+        ] {
+            let mut play = Play::new(&definition);
+            play.script(script);
+            assert_eq!(see(&play, &unpolled).health, health, "after {script:?}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_move_says_why_and_who_can_move_it() {
+        let definition = estimated();
+        let told = |script: &str, unpolled: &[&str]| -> Vec<String> {
+            let mut play = Play::new(&definition);
+            play.script(script);
+            let blocked = see(&play, unpolled).blocked;
+            blocked
+                .iter()
+                .map(|one| format!("{} {} by {}", one.kind.as_str(), one.subject, one.unblocked_by.join("+")))
+                .collect()
+        };
+        assert_eq!(told("start", &[]), ["DEPENDENCY b by bot"]);
+        assert_eq!(told("start", &["bots"]), ["DEPENDENCY b by bot", "NO_WORKER a by bot"]);
+        assert_eq!(told("start; skip a; skip b", &[]), ["GATE g by operator+dan"]);
+        let handed_in = "start; skip a; skip b; advance; lease c; hand c";
+        assert_eq!(told(handed_in, &[]), ["APPROVAL c by ben", "APPROVAL q by ann"]);
+        let rejected = format!("{handed_in}; reject task:c");
+        assert_eq!(told(&rejected, &[]), ["REJECTED c by operator+dan"]);
+        assert_eq!(told("start; pause", &[])[0], "PAUSED p by operator+dan");
+        assert!(told("start; cancel", &[]).is_empty());
+    }
+
+    #[test]
+    fn what_people_have_to_decide_is_listed_oldest_first() {
+        let definition = estimated();
+        let mut play = Play::new(&definition);
+        play.script("start; asked legal; wait 10; skip a; skip b; advance; lease c; hand c");
+        let pending = see(&play, &[]).pending_approvals;
+        let titles: Vec<&str> = pending.iter().map(|one| one.title.as_str()).collect();
+        assert_eq!(titles[0], "Please look");
+        assert_eq!(pending.len(), 3);
+        assert!(
+            titles.contains(&"c") && titles.contains(&"q"),
+            "the engine's own have titles before they are asked"
+        );
+        assert!(pending.iter().any(|one| one.task == Some(TaskId::trusted("c"))));
+    }
+}

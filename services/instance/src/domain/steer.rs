@@ -128,13 +128,11 @@ fn refuse_unentitled(
     lease: Option<&ShownLease>,
     reason: &str,
 ) -> Result<(), Rejection> {
-    match lease {
-        Some(shown) => work.held(&shown.task, shown.fencing).map(|_| ()),
-        None => {
-            refuse_blank(reason)?;
-            work.refuse_others(actor)
-        }
+    if let Some(shown) = lease {
+        return work.held(&shown.task, shown.fencing).map(|_| ());
     }
+    refuse_blank(reason)?;
+    work.refuse_others(actor)
 }
 
 #[cfg(test)]

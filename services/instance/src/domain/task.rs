@@ -155,7 +155,7 @@ pub struct Remark {
 /// One failure, as reported or inferred.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// UPPER_SNAKE_CASE; [`Failure::LEASE_EXPIRED`] is the engine's own.
+    /// `UPPER_SNAKE_CASE`; [`Failure::LEASE_EXPIRED`] is the engine's own.
     pub kind: String,
     /// What happened.
     pub message: String,
@@ -203,4 +203,4 @@ pub struct HeldLease {
 }
 
 /// Longest time that a worker may ask the engine to wait before the next attempt.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);

@@ -1,5 +1,7 @@
 //! Whole processes played from start to end, the product page's own among them.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test names the effects that it is about")]
+
 use std::collections::BTreeSet;
 
 use phasegate_process::{Draft, validate};

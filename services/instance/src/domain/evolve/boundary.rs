@@ -38,7 +38,9 @@ pub(super) fn evolve(instance: &mut Instance, change: &Change, at: Timestamp) {
         }
     } else if let Change::PhaseReopened { phase, later, gates, reviewed, .. } = change {
         reopen(instance, phase, *reviewed, at);
-        later.iter().for_each(|phase| back_to_pending(instance, phase, at));
+        for phase in later {
+            back_to_pending(instance, phase, at);
+        }
         close(instance, gates, *reviewed);
     } else if let Change::GateOpened { gate, forced, .. } = change {
         if let Some(gate) = instance.gates.get_mut(gate.as_str()) {

@@ -135,3 +135,76 @@ fn kept(remark: &RemarkMade, round: u32, sequence: u64, position: usize) -> Rema
         position,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::super::play::{Play, define};
+    use super::*;
+
+    fn reviewed() -> phasegate_process::Definition {
+        define(json!({"phases": [{"id": "p", "requiredApprovals": ["ann"], "tasks": [
+            {"id": "a", "requiredApprovals": ["ann"]}]}]}))
+    }
+
+    fn only(play: &Play<'_>) -> (&'static str, usize) {
+        let mut all = play.instance.approvals.values();
+        all.next().map_or(("none", 0), |approval| (approval.status.as_str(), approval.waiting_on.len()))
+    }
+
+    #[test]
+    fn answers_may_come_before_questions() {
+        let definition = reviewed();
+        let mut play = Play::new(&definition);
+        play.script("start; lease a; approve task:a");
+        assert_eq!(only(&play), ("approved", 0));
+        play.script("asked task:a");
+        assert_eq!(only(&play), ("approved", 0), "what is settled stays settled");
+        play.script("reject task:a");
+        assert_eq!(only(&play), ("approved", 0), "what is settled stays settled");
+    }
+
+    #[test]
+    fn a_request_may_be_put_to_people_anew() {
+        let definition = reviewed();
+        let mut play = Play::new(&definition);
+        play.script("start; lease a; asked task:a on:doc@1; asked task:a on:doc@2");
+        let approval = play.instance.approvals.values().next().expect("a request");
+        assert_eq!(approval.artifacts["doc"], 2);
+        assert_eq!(play.instance.tasks["a"].approval.iter().count(), 1);
+    }
+
+    #[test]
+    fn requests_of_other_rounds_and_ended_instances_change_nothing() {
+        let definition = reviewed();
+        for script in ["asked task:a round:2", "approve phase:p", "approve gate:g", "cancel; asked task:a"] {
+            let mut play = Play::new(&definition);
+            play.script("start; lease a");
+            play.script(script);
+            assert_eq!(only(&play), ("none", 0), "{script:?}");
+        }
+    }
+
+    #[test]
+    fn open_ad_hoc_requests_are_kept_until_they_are_settled() {
+        let definition = reviewed();
+        let mut play = Play::new(&definition);
+        play.script("start; asked legal");
+        assert_eq!(only(&play), ("pending", 1));
+        play.script("overdue legal");
+        assert!(play.instance.approvals.values().all(|approval| approval.overdue));
+        play.script("reject legal");
+        assert_eq!(only(&play), ("none", 0));
+        assert_eq!(play.instance.answers["legal"], ApprovalStatus::Rejected);
+    }
+
+    #[test]
+    fn an_older_version_does_not_hide_a_newer_one() {
+        let definition = reviewed();
+        let mut play = Play::new(&definition);
+        play.script("start; stored doc@2 a; stored doc@1 a");
+        assert_eq!(play.instance.artifacts["doc"].version, 2);
+        assert_eq!(play.instance.artifacts["doc"].task, "a");
+    }
+}
