@@ -1,0 +1,197 @@
+//! The command line: `phasegate <noun> <verb>`, against a running server.
+//!
+//! Data goes to standard output, everything else to standard error; tables are for people, `-o json` and `-o jsonl` for programs.
+//! Errors say what to do next, and the exit code says what kind of failure it was (see [`failure`]). One file for each noun.
+
+mod agent;
+mod approval;
+mod artifact;
+mod audit;
+mod failure;
+mod input;
+mod instance;
+mod link;
+mod moment;
+mod output;
+mod process;
+mod session;
+mod table;
+mod task;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use failure::Failure;
+use output::Output;
+use session::Session;
+
+/// What to do, against a running server.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Process definitions.
+    #[command(visible_alias = "proc", subcommand_required = true)]
+    Process(Noun<process::Verb>),
+    /// Running processes.
+    #[command(visible_alias = "inst", subcommand_required = true)]
+    Instance(Noun<instance::Verb>),
+    /// Tasks of an instance.
+    #[command(subcommand_required = true)]
+    Task(Noun<task::Verb>),
+    /// Requests for a decision.
+    #[command(visible_alias = "apr", subcommand_required = true)]
+    Approval(Noun<approval::Verb>),
+    /// What agents and people of an instance share.
+    #[command(visible_alias = "art", subcommand_required = true)]
+    Artifact(Noun<artifact::Verb>),
+    /// Magic links of external participants.
+    #[command(subcommand_required = true)]
+    Link(Noun<link::Verb>),
+    /// The record of an instance.
+    #[command(subcommand_required = true)]
+    Audit(Noun<audit::Verb>),
+    /// Programs that do tasks.
+    #[command(subcommand_required = true)]
+    Agent(Noun<agent::Verb>),
+}
+
+/// A noun: what concerns every call, and the verb.
+#[derive(Clone, Debug, Args)]
+pub struct Noun<V: Subcommand> {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: V,
+}
+
+/// What concerns every call.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Address of the server
+    #[arg(
+        long,
+        global = true,
+        env = "PHASEGATE_ADDRESS",
+        default_value = "http://127.0.0.1:7460",
+        value_name = "URL"
+    )]
+    address: String,
+    /// What to write: tables for people, JSON for programs
+    #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
+    output: Format,
+    /// When to write in colour
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    color: Color,
+    /// Give up after this long, such as 30s or 5m
+    #[arg(long, global = true, value_parser = moment::duration, value_name = "DURATION")]
+    timeout: Option<std::time::Duration>,
+    /// Do not ask before something that cannot be undone
+    #[arg(short, long, global = true)]
+    yes: bool,
+    /// Say nothing that is not data or an error
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Turns colour off when it is set to anything; see no-color.org
+    #[arg(long, global = true, env = "NO_COLOR", hide = true, value_name = "ANYTHING")]
+    no_color: Option<String>,
+    /// Width of the terminal
+    #[arg(long, global = true, env = "COLUMNS", hide = true, default_value_t = 100)]
+    columns: usize,
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One JSON document.
+    Json,
+    /// One JSON document a line.
+    Jsonl,
+}
+
+/// When colour is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Where the entries of a list begin and end.
+#[derive(Clone, Debug, Args)]
+struct Page {
+    /// Entries at most, up to 500
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i32).range(1..=500), value_name = "N")]
+    limit: i32,
+    /// From the end of the list before
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "TOKEN")]
+    page_token: String,
+}
+
+/// Does what was asked, and says how it went.
+pub async fn run(command: Command) -> ExitCode {
+    let global = command.global().clone();
+    let mut output = Output::open(&global);
+    let outcome = perform(command, global, &mut output).await;
+    let failure = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(failure) => failure,
+    };
+    output.failure(&failure);
+    ExitCode::from(failure.exit_code())
+}
+
+async fn perform(command: Command, global: Global, output: &mut Output) -> Result<(), Failure> {
+    let mut session = Session::open(global, output).await?;
+    match command {
+        // Stops by itself when it is told to, so that nothing it works on is left hanging.
+        Command::Agent(noun) => agent::run(noun.verb, &mut session).await,
+        other => tokio::select! {
+            outcome = Box::pin(dispatch(other, &mut session)) => outcome,
+            () = interrupted() => Err(Failure::Interrupted),
+        },
+    }
+}
+
+async fn dispatch(command: Command, session: &mut Session<'_>) -> Result<(), Failure> {
+    match command {
+        Command::Process(noun) => process::run(noun.verb, session).await,
+        Command::Instance(noun) => instance::run(noun.verb, session).await,
+        Command::Task(noun) => task::run(noun.verb, session).await,
+        Command::Approval(noun) => approval::run(noun.verb, session).await,
+        Command::Artifact(noun) => artifact::run(noun.verb, session).await,
+        Command::Link(noun) => link::run(noun.verb, session).await,
+        Command::Audit(noun) => audit::run(noun.verb, session).await,
+        Command::Agent(noun) => agent::run(noun.verb, session).await,
+    }
+}
+
+/// Returns once somebody presses Ctrl-C.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Without signals the process ends at once, and nobody waits here.
+        std::future::pending::<()>().await;
+    }
+}
+
+impl Command {
+    fn global(&self) -> &Global {
+        match self {
+            Command::Process(noun) => &noun.global,
+            Command::Instance(noun) => &noun.global,
+            Command::Task(noun) => &noun.global,
+            Command::Approval(noun) => &noun.global,
+            Command::Artifact(noun) => &noun.global,
+            Command::Link(noun) => &noun.global,
+            Command::Audit(noun) => &noun.global,
+            Command::Agent(noun) => &noun.global,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
