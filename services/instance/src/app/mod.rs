@@ -38,6 +38,7 @@ use crate::store::{self, Snapshot, Store};
 pub(crate) use around::Around;
 pub(crate) use audit::AuditPage;
 pub(crate) use convert::{json_object, json_to_struct, struct_to_json};
+pub(crate) use effects::{actor_to_proto, phase_status_to_proto, status_to_proto, timing};
 pub(crate) use execute::{Answered, Once, Outcome};
 pub(crate) use feed::{FeedFilter, Piece};
 pub(crate) use inbox::Inbox;
@@ -45,10 +46,10 @@ pub(crate) use operate::ContextChange;
 pub(crate) use people::ExternalPerson;
 pub(crate) use pins::PinnedDefinition;
 pub(crate) use poll::{Leased, Poll};
-pub(crate) use read::Shown;
 pub(crate) use start::StartWish;
-pub(crate) use token::{TaskToken, TaskTokens};
-pub(crate) use work::{Beaten, FailWish, Held};
+use token::TaskToken;
+pub(crate) use token::TaskTokens;
+pub(crate) use work::{BeatWish, Beaten, FailWish};
 
 /// Name of this service among the receivers of events.
 pub(crate) const CONSUMER: &str = "instance";

@@ -86,7 +86,7 @@ pub use instance::{
 pub use invariant::{Broken, check};
 pub use lease::{leases, ready_work};
 pub use personal::{Person, Personal};
-pub use react::{Effect, Need, NeedTiming, react};
+pub use react::{Effect, Need, NeedTiming, need_timing, react};
 pub use record::{AUDIT_TYPES, Record, record};
 pub use rejection::{Blocker, BlockerKind, Rejection};
 pub use request::{Approval, ApprovalStatus, Subject};

@@ -287,7 +287,7 @@ fn lay_out(definition: &Definition, instance: &Instance, needed: &Needed<'_>) ->
         title,
         description,
         artifacts: stored.chain(expected).collect(),
-        timing: resolve(definition, timing),
+        timing: need_timing(definition, timing),
         produced_by: states().map(|state| state.assignee.clone()).collect(),
     })
 }
@@ -342,7 +342,8 @@ pub(super) fn words(definition: &Definition, instance: &Instance, subject: &Subj
 }
 
 /// Whom a late request goes to: the nearest target, the humans of the escalation path, else the delegators.
-fn resolve(definition: &Definition, timing: &Timing) -> NeedTiming {
+/// How long a request may take, with everybody whom it can go up to.
+pub fn need_timing(definition: &Definition, timing: &Timing) -> NeedTiming {
     let is_human = |id: &&String| definition.humans.contains_key(id.as_str());
     let mut escalate_to: Vec<ParticipantId> = Vec::new();
     for id in timing.escalate_to.iter().chain(&definition.escalation_path).filter(is_human) {

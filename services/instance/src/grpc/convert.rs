@@ -1,0 +1,96 @@
+//! Messages into the engine's words. Every refusal names the field.
+
+use std::time::Duration;
+
+use phasegate_clock::Timestamp;
+use phasegate_principal::{Caller, Principal};
+use phasegate_rpc_error::Invalid;
+use prost::Message;
+use tonic::{Response, Status};
+
+use super::refusal::refuse;
+use crate::app::{Answered, Once};
+
+/// Longest request id.
+const REQUEST_ID_MAX: usize = 128;
+/// Says in the metadata that an answer was given before.
+const REPEATED: &str = "phasegate-repeated";
+
+/// What a request id is good for; nothing without one.
+pub(crate) fn once(
+    principal: &Principal,
+    method: &'static str,
+    request_id: &str,
+    request: &impl Message,
+) -> Result<Option<Once>, Status> {
+    if request_id.is_empty() {
+        return Ok(None);
+    }
+    if request_id.len() > REQUEST_ID_MAX || !request_id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let message = format!("must be at most {REQUEST_ID_MAX} visible ASCII characters");
+        return Err(refuse(Invalid::new("REQUEST_ID_INVALID", "request_id", message).into()));
+    }
+    let kind = match principal.kind {
+        Caller::Operator => "operator",
+        Caller::Service => "service",
+        Caller::Participant => "participant",
+        Caller::System => "system",
+    };
+    // A person is somebody else in every instance.
+    let within = principal.participation.as_ref().map_or("", |own| own.instance_id.as_str());
+    let actor = format!("{kind}:{within}:{}", principal.id);
+    let key = phasegate_idempotency::Key::new(principal.tenant.as_str(), actor, method, request_id);
+    Ok(Some(Once { key, fingerprint: phasegate_idempotency::fingerprint(request) }))
+}
+
+/// An answer on its way.
+pub(crate) fn respond<M>(answered: Answered<M>) -> Response<M> {
+    let mut response = Response::new(answered.message);
+    if answered.is_repeated {
+        response.metadata_mut().insert(REPEATED, tonic::metadata::MetadataValue::from_static("1"));
+    }
+    response
+}
+
+/// A duration in its range; the default when absent.
+pub(crate) fn duration(
+    field: &str,
+    given: Option<&prost_types::Duration>,
+    default: Duration,
+    allowed: std::ops::RangeInclusive<Duration>,
+) -> Result<Duration, Status> {
+    let Some(given) = given else { return Ok(default) };
+    let read = Duration::try_from(*given).ok().filter(|duration| allowed.contains(duration));
+    read.ok_or_else(|| {
+        let (low, high) = (allowed.start().as_secs(), allowed.end().as_secs());
+        let message = format!("must be from {low} s to {high} s");
+        refuse(Invalid::new("DURATION_INVALID", field, message).into())
+    })
+}
+
+/// A duration for the wire.
+pub(crate) fn to_duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
+    }
+}
+
+/// A time that a caller gives.
+pub(crate) fn time(field: &str, given: Option<&prost_types::Timestamp>) -> Result<Option<Timestamp>, Status> {
+    let Some(given) = given else { return Ok(None) };
+    let read = Timestamp::from_proto(given);
+    let refused = || refuse(Invalid::new("TIMESTAMP_INVALID", field, "must be a time").into());
+    read.map(Some).ok_or_else(refused)
+}
+
+/// A count for the wire.
+pub(crate) fn count(number: impl TryInto<i32>) -> i32 {
+    number.try_into().unwrap_or(i32::MAX)
+}
+
+/// A text of at most so many bytes, cut at a character.
+pub(crate) fn shortened(text: &str, max: usize) -> String {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default().to_owned()
+}
