@@ -173,6 +173,8 @@ mod tests {
     use crate::domain::person::RaidRole;
     use crate::domain::person::tests::person;
 
+    type Case<'a> = (&'a Person, &'a str, &'a [Permission], Result<Permissions, Rejection>);
+
     fn ids(count: usize) -> Vec<LinkId> {
         (0..count).map(|n| LinkId::trusted(format!("lnk-{n}"))).collect()
     }
@@ -187,7 +189,6 @@ mod tests {
         let id = approver.id.clone();
         let usual = Ok(Permissions::USUAL);
         let invalid = Err(Rejection::ParticipantInvalid { participant: id.clone() });
-        type Case<'a> = (&'a Person, &'a str, &'a [Permission], Result<Permissions, Rejection>);
         let table: [Case<'_>; 11] = [
             (&approver, "", &[], usual.clone()),
             (&approver, "IT-admin@acme.com", &[], usual),
