@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use phasegate_clock::Timestamp;
-use phasegate_id::{ApprovalId, ArtifactKey, InstanceId, ParticipantId, PhaseId, TaskId};
+use phasegate_id::{
+    ApprovalId, ArtifactKey, CommentId, InstanceId, LinkId, NotificationId, ParticipantId, PhaseId, TaskId,
+};
 use phasegate_process::{Definition, Draft, validate};
 use serde_json::{Value, json};
 
@@ -237,6 +239,9 @@ impl<'a> Play<'a> {
             let artifact = CurrentVersion { task: task.to_owned(), ..artifact };
             return Fact::ArtifactStored { key, artifact, size_bytes: 1 };
         }
+        if let Some(fact) = self.beside(verb) {
+            return fact;
+        }
         let subject = subject(words.first().copied().unwrap_or_default());
         let round = words
             .iter()
@@ -263,6 +268,19 @@ impl<'a> Play<'a> {
             "lapse" => settled(ApprovalStatus::Expired),
             "withdraw" => settled(ApprovalStatus::Withdrawn),
             "supersede" => settled(ApprovalStatus::Superseded),
+            "answered" => Fact::ApprovalResponded {
+                approval,
+                response: "response-1".to_owned(),
+                task: None,
+                participant: ParticipantId::trusted("ann"),
+                decision: Decision::Approve,
+                assurance: Assurance::Link,
+                content_digest: "sha256:01".to_owned(),
+                waiting_on: BTreeSet::new(),
+                status: ApprovalStatus::Pending,
+                remarks: Vec::new(),
+            },
+            "reminded" => Fact::ApprovalReminded { approval, participants: request.waiting_on },
             "overdue" => Fact::ApprovalEscalated {
                 approval,
                 added: BTreeSet::new(),
@@ -271,6 +289,35 @@ impl<'a> Play<'a> {
             },
             other => panic!("there is no verb {other:?}"),
         }
+    }
+
+    /// What is only recorded.
+    fn beside(&self, verb: &str) -> Option<Fact> {
+        let (link, participant) = (LinkId::trusted("lnk-1"), ParticipantId::trusted("ann"));
+        let fact = match verb {
+            "commented" => Fact::CommentCreated {
+                comment: CommentId::trusted("cmt-1"),
+                subject: "task:a".to_owned(),
+                internal: true,
+            },
+            "linked" => Fact::LinkCreated {
+                link,
+                participant,
+                expires_at: self.now + Duration::from_hours(48),
+                permissions: BTreeSet::from(["view".to_owned(), "approve".to_owned()]),
+            },
+            "unlinked" => Fact::LinkRevoked { link, participant, reason: "because".to_owned() },
+            "opened" => Fact::LinkOpened { link, participant },
+            "notified" => Fact::NotificationSettled {
+                notification: NotificationId::trusted("ntf-1"),
+                participant,
+                template: "approval_requested".to_owned(),
+                sent: true,
+                approvals: BTreeSet::from([ApprovalId::trusted("apr-1")]),
+            },
+            _ => return None,
+        };
+        Some(fact)
     }
 
     fn remark(&self) -> RemarkMade {

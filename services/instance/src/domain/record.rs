@@ -179,7 +179,8 @@ mod tests {
         play.script(
             "start; pause; resume; lease a; release a; lease a; fail a; wait 5; lease a; hand a; asked task:a;
              changes task:a; lease a; hand a; reject task:a; retry a; lease a; hand a; approve task:a; fact x=true;
-             context {}; stored doc@1; approve phase:p; advance; reopen p; advance force; skip b",
+             context {}; stored doc@1; commented; linked; opened; unlinked; notified; answered legal; reminded legal;
+             overdue legal; approve phase:p; advance; reopen p; advance force; skip b",
         );
         let words: BTreeSet<(&str, &str)> = play
             .events

@@ -102,7 +102,11 @@ pub(super) fn reopen_boundary(
         after.iter().filter(reached).map(|written| PhaseId::trusted(&written.id)).collect();
     let is_used = |gate: &&process::Gate| {
         let state = work.instance.gates.get(gate.id.as_str());
-        state.is_some_and(|state| state.status != GateStatus::Pending || state.approval.is_some())
+        state.is_some_and(|state| {
+            state.status != GateStatus::Pending
+                || state.approval.is_some()
+                || (!reviewed && state.changes > 0)
+        })
     };
     let mut gates: BTreeSet<GateId> = after
         .iter()
