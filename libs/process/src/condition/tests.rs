@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -338,5 +339,75 @@ fn facts_alone_need_no_library() {
         let (simple, full) = (parse(simple).unwrap(), parse(full).unwrap());
         assert!(matches!(simple.form, Form::Facts(_)) && matches!(full.form, Form::Expression(_)));
         assert_eq!(simple.evaluate(&inputs), full.evaluate(&inputs), "{}", simple.source());
+    }
+}
+
+/// Pieces that expressions are made of, and some that they are not.
+const PIECES: [&str; 44] = [
+    "a",
+    "b_approved",
+    "all_tasks_complete",
+    "context",
+    "facts",
+    "phases",
+    "tasks",
+    "artifacts",
+    "approvals",
+    "plan",
+    "status",
+    "x",
+    "true",
+    "null",
+    "1",
+    "-1",
+    "1.5",
+    "1u",
+    "'t'",
+    "b'\\x00'",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    ".",
+    ",",
+    ":",
+    "?",
+    "!",
+    "&&",
+    "||",
+    "==",
+    "<",
+    "+",
+    "-",
+    "*",
+    "/",
+    "%",
+    " in ",
+    ".all(x,",
+    ".filter(x,",
+    "has(",
+];
+
+proptest! {
+    /// Whatever is written is refused or admitted, and what is admitted has an answer or says why not.
+    #[test]
+    fn nothing_that_is_written_breaks_anything(
+        pieces in proptest::collection::vec(0..PIECES.len(), 1..24),
+        noise in proptest::option::of("\\PC{0,20}"),
+    ) {
+        let mut source: String = pieces.iter().map(|piece| PIECES[*piece]).collect::<Vec<_>>().concat();
+        source.extend(noise);
+        match parse(&source) {
+            Ok(condition) => {
+                let context = json!({"x": [1, {"x": "t"}], "a": null});
+                let _ = condition.evaluate(&Inputs { context: Some(&context), ..Inputs::default() });
+            }
+            Err(fault) => {
+                prop_assert!(fault.code.starts_with("CONDITION_") && !fault.message.is_empty());
+                prop_assert!(!fault.message.contains("gave up"), "the library broke on {}", source);
+            }
+        }
     }
 }

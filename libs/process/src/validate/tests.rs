@@ -714,3 +714,49 @@ proptest! {
         prop_assert_eq!(format!("{:?}", validate(&again)), format!("{:?}", validate(&draft)));
     }
 }
+
+/// Pointers to everything in a value.
+fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+    found.push(at.to_owned());
+    match value {
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| places(item, &format!("{at}/{index}"), found))
+        }
+        Value::Object(members) => {
+            members.iter().for_each(|(name, member)| places(member, &format!("{at}/{name}"), found))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+proptest! {
+    /// A definition with parts replaced by anything is refused with reasons, or sound.
+    #[test]
+    fn nothing_that_is_written_breaks_the_checks(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..4),
+    ) {
+        let parts = [
+            json!(null), json!(""), json!("a"), json!("-"), json!("draft"), json!("write"), json!("boss"), json!("1d"), json!(0), json!(-1),
+            json!(i32::MAX), json!(true), json!([]), json!({}), json!(["write"]), json!(["boss", "boss"]), json!("\u{0}"), json!("\u{1F600}"),
+            json!({"a": {"templateId": "x"}}), json!([{}]), json!("x && y"),
+        ];
+        let mut process = sound();
+        for (place, part) in changes {
+            let mut found = Vec::new();
+            places(&process, "", &mut found);
+            let place: &String = place.get(&found);
+            if let Some(target) = process.pointer_mut(place) {
+                *target = part.get(&parts).clone();
+            }
+        }
+        if let Ok(draft) = Draft::from_json(process) {
+            let checked = validate(&draft);
+            prop_assert_eq!(checked.definition.is_some(), checked.faults().count() == 0);
+            prop_assert!(checked.issues.iter().all(|issue| issue.message.len() > 10));
+            if let Some(definition) = checked.definition {
+                let tasks: usize = definition.phases.iter().map(|phase| phase.tasks.len()).sum();
+                prop_assert_eq!(definition.execution_order().len(), tasks);
+            }
+        }
+    }
+}

@@ -94,14 +94,12 @@ impl App {
         let tenant = Self::tenant(principal)?;
         let (draft, warnings) = sound(draft).await?;
         let content = draft.canonical();
-        match store::template::load(self.store.db(), &tenant, &draft.id).await? {
-            Some(current) => same(current, &content),
-            None => {
-                let (created_by, created_at) = (Self::author(principal), self.clock.now());
-                let template = Template { id: draft.id, content, warnings, created_by, created_at };
-                Ok(Kept { template, unchanged: false })
-            }
+        if let Some(current) = store::template::load(self.store.db(), &tenant, &draft.id).await? {
+            return same(current, &content);
         }
+        let (created_by, created_at) = (Self::author(principal), self.clock.now());
+        let template = Template { id: draft.id, content, warnings, created_by, created_at };
+        Ok(Kept { template, unchanged: false })
     }
 
     /// One template.

@@ -19,6 +19,10 @@ pub enum Status {
 
 /// One version of a process, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "a version of a process is named by its process and its version"
+)]
 pub struct Version {
     /// Process.
     pub process_id: String,

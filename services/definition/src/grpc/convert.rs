@@ -1,6 +1,7 @@
 //! Messages and what they mean here. What an author wrote goes the same way as over REST, by its JSON: so both doors
 //! give the same content the same digest.
 
+use phasegate_clock::Timestamp;
 use phasegate_process::{Draft, Issue, Severity, TeamDraft};
 use phasegate_proto::actor::v1::Actor;
 use phasegate_proto::definition::v1 as proto;
@@ -62,7 +63,7 @@ pub(super) fn definition(version: &Version) -> Result<proto::ProcessDefinition, 
             Status::Published => proto::DefinitionStatus::Published.into(),
         },
         created_at: Some(version.created_at.to_proto()),
-        published_at: version.published_at.map(|at| at.to_proto()),
+        published_at: version.published_at.map(Timestamp::to_proto),
         created_by: Some(created_by),
         content_digest: version.digest.clone(),
         warnings: version.warnings.iter().map(warning).collect(),
