@@ -24,12 +24,7 @@ pub(super) enum Failure {
     /// The server refused.
     Server(Box<Error>),
     /// Nobody answers at the address.
-    Unreachable {
-        /// The address.
-        address: String,
-        /// Why.
-        error: Error,
-    },
+    Unreachable(Box<Error>),
     /// Something on this side failed.
     Local(String),
     /// The command line says something that cannot be done.
@@ -58,7 +53,7 @@ impl Failure {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Failure::Server(error) => server_code(error),
-            Failure::Unreachable { .. } => 9,
+            Failure::Unreachable(_) => 9,
             Failure::Local(_) => 1,
             Failure::Usage(_) => 2,
             Failure::Declined => 3,
@@ -74,7 +69,7 @@ impl Failure {
     pub(super) fn message(&self) -> String {
         match self {
             Failure::Server(error) => error.to_string(),
-            Failure::Unreachable { address, .. } => format!("nobody answers at {address}"),
+            Failure::Unreachable(error) => error.message.clone(),
             Failure::Local(message)
             | Failure::Usage(message)
             | Failure::Unsuccessful(message)
@@ -105,7 +100,7 @@ impl Failure {
     pub(super) fn hint(&self) -> Option<String> {
         match self {
             Failure::Server(error) => server_hint(error),
-            Failure::Unreachable { .. } => {
+            Failure::Unreachable(_) => {
                 Some("start one with: phasegate dev, or name another with --address".to_owned())
             }
             Failure::Local(_)
@@ -123,7 +118,7 @@ impl Failure {
     pub(super) fn document(&self) -> Value {
         let (code, status, details) = match self {
             Failure::Server(error) => (http_code(error.code), status_name(error.code), error_details(error)),
-            Failure::Unreachable { .. } => (503, "UNAVAILABLE", Vec::new()),
+            Failure::Unreachable(_) => (503, "UNAVAILABLE", Vec::new()),
             Failure::Local(_)
             | Failure::Usage(_)
             | Failure::Declined

@@ -123,7 +123,7 @@ pub enum Color {
 
 /// Where the entries of a list begin and end.
 #[derive(Clone, Debug, Args)]
-struct Page {
+pub struct Page {
     /// Entries at most, up to 500
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i32).range(1..=500), value_name = "N")]
     limit: i32,

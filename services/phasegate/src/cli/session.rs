@@ -20,13 +20,9 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Connects to the server.
     pub(super) async fn open(global: Global, output: &'a mut Output) -> Result<Session<'a>, Failure> {
-        let mut client = Client::connect(&global.address).await.map_err(|error| {
-            let address = global.address.clone();
-            if error.code == tonic::Code::Unavailable {
-                Failure::Unreachable { address, error }
-            } else {
-                error.into()
-            }
+        let mut client = Client::connect(&global.address).await.map_err(|error| match error.code {
+            tonic::Code::Unavailable => Failure::Unreachable(Box::new(error)),
+            _ => Failure::Usage(error.message),
         })?;
         if let Some(timeout) = global.timeout {
             client = client.with_deadline(timeout);

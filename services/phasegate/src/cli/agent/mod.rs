@@ -8,6 +8,7 @@ mod attempt;
 mod child;
 mod report;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ use report::Ended;
 
 /// How long one poll waits for work.
 const POLL: Duration = Duration::from_secs(20);
+/// Shortest wait for a server that is away.
+const WAIT_MIN: Duration = Duration::from_millis(200);
 /// Longest wait for a server that is away.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -156,6 +159,17 @@ struct Worker {
     said: mpsc::UnboundedSender<String>,
 }
 
+/// A poll under way.
+type Polling = Pin<Box<dyn Future<Output = Result<PollTasksResponse, phasegate_client::Error>> + Send>>;
+
+/// The answer of a poll; nothing comes where there is none.
+async fn next(polling: &mut Option<Polling>) -> Result<PollTasksResponse, phasegate_client::Error> {
+    match polling {
+        Some(polling) => polling.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What was done.
 struct Done {
     tasks: usize,
@@ -169,39 +183,30 @@ impl Worker {
         let mut done = Done { tasks: 0, once: self.run.once, last: None };
         let mut under_way: JoinSet<Result<Ended, Failure>> = JoinSet::new();
         let room = if self.run.once { 1 } else { usize::from(self.run.concurrency) };
-        let mut wait = Duration::from_millis(200);
+        // Kept over the end of a task: whoever drops a poll may drop the task that it was just answered with.
+        let mut polling: Option<Polling> = None;
+        let mut wait = WAIT_MIN;
         self.say(format!("Waiting for work on {}; Ctrl-C ends it.", self.run.queue.join(", ")));
         while !self.stop.is_cancelled() {
-            let is_full = under_way.len() >= room || (self.run.once && done.tasks + under_way.len() > 0);
-            let finished = tokio::select! {
-                () = self.stop.cancelled() => None,
-                finished = under_way.join_next(), if !under_way.is_empty() => finished,
-                polled = self.poll(room.saturating_sub(under_way.len())), if !is_full => {
-                    match polled {
-                        Ok(answer) => {
-                            wait = Duration::from_millis(200);
-                            for task in answer.tasks {
-                                let attempt = self.attempt(task);
-                                under_way.spawn(attempt.make());
-                            }
-                            if answer.draining {
-                                tokio::time::sleep(wait).await;
-                            }
-                        }
-                        Err(error) if matches!(error.code, Code::Unavailable | Code::DeadlineExceeded) => {
-                            self.say(format!("The server is away, trying again: {error}"));
-                            self.stop.run_until_cancelled(tokio::time::sleep(wait)).await;
-                            wait = (wait * 2).min(WAIT_MAX);
-                        }
-                        Err(error) => return Err(error.into()),
+            let free = room.saturating_sub(under_way.len());
+            if polling.is_none() && free > 0 {
+                polling = Some(Box::pin(Arc::clone(&self).poll(free)));
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                Some(finished) = under_way.join_next() => {
+                    self.finish(finished, &mut done)?;
+                    if self.run.once {
+                        return Ok(done);
                     }
-                    None
                 }
-            };
-            if let Some(finished) = finished {
-                self.finish(finished, &mut done)?;
-                if self.run.once {
-                    return Ok(done);
+                polled = next(&mut polling) => {
+                    polling = None;
+                    let (tasks, pause) = self.polled(polled, &mut wait)?;
+                    for task in tasks {
+                        under_way.spawn(self.attempt(task).make());
+                    }
+                    self.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                 }
             }
         }
@@ -209,6 +214,27 @@ impl Worker {
             self.finish(finished, &mut done)?;
         }
         Ok(done)
+    }
+
+    /// Reads the answer of a poll: tasks, and how long to wait before the next one.
+    fn polled(
+        &self,
+        polled: Result<PollTasksResponse, phasegate_client::Error>,
+        wait: &mut Duration,
+    ) -> Result<(Vec<LeasedTask>, Duration), Failure> {
+        match polled {
+            Ok(answer) => {
+                *wait = WAIT_MIN;
+                Ok((answer.tasks, if answer.draining { WAIT_MIN } else { Duration::ZERO }))
+            }
+            Err(error) if matches!(error.code, Code::Unavailable | Code::DeadlineExceeded) => {
+                self.say(format!("The server is away, trying again: {error}"));
+                let pause = *wait;
+                *wait = (pause * 2).min(WAIT_MAX);
+                Ok((Vec::new(), pause))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn finish(
@@ -223,7 +249,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn poll(&self, room: usize) -> Result<PollTasksResponse, phasegate_client::Error> {
+    async fn poll(self: Arc<Self>, room: usize) -> Result<PollTasksResponse, phasegate_client::Error> {
         let program = self.run.command.first().map(String::as_str).unwrap_or_default();
         let identity = if self.run.name.is_empty() {
             format!("{program} ({})", std::process::id())

@@ -31,7 +31,7 @@ pub(super) fn draw(phases: &[PhaseTimeline], now: Timestamp, columns: usize, ink
     let Some(first) = starts.min() else { return "Nothing has begun.".to_owned() };
     let runs = bars.iter().any(|bar| bar.start.is_some() && bar.end.is_none());
     let last = ends.chain(runs.then_some(now)).max().unwrap_or(now);
-    let names = bars.iter().map(|bar| bar.name.chars().count()).max().unwrap_or_default() + 2;
+    let names = bars.iter().map(|bar| bar.name.chars().count()).max().unwrap_or_default() + 3;
     let scale = Scale { first, last, width: columns.saturating_sub(names + TAIL + 2).max(20) };
 
     let mut text = String::new();
@@ -184,8 +184,8 @@ mod tests {
             ),
             phase("Go live", PhaseStatus::Pending, ["", "", "10:30:00", "10:40:00"], Vec::new()),
         ];
-        let expected = "\
-            10:00:00                        10:40:00
+        // A backslash would swallow the spaces of the first line.
+        let expected = "            10:00:00                        10:40:00
 ✓ Discovery ██████████······························    10 min
   ✓ Gather  ▬▬▬▬▬···································     5 min
   ✓ Plan    ·····▬▬▬▬▬······························     5 min
