@@ -144,7 +144,7 @@ impl Person {
         let form =
             form.with_context(|| format!("the page does not ask for confirmation: {}", heading(&confirm)))?;
         let receipt = self.post(&form.action, &form.hidden).await?;
-        if !receipt.contains("class=\"done\"") {
+        if !receipt.contains("class=\"receipt\"") {
             bail!("{} got no receipt for {title}: {}", self.name, heading(&receipt));
         }
         if objects.is_some() {

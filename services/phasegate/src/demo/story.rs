@@ -107,7 +107,7 @@ impl Story {
         let clock = at.to_string();
         let clock = clock.get(11..19).unwrap_or_default();
         let by = if who.is_empty() || who == "instance" { String::new() } else { format!("  {who}") };
-        self.people(colour, &format!("{clock}  {sign} {} {words}{by}", event.subject))
+        self.people(colour, &format!("{clock}  {sign} {} {words}{by}", about(event)))
     }
 
     fn people(&self, colour: &str, text: &str) -> anyhow::Result<()> {
@@ -133,6 +133,30 @@ impl Story {
     }
 }
 
+/// What an event is about, in words that mean something to people: requests and mails have ids that do not.
+fn about(event: &Event) -> String {
+    let data = event
+        .data
+        .as_ref()
+        .and_then(|data| phasegate_proto_json::to_json(data, "google.protobuf.Struct").ok());
+    let data = data.unwrap_or_default();
+    let text = |path: &str| data.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let subject = text("/request/subject/id");
+    if event.r#type.starts_with("approval.") && !subject.is_empty() {
+        return format!(
+            "the review of {} {subject}",
+            text("/request/subject/kind").replace("ad_hoc", "question")
+        );
+    }
+    if event.r#type.starts_with("notification.") {
+        return format!("mail to {}", text("/participant"));
+    }
+    if event.r#type.starts_with("instance.") {
+        return "the process".to_owned();
+    }
+    event.subject.clone()
+}
+
 /// What people are told of an event: colour, sign and words after its subject. Nothing of what only machines care for.
 fn words(kind: &str) -> Option<(&'static str, &'static str, &'static str)> {
     Some(match kind {
@@ -153,11 +177,11 @@ fn words(kind: &str) -> Option<(&'static str, &'static str, &'static str)> {
         "task.completed" => (ink::GREEN, "✓", "is complete"),
         "task.reworked" | "task.rework_requested" => (ink::YELLOW, "↻", "goes back for another round"),
         "artifact.stored" => (ink::DIM, "▤", "is stored"),
-        "approval.requested" => (ink::YELLOW, "?", "is put to people"),
-        "approval.approved" => (ink::GREEN, "✓", "is approved"),
-        "approval.rejected" => (ink::RED, "✗", "is rejected"),
-        "approval.changes_requested" => (ink::YELLOW, "✎", "comes back with changes"),
-        "notification.sent" => (ink::DIM, "✉", "is in the mail"),
+        "approval.requested" => (ink::YELLOW, "?", "is asked for"),
+        "approval.approved" => (ink::GREEN, "✓", "says yes"),
+        "approval.rejected" => (ink::RED, "✗", "says no"),
+        "approval.changes_requested" => (ink::YELLOW, "✎", "wants changes"),
+        "notification.sent" => (ink::DIM, "✉", "is on its way"),
         _ => return None,
     })
 }
