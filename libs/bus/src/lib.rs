@@ -62,7 +62,7 @@ impl Bus {
                 Ok(()) => {}
                 Err(HandleError::Poison(error)) => poison = Some(format!("{}: {error}", subscriber.name)),
                 Err(HandleError::Transient(error)) => {
-                    transient = Some(format!("{}: {error}", subscriber.name))
+                    transient = Some(format!("{}: {error}", subscriber.name));
                 }
             }
         }

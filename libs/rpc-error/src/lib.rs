@@ -182,7 +182,6 @@ impl Refusal for Invalid {
 }
 
 /// Makes the status of a refusal. What is internal is logged with its sources, and answered without them.
-#[expect(clippy::disallowed_methods, reason = "this is the one place that chooses a status")]
 pub fn status(refusal: &(impl Refusal + ?Sized)) -> Status {
     if let Some(status) = refusal.passed() {
         return status.clone();

@@ -54,7 +54,7 @@ pub async fn serve(
     health.set_service_status(service.name(), tonic_health::ServingStatus::Serving).await;
 
     let verifier = Verifier::new(&context.keys.principal, service.name(), context.clock.clone());
-    let router = Server::builder()
+    let server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .http2_max_pending_accept_reset_streams(Some(20))
@@ -80,16 +80,16 @@ pub async fn serve(
     let serving = async {
         match listener {
             Listener::Tcp(listener) => {
-                router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop).await
+                server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop).await
             }
             Listener::Pipe(receiver) => {
                 let incoming = ReceiverStream::new(receiver).map(Ok::<_, std::io::Error>);
-                router.serve_with_incoming_shutdown(incoming, stop).await
+                server.serve_with_incoming_shutdown(incoming, stop).await
             }
         }
     };
     tokio::select! {
-        served = serving => served.map_err(|source| Error { service: service.name(), source }),
+        done = serving => done.map_err(|source| Error { service: service.name(), source }),
         () = deadline => {
             tracing::warn!(service = service.name(), "calls were still under way when the time to stop ran out");
             Ok(())

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 /// Longest time from start to the line that says where it listens.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// Where a server keeps its data.
 #[derive(Debug, Clone)]
@@ -72,7 +72,12 @@ impl Server {
 
     /// Kills it as `kill -9` does, and starts it again on the same data. Its address changes.
     pub async fn kill_and_start(mut self) -> anyhow::Result<Self> {
-        self.process.kill().await?;
+        self.kill().await?;
+        self.start_again().await
+    }
+
+    /// Starts it again on the same data, once it has been killed. Its address changes.
+    pub async fn start_again(self) -> anyhow::Result<Self> {
         Self::start_in(self.folder.clone(), self.storage.clone()).await
     }
 

@@ -97,8 +97,8 @@ pub(super) async fn reviewed(
     bound: &ReviewedArtifact,
 ) -> Result<Reviewed, Fault> {
     let artifact = portal.artifact(visitor, &bound.key, bound.version).await?;
-    let changed = bound.previous_version > 0 && bound.previous_version != bound.version;
-    let changes = if changed {
+    let is_newer = bound.previous_version > 0 && bound.previous_version != bound.version;
+    let changes = if is_newer {
         let before = portal.artifact(visitor, &bound.key, bound.previous_version).await?;
         match (json(&before)?, json(&artifact)?) {
             (Some(before), Some(after)) => changes(&before, &after),
@@ -111,7 +111,7 @@ pub(super) async fn reviewed(
         key: bound.key.clone(),
         version: bound.version,
         previous: bound.previous_version,
-        changed,
+        changed: is_newer,
         changes,
         html: html(&artifact)?,
         digest: bound.digest.clone(),
@@ -164,9 +164,10 @@ fn write(value: &Value, depth: usize, left: &mut usize, out: &mut String) {
             out.push_str("</dl>");
         }
         Value::Array(items) if items.is_empty() => out.push_str("<span class=\"meta\">none</span>"),
-        Value::Array(items) => match columns(items) {
-            Some(columns) => write_table(items, &columns, depth, left, out),
-            None => {
+        Value::Array(items) => {
+            if let Some(columns) = columns(items) {
+                write_table(items, &columns, depth, left, out);
+            } else {
                 out.push_str("<ul>");
                 for item in items {
                     out.push_str("<li>");
@@ -175,7 +176,7 @@ fn write(value: &Value, depth: usize, left: &mut usize, out: &mut String) {
                 }
                 out.push_str("</ul>");
             }
-        },
+        }
         Value::String(text) => escape(text, out),
         Value::Null => out.push_str("<span class=\"meta\">nothing</span>"),
         Value::Bool(_) | Value::Number(_) => escape(&value.to_string(), out),

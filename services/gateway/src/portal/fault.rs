@@ -101,7 +101,6 @@ fn link_ended(revoked: bool, token: &str) -> Response {
     render(StatusCode::GONE, &page)
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "every other code is a failure of ours to the visitor")]
 fn refused(status: &Status) -> Response {
     let reason = phasegate_rpc_error::reason_of(status).unwrap_or_default();
     let (code, heading, text) = match (status.code(), reason.as_str()) {

@@ -34,7 +34,7 @@ impl When {
 fn relative(time: Timestamp, now: Timestamp) -> String {
     if time > now {
         format!("in {}", span(time.duration_since(now)))
-    } else if now.duration_since(time) < Duration::from_secs(60) {
+    } else if now.duration_since(time) < Duration::from_mins(1) {
         "just now".to_owned()
     } else {
         format!("{} ago", span(now.duration_since(time)))
