@@ -21,12 +21,13 @@ use phasegate_proto::internal::event::v1::{
     approvals_needed::Need,
 };
 
+use super::check::bind;
 use super::elapse::chain;
-use super::request::{bind, first_record};
+use super::request::opened;
 use super::{App, Error, Wanted, message, tell};
 use crate::domain::{
     Actor, Command, CurrentArtifact, InstanceCondition, OnTimeout, Request, Subject, SubjectKind, Timing,
-    decide, request as put,
+    decide,
 };
 use crate::store::{self, Commit, InstanceChange, InstanceState, Key, Person, Receipt, Record};
 
@@ -97,13 +98,9 @@ impl App {
         let keys: BTreeSet<ArtifactKey> =
             needed.needs.iter().flat_map(|need| &need.artifact_keys).map(ArtifactKey::trusted).collect();
         let current = self.peers.current_versions(tenant, instance, &keys).await?;
-        let mut requests = Vec::with_capacity(needed.needs.len());
-        let mut people = BTreeMap::new();
-        for need in &needed.needs {
-            let request = request_of(instance, &boundary, need, &current);
-            people.extend(self.people_asked(tenant, instance, &request.approvers, &request.timing).await?);
-            requests.push(request);
-        }
+        let requests: Vec<Request> =
+            needed.needs.iter().map(|need| request_of(instance, &boundary, need, &current)).collect();
+        let people = self.people_asked(tenant, instance, &requests).await?;
         for _ in 0..super::ATTEMPTS {
             let commit = self.needed_commit(event, &boundary, &requests, &people).await?;
             match self.commit(commit).await {
@@ -142,9 +139,7 @@ impl App {
                 let mut request = request.clone();
                 self.follow_round(tenant, &mut request).await?;
                 self.replace_round(event, &mut commit, &request).await?;
-                let record = first_record(tenant, &request, people, state, now)?;
-                let events = put(request, now)
-                    .map_err(|rejection| Error::Rejected { approval: key.approval, rejection })?;
+                let (record, events) = opened(tenant, request, people, state, now)?;
                 tell::add(&mut commit, &event.actor, boundary, 0, &record, events);
             }
         }
@@ -310,9 +305,7 @@ fn request_of(
 fn failed(error: &Error) -> HandleError {
     let text = chain(error);
     match error {
-        Error::Store(store::Error::Database(database)) if database.is_transient() => {
-            HandleError::Transient(text)
-        }
+        Error::Store(store) if store.is_transient() => HandleError::Transient(text),
         Error::Peer(relayed) if relayed.refusal().is_none() => HandleError::Transient(text),
         Error::PersonUnknown(_) | Error::Busy => HandleError::Transient(text),
         Error::Store(_)
@@ -326,6 +319,7 @@ fn failed(error: &Error) -> HandleError {
         | Error::PermissionMissing(_)
         | Error::RoleForbidden(_)
         | Error::Invalid(_)
+        | Error::RequestIdReused(_)
         | Error::LeaseStale => HandleError::Poison(text),
     }
 }

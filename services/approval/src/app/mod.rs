@@ -1,6 +1,7 @@
 //! What the service does with the rules: loads, decides, writes, and does it again when somebody else was faster.
 
 mod caller;
+mod check;
 mod decide;
 mod elapse;
 mod inbox;
@@ -21,7 +22,7 @@ use phasegate_proto::actor::v1::Actor as ActorMessage;
 use phasegate_rpc_error::{Invalid, Relayed};
 
 use crate::domain::{Approval, Command, Event, Rejection, decide as decide_command, evolve};
-use crate::store::{self, Change, Commit, InstanceChange, Key, Receipt, Record, Repeat, Store};
+use crate::store::{self, Change, Commit, InstanceChange, Key, Receipt, Repeat, Store};
 
 pub use caller::Caller;
 pub use decide::{Decide, Withdraw};
@@ -30,6 +31,8 @@ pub use peers::Neighbours;
 pub use read::{List, Listed};
 pub use request::Ask;
 pub use watch::{Answers, ResumeAt};
+
+pub use crate::store::{Page, Position, Record};
 
 /// Answers that can race on one request are bounded by its approvers; whoever loses to all of them still succeeds.
 const ATTEMPTS: usize = 32;
@@ -86,6 +89,9 @@ pub enum Error {
     /// Too long ago did instance confirm the lease.
     #[error("the lease was confirmed too long ago")]
     LeaseStale,
+    /// The request id was used for another request.
+    #[error("request id {0} was used for another request")]
+    RequestIdReused(String),
     /// Somebody else was faster every time.
     #[error("too many changes at the same time")]
     Busy,
@@ -235,8 +241,11 @@ impl App {
     /// The first answer to a call, if there was one.
     async fn answered_before(&self, call: Option<&Call>) -> Result<Option<Done>, Error> {
         let Some(call) = call else { return Ok(None) };
-        let answer = self.store.repeat_load(&call.key, call.fingerprint).await?;
-        Ok(answer.map(Done::Before))
+        match self.store.repeat_load(&call.key, call.fingerprint).await {
+            Ok(answer) => Ok(answer.map(Done::Before)),
+            Err(store::Error::RequestIdReused) => Err(Error::RequestIdReused(call.key.request_id.clone())),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What a call did, when another one with the same id was answered meanwhile.
@@ -244,7 +253,7 @@ impl App {
         match done {
             Err(Error::Store(store::Error::Repeated)) => {
                 let first = self.answered_before(call).await?;
-                first.ok_or(Error::Store(store::Error::Repeated))
+                first.ok_or(Error::Busy)
             }
             Ok(done) => Ok(done),
             Err(error) => Err(error),

@@ -3,19 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use phasegate_clock::Timestamp;
 use phasegate_id::{
     ApprovalId, ArtifactKey, BoundaryId, InstanceId, ParticipantId, PhaseId, TaskId, TenantId,
 };
 use phasegate_proto::actor::v1::{Actor as ActorMessage, ActorKind as ActorKindMessage};
-use phasegate_proto::instance::v1::{InstanceStatus, TaskStatus};
 use phasegate_proto::internal::instance::v1::DescribeInstanceResponse;
 use phasegate_proto::internal::instance::v1::describe_instance_response::TaskDescription;
-use phasegate_rpc_error::Invalid;
 
-use super::{App, Call, Caller, Done, Error, inbox, tell};
+use super::{App, Call, Caller, Done, Error, check, inbox, tell};
 use crate::domain::{
-    APPROVERS_MAX, Actor, ActorKind, Approval, CurrentArtifact, InstanceCondition, Outcome, Request,
-    ReviewedArtifact, Subject, SubjectKind, Timing, content, fold, request as put, substance,
+    ActorKind, Approval, Event, InstanceCondition, Outcome, Request, ReviewedArtifact, Subject, SubjectKind,
+    content, request as put, substance,
 };
 use crate::store::{self, Commit, InstanceState, Key, Person, Record};
 
@@ -42,8 +41,6 @@ pub struct Ask {
     pub task_token: Option<String>,
 }
 
-/// The RAID role that decides.
-const APPROVER: &str = "approver";
 /// Instance grants no other lease for 5 s after it confirmed one; the rest is for the commit.
 const LEASE_CONFIRMED: Duration = Duration::from_secs(3);
 
@@ -89,56 +86,23 @@ impl App {
         ask: Ask,
         described: &DescribeInstanceResponse,
     ) -> Result<Prepared, Error> {
-        check_running(&instance, described)?;
-        let task = check_task(&ask, described)?;
-        let approvers = check_approvers(&ask, described)?;
+        check::running(&instance, described)?;
+        let task = check::task(&ask, described)?;
+        let approvers = check::approvers(&ask, described)?;
         let current = self.peers.current_versions(tenant, &instance, &ask.artifacts).await?;
-        let artifacts = pin(&ask.artifacts, &current)?;
-        let mut timing =
-            inbox::timing(task.map_or(described.default_timing.as_ref(), |task| task.timing.as_ref()));
-        if let Some(timeout) = ask.timeout {
-            timing = timing.with_timeout(timeout);
-        }
-        let people = self.people_asked(tenant, &instance, &approvers, &timing).await?;
+        let artifacts = check::artifacts(&ask.artifacts, &current)?;
+        let token = ask.task_token.clone();
+        let mut request = request_of(caller, instance, ask, approvers, artifacts, task, described);
+        let people = self.people_asked(tenant, &request.instance, std::slice::from_ref(&request)).await?;
+        let mut actor = caller.message();
+        let mut lease_confirmed = None;
         // Last, because a confirmation holds for a short time only.
-        let lease = match &ask.task_token {
-            Some(token) => Some(self.peers.confirm_lease(tenant, &instance, token).await?),
-            None => None,
-        };
-        let lease_confirmed = lease.is_some().then(tokio::time::Instant::now);
-        let agent = lease.map(|lease| lease.agent_id);
-        let (requested_by, actor) = who_asks(caller, agent.as_deref());
-        let mut produced_by: BTreeSet<String> = agent.into_iter().collect();
-        produced_by.extend(task.map(|task| task.assignee.clone()).filter(|assignee| !assignee.is_empty()));
-        let phase = task.map_or(described.current_phase.as_str(), |task| task.phase_id.as_str());
-        let is_rounds = task.is_some_and(|task| covers(&approvers, &task.required_approvals));
-        let round = task.map_or(1, |task| u32::try_from(task.round).unwrap_or(1).max(1));
-        let subject = subject(&ask, is_rounds);
-        let request = Request {
-            id: match (is_rounds, &ask.task) {
-                (true, Some(task)) => {
-                    ApprovalId::derive(&instance, SubjectKind::Task.as_str(), task.as_str(), round)
-                }
-                (true | false, _) => ApprovalId::generate(),
-            },
-            instance,
-            subject,
-            task: ask.task,
-            phase: PhaseId::parse(phase).ok(),
-            gate: None,
-            round,
-            key: ask.key,
-            boundary: BoundaryId::generate(),
-            title: ask.title,
-            description: ask.description,
-            artifacts,
-            approvers,
-            produced_by: produced_by.into_iter().collect(),
-            requested_by,
-            timing,
-            supersedes: None,
-        };
-        check_own_work(&request)?;
+        if let Some(token) = token {
+            let lease = self.peers.confirm_lease(tenant, &request.instance, &token).await?;
+            lease_confirmed = Some(tokio::time::Instant::now());
+            asked_by_agent(&mut request, &mut actor, lease.agent_id);
+        }
+        check::own_work(&request)?;
         Ok(Prepared { request, people, actor, lease_confirmed })
     }
 
@@ -147,12 +111,13 @@ impl App {
         &self,
         tenant: &TenantId,
         instance: &InstanceId,
-        approvers: &[ParticipantId],
-        timing: &Timing,
+        requests: &[Request],
     ) -> Result<BTreeMap<ParticipantId, Person>, Error> {
-        let wanted: BTreeSet<&ParticipantId> = approvers.iter().chain(&timing.escalate_to).collect();
+        let approvers: BTreeSet<_> = requests.iter().flat_map(|request| &request.approvers).collect();
+        let targets = requests.iter().flat_map(|request| &request.timing.escalate_to);
+        let wanted: BTreeSet<_> = approvers.iter().copied().chain(targets).collect();
         let people = self.peers.people(tenant, instance, wanted).await?;
-        match approvers.iter().find(|one| !people.contains_key(*one)) {
+        match approvers.into_iter().find(|one| !people.contains_key(*one)) {
             Some(unknown) => Err(Error::PersonUnknown(unknown.to_string())),
             None => Ok(people),
         }
@@ -176,9 +141,7 @@ impl App {
                 record
             } else {
                 self.follow_round(tenant, &mut request).await?;
-                let record = first_record(tenant, &request, &people, state, now)?;
-                let events = put(request.clone(), now)
-                    .map_err(|rejection| Error::Rejected { approval: request.id.clone(), rejection })?;
+                let (record, events) = opened(tenant, request.clone(), &people, state, now)?;
                 commit.at_revision = Some(state.revision);
                 commit.people = people.clone().into_iter().collect();
                 tell::add(&mut commit, &actor, &request.boundary, 0, &record, events);
@@ -219,8 +182,7 @@ impl App {
                     | Outcome::Superseded,
                 ) => {
                     request.id = ApprovalId::generate();
-                    let id = request.key.clone().unwrap_or_default();
-                    request.subject = Subject { kind: SubjectKind::AdHoc, id };
+                    request.subject = ad_hoc(request.key.as_deref());
                 }
             }
         }
@@ -257,160 +219,86 @@ impl App {
     }
 }
 
-/// A request as it is right after it was put to people.
-pub(super) fn first_record(
+/// The events that put a request to people, and what it is right after them.
+pub(super) fn opened(
     tenant: &TenantId,
-    request: &Request,
+    request: Request,
     people: &BTreeMap<ParticipantId, Person>,
     state: InstanceState,
-    now: phasegate_clock::Timestamp,
-) -> Result<Record, Error> {
-    let rejected = |rejection| Error::Rejected { approval: request.id.clone(), rejection };
-    let events = put(request.clone(), now).map_err(rejected)?;
-    let approval = fold(&events).unwrap_or_else(|| Approval::asked(request.clone(), now));
-    Ok(Record {
+    now: Timestamp,
+) -> Result<(Record, Vec<Event>), Error> {
+    let approval = request.id.clone();
+    let events = put(request.clone(), now).map_err(|rejection| Error::Rejected { approval, rejection })?;
+    let record = Record {
         tenant: tenant.clone(),
-        version: i64::try_from(events.len()).unwrap_or(i64::MAX),
-        approval,
+        version: 0,
+        approval: Approval::asked(request, now),
         people: people.clone(),
         instance: state.condition,
         revision: state.revision,
-    })
-}
-
-fn check_running(instance: &InstanceId, described: &DescribeInstanceResponse) -> Result<(), Error> {
-    let status = match described.status() {
-        InstanceStatus::Completed => "completed",
-        InstanceStatus::Cancelled => "cancelled",
-        InstanceStatus::Failed => "failed",
-        InstanceStatus::Running | InstanceStatus::Paused | InstanceStatus::Unspecified => return Ok(()),
     };
-    Err(Error::InstanceTerminal { instance: instance.clone(), status })
+    Ok((record.after(&events), events))
 }
 
-fn check_task<'d>(
-    ask: &Ask,
-    described: &'d DescribeInstanceResponse,
-) -> Result<Option<&'d TaskDescription>, Error> {
-    if ask.task.is_none() {
-        return Ok(None);
-    }
-    let Some(task) = &described.task else {
-        return Err(Invalid::new("TASK_UNKNOWN", "task_id", "names no task of the instance").into());
+/// The request that an operator's or an agent's wish amounts to, before it is known which agent asks.
+fn request_of(
+    caller: &Caller,
+    instance: InstanceId,
+    ask: Ask,
+    approvers: Vec<ParticipantId>,
+    artifacts: Vec<ReviewedArtifact>,
+    task: Option<&TaskDescription>,
+    described: &DescribeInstanceResponse,
+) -> Request {
+    let says = task.map_or(described.default_timing.as_ref(), |task| task.timing.as_ref());
+    let timing = inbox::timing(says);
+    let phase = task.map_or(described.current_phase.as_str(), |task| task.phase_id.as_str());
+    let round = task.map_or(1, |task| u32::try_from(task.round).unwrap_or(1).max(1));
+    let of_round = task.filter(|task| check::covers(&approvers, &task.required_approvals));
+    let (id, subject) = match of_round {
+        Some(task) => {
+            let kind = SubjectKind::Task;
+            let id = ApprovalId::derive(&instance, kind.as_str(), &task.id, round);
+            (id, Subject { kind, id: task.id.clone() })
+        }
+        None => (ApprovalId::generate(), ad_hoc(ask.key.as_deref())),
     };
-    let status = match task.status() {
-        TaskStatus::Completed => "completed",
-        TaskStatus::Skipped => "skipped",
-        TaskStatus::Failed => "failed",
-        TaskStatus::Cancelled => "cancelled",
-        TaskStatus::Pending
-        | TaskStatus::Ready
-        | TaskStatus::Running
-        | TaskStatus::AwaitingApproval
-        | TaskStatus::Blocked
-        | TaskStatus::Escalated
-        | TaskStatus::Unspecified => return Ok(Some(task)),
-    };
-    Err(Error::TaskClosed { status })
-}
-
-/// Those who are named, or everybody who lists the key: people of the definition whose role is to decide.
-fn check_approvers(ask: &Ask, described: &DescribeInstanceResponse) -> Result<Vec<ParticipantId>, Error> {
-    let wrong = |field: String, message: &str| Error::from(Invalid::new("APPROVER_INVALID", field, message));
-    let may_approve =
-        |id: &str| described.humans.iter().any(|human| human.id == id && human.raid_role == APPROVER);
-    if ask.approvers.is_empty() {
-        let lists = |key: &String| {
-            let listing = described.humans.iter().filter(|human| human.required_approvals.contains(key));
-            let listing = listing.filter(|human| human.raid_role == APPROVER);
-            listing.filter_map(|human| ParticipantId::parse(&human.id).ok()).collect::<Vec<_>>()
-        };
-        let listed = ask.key.as_ref().map(lists).unwrap_or_default();
-        return match listed.len() {
-            0 => Err(wrong(
-                "approver_ids".to_owned(),
-                "must name an approver, or the key must be one that a person of the definition lists",
-            )),
-            1..=APPROVERS_MAX => Ok(listed),
-            _ => Err(wrong("key".to_owned(), "is listed by more than 20 people")),
-        };
-    }
-    for (index, approver) in ask.approvers.iter().enumerate() {
-        let field = || format!("approver_ids[{index}]");
-        if ask.approvers[..index].contains(approver) {
-            return Err(wrong(field(), "is named twice"));
-        }
-        if !may_approve(approver.as_str()) {
-            return Err(wrong(field(), "must be a person of the definition whose role is approver"));
-        }
-    }
-    Ok(ask.approvers.clone())
-}
-
-/// Nobody is asked about the own work.
-fn check_own_work(request: &Request) -> Result<(), Error> {
-    match request.approvers.iter().position(|one| request.is_own_work_of(one)) {
-        None => Ok(()),
-        Some(index) => {
-            let message = "asked for this or does the work that it is about";
-            Err(Invalid::new("APPROVER_INVALID", format!("approver_ids[{index}]"), message).into())
-        }
+    Request {
+        id,
+        instance,
+        subject,
+        task: ask.task,
+        phase: PhaseId::parse(phase).ok(),
+        gate: None,
+        round,
+        key: ask.key,
+        boundary: BoundaryId::generate(),
+        title: ask.title,
+        description: ask.description,
+        artifacts,
+        approvers,
+        produced_by: task.map(|task| task.assignee.clone()).filter(|id| !id.is_empty()).into_iter().collect(),
+        requested_by: caller.actor(),
+        timing: match ask.timeout {
+            Some(timeout) => timing.with_timeout(timeout),
+            None => timing,
+        },
+        supersedes: None,
     }
 }
 
-fn pin(
-    keys: &[ArtifactKey],
-    current: &BTreeMap<ArtifactKey, CurrentArtifact>,
-) -> Result<Vec<ReviewedArtifact>, Error> {
-    let bound = bind(keys, current);
-    match keys.iter().position(|key| !current.contains_key(key)) {
-        None => Ok(bound),
-        Some(index) => {
-            let message = "names no artifact of the instance";
-            Err(Invalid::new("ARTIFACT_UNKNOWN", format!("artifacts[{index}]"), message).into())
-        }
+/// An agent under its lease asks in its own name, through whoever called, about its own work.
+fn asked_by_agent(request: &mut Request, actor: &mut ActorMessage, agent: String) {
+    request.requested_by.kind = ActorKind::Agent;
+    request.requested_by.id.clone_from(&agent);
+    actor.set_kind(ActorKindMessage::Agent);
+    actor.id.clone_from(&agent);
+    actor.name.clear();
+    if !request.produced_by.contains(&agent) {
+        request.produced_by.push(agent);
     }
 }
 
-/// The newest version of each key that exists, once.
-pub(super) fn bind(
-    keys: &[ArtifactKey],
-    current: &BTreeMap<ArtifactKey, CurrentArtifact>,
-) -> Vec<ReviewedArtifact> {
-    let mut seen = BTreeSet::new();
-    let distinct = keys.iter().filter(|key| seen.insert(*key));
-    let found = distinct.filter_map(|key| Some((key, current.get(key)?)));
-    let bound = found.map(|(key, newest)| ReviewedArtifact {
-        key: key.clone(),
-        version: newest.version,
-        digest: newest.digest.clone(),
-        previous_version: 0,
-    });
-    bound.collect()
-}
-
-fn subject(ask: &Ask, is_rounds: bool) -> Subject {
-    match (is_rounds, &ask.task) {
-        (true, Some(task)) => Subject { kind: SubjectKind::Task, id: task.to_string() },
-        (true | false, _) => Subject { kind: SubjectKind::AdHoc, id: ask.key.clone().unwrap_or_default() },
-    }
-}
-
-/// Whether a request is the one that a task needs: it has to be approved, and all who have to are asked.
-fn covers(approvers: &[ParticipantId], required: &[String]) -> bool {
-    let asked = |id: &String| approvers.iter().any(|one| one.as_str() == id);
-    !required.is_empty() && required.iter().all(asked)
-}
-
-/// An agent under its lease asks in its own name, through whoever called.
-fn who_asks(caller: &Caller, agent: Option<&str>) -> (Actor, ActorMessage) {
-    let (mut actor, mut message) = (caller.actor(), caller.message());
-    if let Some(agent) = agent {
-        actor.kind = ActorKind::Agent;
-        agent.clone_into(&mut actor.id);
-        message.set_kind(ActorKindMessage::Agent);
-        agent.clone_into(&mut message.id);
-        message.name.clear();
-    }
-    (actor, message)
+fn ad_hoc(key: Option<&str>) -> Subject {
+    Subject { kind: SubjectKind::AdHoc, id: key.unwrap_or_default().to_owned() }
 }

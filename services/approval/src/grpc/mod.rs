@@ -18,8 +18,7 @@ use prost::Message;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
-use crate::app::{App, Call, Caller, Done, message};
-use crate::store::{Page, Record};
+use crate::app::{App, Call, Caller, Done, Page, Record, message};
 
 pub use watch::Watching;
 

@@ -7,7 +7,6 @@ use tonic::Status;
 
 use crate::app::Error;
 use crate::domain::Rejection;
-use crate::store;
 
 impl Refusal for Error {
     fn kind(&self) -> Kind {
@@ -21,14 +20,9 @@ impl Refusal for Error {
             Self::Invalid(invalid) => invalid.kind(),
             Self::Peer(relayed) => relayed.kind(),
             Self::PersonUnknown(_) | Self::LeaseStale | Self::Busy => Kind::Unavailable,
-            Self::Store(error) => match error {
-                store::Error::RequestIdReused => Kind::Invalid,
-                store::Error::Database(database) if database.is_transient() => Kind::Unavailable,
-                store::Error::Stale | store::Error::Repeated => Kind::Unavailable,
-                store::Error::Taken | store::Error::Inconsistent { .. } | store::Error::Database(_) => {
-                    Kind::Internal
-                }
-            },
+            Self::RequestIdReused(_) => Kind::Invalid,
+            Self::Store(error) if error.is_transient() => Kind::Unavailable,
+            Self::Store(_) => Kind::Internal,
         }
     }
 
@@ -46,14 +40,9 @@ impl Refusal for Error {
             Self::Peer(relayed) => relayed.reason(),
             Self::PersonUnknown(_) | Self::LeaseStale => "DEPENDENCY_DOWN",
             Self::Busy => "STORE_UNAVAILABLE",
-            Self::Store(error) => match error {
-                store::Error::RequestIdReused => "REQUEST_ID_REUSED",
-                store::Error::Database(database) if database.is_transient() => "STORE_UNAVAILABLE",
-                store::Error::Stale | store::Error::Repeated => "STORE_UNAVAILABLE",
-                store::Error::Taken | store::Error::Inconsistent { .. } | store::Error::Database(_) => {
-                    "INTERNAL"
-                }
-            },
+            Self::RequestIdReused(_) => "REQUEST_ID_REUSED",
+            Self::Store(error) if error.is_transient() => "STORE_UNAVAILABLE",
+            Self::Store(_) => "INTERNAL",
         }
     }
 
@@ -82,6 +71,7 @@ impl Refusal for Error {
                 vec![("service", "participant".to_owned()), ("participant_id", person.clone())]
             }
             Self::LeaseStale => vec![("service", "instance".to_owned())],
+            Self::RequestIdReused(id) => vec![("request_id", id.clone())],
             Self::Busy | Self::Store(_) => Vec::new(),
         }
     }

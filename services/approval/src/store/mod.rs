@@ -54,6 +54,17 @@ pub enum Error {
     Database(#[from] phasegate_database::Error),
 }
 
+impl Error {
+    /// The same may succeed if it is tried again.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Stale | Self::Repeated => true,
+            Self::Database(error) => error.is_transient(),
+            Self::Taken | Self::RequestIdReused | Self::Inconsistent { .. } => false,
+        }
+    }
+}
+
 /// The tables.
 #[derive(Debug, Clone)]
 pub struct Store {
