@@ -6,13 +6,14 @@
 //! who lost its task stores nothing.
 //!
 //! Nothing happens outside that is not first written inside; whatever was written will happen at least once; whoever
-//! receives it must tolerate twice. Read `domain` first, then `app`, then `store`; `grpc` converts. There are no loops
-//! besides the relay: nothing here falls due.
+//! receives it must tolerate twice. Read `domain` first, then `app`, then `store`; `grpc` converts, and
+//! `reconcile` runs the relay.
 
 pub mod app;
 mod config;
 pub mod domain;
 mod grpc;
+pub mod reconcile;
 pub mod store;
 
 use phasegate_outbox::Relay;
@@ -58,8 +59,7 @@ impl Service {
     /// Relays events and serves until shutdown.
     pub async fn run(self, listener: Listener) -> Result<(), Error> {
         let shutdown = self.context.shutdown.clone();
-        let relay = self.relay.clone();
-        let relaying = tokio::spawn(async move { relay.run(shutdown).await });
+        let relaying = tokio::spawn(reconcile::run(self.relay.clone(), shutdown));
         let served = phasegate_serve::serve(
             phasegate_serve::Service::Artifact,
             self.routes(),

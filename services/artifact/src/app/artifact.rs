@@ -16,8 +16,10 @@ use super::once::{self, Answer, Once};
 use super::{App, Error};
 use crate::domain::Author;
 use crate::domain::artifact::{self as rules, Content, Decision, Version};
-use crate::store::artifact::{self as rows, Current, Filter};
+use crate::store::artifact as rows;
 use crate::store::{self, Place};
+
+pub use crate::store::artifact::{Current, Filter};
 
 /// Keys that one question may name.
 const KEYS_MAX: usize = 1_000;

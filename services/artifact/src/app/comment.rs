@@ -13,7 +13,9 @@ use super::{App, Error};
 use crate::domain::Author;
 use crate::domain::comment::{self as rules, Comment, Draft, Subject, Writer};
 use crate::store::Place;
-use crate::store::comment::{self as rows, After, Filter};
+use crate::store::comment::{self as rows, Filter};
+
+pub use crate::store::comment::After;
 
 /// A comment where it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]

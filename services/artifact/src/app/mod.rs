@@ -122,6 +122,11 @@ impl App {
 // === impl Error ===
 
 impl Error {
+    /// A row holds what was never written.
+    pub fn inconsistent(table: &'static str, row: impl Into<String>) -> Self {
+        Self::Store(store::Error::Inconsistent { table, row: row.into() })
+    }
+
     /// Somebody else wrote at the same time, or the database was busy: the same may succeed if it is tried again.
     fn is_race(&self) -> bool {
         match self {

@@ -9,9 +9,8 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, answer, convert, status};
 use crate::app::Error;
-use crate::app::artifact::Stored;
+use crate::app::artifact::{Filter, Stored};
 use crate::app::once::Once;
-use crate::store::artifact::Filter;
 
 #[tonic::async_trait]
 impl ArtifactService for Api {

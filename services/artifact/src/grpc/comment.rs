@@ -8,10 +8,9 @@ use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::{Api, answer, convert, status};
-use crate::app::comment::Written;
+use crate::app::comment::{After, Written};
 use crate::app::once::Once;
 use crate::domain::comment::Subject;
-use crate::store::comment::After;
 
 #[tonic::async_trait]
 impl CommentService for Api {

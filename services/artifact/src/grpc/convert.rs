@@ -9,14 +9,12 @@ use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 
 use crate::app::Error;
-use crate::app::artifact::{Put, Stored};
+use crate::app::artifact::{Current, Put, Stored};
 use crate::app::canonical;
 use crate::app::comment::Written;
 use crate::domain::Author;
 use crate::domain::artifact::{self as rules, Content, Form, Rejection, Version};
 use crate::domain::comment::{self, Comment, Draft, Subject};
-use crate::store;
-use crate::store::artifact::Current;
 
 /// Reads what a caller wants to store.
 pub(super) fn put(request: proto::StoreArtifactRequest) -> Result<Put, Error> {
@@ -162,5 +160,5 @@ fn actor(author: &Author) -> Actor {
 
 fn unreadable(instance_id: &str, version: &Version) -> Error {
     let row = format!("{instance_id} {} {}", version.key, version.number);
-    store::Error::Inconsistent { table: "artifact_version", row }.into()
+    Error::inconsistent("artifact_version", row)
 }

@@ -17,7 +17,6 @@ use tonic::{Response, Status};
 
 use crate::app::once::Answer;
 use crate::app::{App, Error};
-use crate::store;
 
 /// Says that the answer is that of an earlier call, or that there was nothing to do.
 const REPEATED: &str = "phasegate-repeated";
@@ -53,9 +52,8 @@ fn answer<T, M: prost::Message + Default>(
     let (message, repeated) = match answer {
         Answer::First(done) => (make(&done).map_err(status)?, unchanged(&done)),
         Answer::Repeated(bytes) => {
-            let message = M::decode(bytes.as_slice()).map_err(|_| {
-                status(store::Error::Inconsistent { table: "idempotency", row: "answer".to_owned() })
-            })?;
+            let message = M::decode(bytes.as_slice())
+                .map_err(|_| status(Error::inconsistent("idempotency", "answer")))?;
             (message, true)
         }
     };

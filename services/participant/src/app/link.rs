@@ -9,27 +9,26 @@ use phasegate_id::{LinkId, ParticipantId};
 use phasegate_principal::Principal;
 use phasegate_proto::actor::v1::Actor;
 use phasegate_proto::internal::event::v1::event::Payload;
-use phasegate_proto::internal::event::v1::{FreshLinkAsked, LinkCreated, LinkRevoked};
+use phasegate_proto::internal::event::v1::{LinkCreated, LinkRevoked};
 use phasegate_proto::participant::v1::LinkPermission;
-use phasegate_rpc_error::Invalid;
 use prost::Message as _;
 
 use super::once::{self, Answer, Once};
 use super::secret::Secret;
-use super::{App, Error, holder, link_not_found, ourselves, parse_link, shortened, tell_in};
+use super::{App, Error, link_not_found, ourselves, parse_link, shortened, tell_in};
 use crate::domain::Author;
-use crate::domain::link::{self as rules, Link, Revoked, State};
+use crate::domain::link::{self as rules, Link, Revoked};
 use crate::domain::permission::{Permission, Permissions};
 use crate::domain::person::Person;
 use crate::domain::session::{Rejection, check_link};
 use crate::store::Place;
-use crate::store::link::{self as rows, After};
+use crate::store::link as rows;
 use crate::store::participant as people;
+
+pub use crate::store::link::After;
 
 /// Why a link ends when another one is made.
 const CROWDED_OUT: &str = "replaced by a newer link";
-/// Longest purpose: that of a notification is its id.
-const PURPOSE_BYTES_MAX: usize = 256;
 
 /// What a caller wants of a new link, its form already checked.
 #[derive(Debug, Clone)]
@@ -149,95 +148,6 @@ impl App {
         done
     }
 
-    /// Makes the link of a notification, once.
-    pub async fn link_ensure(
-        &self,
-        principal: &Principal,
-        instance_id: &str,
-        participant_id: &str,
-        purpose: &str,
-        expires_at: Option<Timestamp>,
-    ) -> Result<Held, Error> {
-        let place = self.manageable(principal, instance_id).await?;
-        if purpose.is_empty() || purpose.len() > PURPOSE_BYTES_MAX {
-            let message = format!("must have 1 to {PURPOSE_BYTES_MAX} bytes");
-            return Err(Invalid::new("TEXT_INVALID", "purpose", message).into());
-        }
-        let participant = parse_participant(participant_id)?;
-        let now = self.clock.now();
-        let (actor, purpose) = (principal.actor(), purpose.to_owned());
-        let ensured = self
-            .store
-            .db()
-            .transaction(move |tx| {
-                Box::pin(async move {
-                    let known = people::instance_in(tx, &place).await?.unwrap_or_default();
-                    let person = lock_in(tx, &place, &participant).await?;
-                    if let Some(link) = rows::link_of_purpose_in(tx, &place, &participant, &purpose).await? {
-                        return Ok(Held { link, person, now, unchanged: true });
-                    }
-                    let permissions = Permissions::USUAL.and(Permissions::of_role(&person));
-                    let expires_at = rules::expires_within(now, expires_at);
-                    let mut link =
-                        new_link(&place, &person, Some(purpose), permissions, &actor, now, expires_at);
-                    create_in(tx, &place, &link, actor, now).await?;
-                    if known.is_called_off() {
-                        let reason = called_off(known);
-                        revoke_in(tx, &link, &reason, ourselves(), now).await?;
-                        link.revoked = Some(Revoked { at: now, reason });
-                    }
-                    Ok::<_, Error>(Held { link, person, now, unchanged: false })
-                })
-            })
-            .await;
-        self.relay.wake();
-        ensured
-    }
-
-    /// The URL of a live link.
-    pub async fn link_sign(&self, principal: &Principal, link_id: &str) -> Result<Secret, Error> {
-        let id = parse_link(link_id)?;
-        let (link, person) = self.link_of_tenant(principal, &id).await?;
-        if principal.participation.is_some() {
-            return Err(Error::ParticipantMayNotManage);
-        }
-        self.check_live(&link, &person, self.clock.now()).await?;
-        self.link_url(&link.id, link.expires_at)
-    }
-
-    /// Has a fresh link mailed to the holder of one that is over. Says nothing, whatever comes of it.
-    pub async fn link_renew(&self, token: &Secret) -> Result<(), Error> {
-        let Some(id) = self.tokens.verify(token) else { return Ok(()) };
-        let Some(link) = self.store.link_find(&id).await? else { return Ok(()) };
-        let now = self.clock.now();
-        if link.state(now) == State::Active {
-            return Ok(());
-        }
-        let place = Place { tenant: link.tenant.clone(), instance: link.instance.clone() };
-        let asked = self.store.db().transaction(move |tx| {
-            Box::pin(async move {
-                let known = people::instance_in(tx, &place).await?.unwrap_or_default();
-                let person = lock_in(tx, &place, &link.participant).await?;
-                let asked = rows::fresh_count_in(tx, &place, &person.id, now).await?;
-                if known.is_called_off() || person.email.is_empty() || asked >= rules::FRESH_MAX {
-                    return Ok(());
-                }
-                let payload = Payload::FreshLinkAsked(FreshLinkAsked {
-                    participant_id: person.id.as_str().to_owned(),
-                    old_link_id: link.id.as_str().to_owned(),
-                });
-                let event =
-                    phasegate_outbox::event(&place.tenant, &place.instance, holder(&person), now, payload);
-                phasegate_outbox::append(tx, &event).await?;
-                rows::fresh_insert_in(tx, &place, &person.id, &event.event_id, now).await?;
-                Ok::<_, Error>(())
-            })
-        });
-        let asked = asked.await;
-        self.relay.wake();
-        asked
-    }
-
     /// Refuses a link that is over, and tells its holder whether there can be a fresh one.
     pub(super) async fn check_live(&self, link: &Link, person: &Person, now: Timestamp) -> Result<(), Error> {
         match check_link(link.state(now)) {
@@ -300,7 +210,11 @@ impl App {
     }
 
     /// A link that the caller may see, with its person.
-    async fn link_of_tenant(&self, principal: &Principal, id: &LinkId) -> Result<(Link, Person), Error> {
+    pub(super) async fn link_of_tenant(
+        &self,
+        principal: &Principal,
+        id: &LinkId,
+    ) -> Result<(Link, Person), Error> {
         let not_found = || link_not_found(id.as_str());
         let link = self.store.link_find(id).await?.ok_or_else(not_found)?;
         if link.tenant.as_str() != principal.tenant || !principal.sees_instance(link.instance.as_str()) {
@@ -314,14 +228,12 @@ impl App {
     pub(super) async fn person_of(&self, link: &Link) -> Result<Person, Error> {
         let place = Place { tenant: link.tenant.clone(), instance: link.instance.clone() };
         let person = self.store.person_get(&place, &link.participant).await?;
-        person.ok_or_else(|| {
-            crate::store::Error::Inconsistent { table: "link", row: link.id.to_string() }.into()
-        })
+        person.ok_or_else(|| Error::inconsistent("link", link.id.as_str()))
     }
 }
 
 /// Withdraws a link and tells of it. False when it was withdrawn before.
-async fn revoke_in(
+pub(super) async fn revoke_in(
     tx: &mut Transaction,
     link: &Link,
     reason: &str,
@@ -352,7 +264,7 @@ pub(super) async fn revoke_all_in(
     Ok(())
 }
 
-async fn create_in(
+pub(super) async fn create_in(
     tx: &mut Transaction,
     place: &Place,
     link: &Link,
@@ -388,7 +300,7 @@ fn revoked_payload(link: &LinkId, participant: &ParticipantId, reason: &str) -> 
     })
 }
 
-fn new_link(
+pub(super) fn new_link(
     place: &Place,
     person: &Person,
     purpose: Option<String>,
@@ -412,15 +324,19 @@ fn new_link(
     }
 }
 
-async fn lock_in(tx: &mut Transaction, place: &Place, id: &ParticipantId) -> Result<Person, Error> {
+pub(super) async fn lock_in(
+    tx: &mut Transaction,
+    place: &Place,
+    id: &ParticipantId,
+) -> Result<Person, Error> {
     let person = people::person_lock_in(tx, place, id).await?;
     person.ok_or_else(|| Error::ParticipantNotFound { participant: id.to_string() })
 }
 
-fn parse_participant(id: &str) -> Result<ParticipantId, Error> {
+pub(super) fn parse_participant(id: &str) -> Result<ParticipantId, Error> {
     ParticipantId::parse(id).map_err(|_| Error::ParticipantNotFound { participant: shortened(id) })
 }
 
-fn called_off(known: people::Known) -> String {
+pub(super) fn called_off(known: people::Known) -> String {
     format!("the instance is {}", known.end.map_or("over", people::End::as_str))
 }

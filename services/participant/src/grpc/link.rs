@@ -10,10 +10,9 @@ use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::{Api, answer, convert, kept, status};
-use crate::app::link::Held;
+use crate::app::link::{After, Held};
 use crate::app::once::{Answer, Once};
 use crate::app::secret::Secret;
-use crate::store::link::After;
 
 #[tonic::async_trait]
 impl LinkService for Api {

@@ -16,7 +16,6 @@ use tonic::service::Routes;
 use tonic::{Response, Status};
 
 use crate::app::{App, Error};
-use crate::store;
 
 /// Says that the answer is that of an earlier call, or that there was nothing to do.
 const REPEATED: &str = "phasegate-repeated";
@@ -51,6 +50,5 @@ fn answer<M>(message: M, repeated: bool) -> Response<M> {
 
 /// Reads an answer that was kept.
 fn kept<M: prost::Message + Default>(bytes: &[u8]) -> Result<M, Status> {
-    M::decode(bytes)
-        .map_err(|_| status(store::Error::Inconsistent { table: "idempotency", row: "answer".to_owned() }))
+    M::decode(bytes).map_err(|_| status(Error::inconsistent("idempotency", "answer")))
 }

@@ -1,0 +1,112 @@
+//! Links that travel by mail: those of notifications, and fresh ones for people whose link is over.
+
+use phasegate_clock::Timestamp;
+use phasegate_principal::Principal;
+use phasegate_proto::internal::event::v1::FreshLinkAsked;
+use phasegate_proto::internal::event::v1::event::Payload;
+use phasegate_rpc_error::Invalid;
+
+use super::link::{Held, called_off, create_in, lock_in, new_link, parse_participant, revoke_in};
+use super::secret::Secret;
+use super::{App, Error, holder, ourselves, parse_link};
+use crate::domain::link::{self as rules, Revoked, State};
+use crate::domain::permission::Permissions;
+use crate::store::Place;
+use crate::store::link as rows;
+use crate::store::participant as people;
+
+/// Longest purpose: that of a notification is its id.
+const PURPOSE_BYTES_MAX: usize = 256;
+
+// === impl App ===
+
+impl App {
+    /// Makes the link of a notification, once.
+    pub async fn link_ensure(
+        &self,
+        principal: &Principal,
+        instance_id: &str,
+        participant_id: &str,
+        purpose: &str,
+        expires_at: Option<Timestamp>,
+    ) -> Result<Held, Error> {
+        let place = self.manageable(principal, instance_id).await?;
+        if purpose.is_empty() || purpose.len() > PURPOSE_BYTES_MAX {
+            let message = format!("must have 1 to {PURPOSE_BYTES_MAX} bytes");
+            return Err(Invalid::new("TEXT_INVALID", "purpose", message).into());
+        }
+        let participant = parse_participant(participant_id)?;
+        let now = self.clock.now();
+        let (actor, purpose) = (principal.actor(), purpose.to_owned());
+        let ensured = self
+            .store
+            .db()
+            .transaction(move |tx| {
+                Box::pin(async move {
+                    let known = people::instance_in(tx, &place).await?.unwrap_or_default();
+                    let person = lock_in(tx, &place, &participant).await?;
+                    if let Some(link) = rows::link_of_purpose_in(tx, &place, &participant, &purpose).await? {
+                        return Ok(Held { link, person, now, unchanged: true });
+                    }
+                    let permissions = Permissions::USUAL.and(Permissions::of_role(&person));
+                    let expires_at = rules::expires_within(now, expires_at);
+                    let mut link =
+                        new_link(&place, &person, Some(purpose), permissions, &actor, now, expires_at);
+                    create_in(tx, &place, &link, actor, now).await?;
+                    if known.is_called_off() {
+                        let reason = called_off(known);
+                        revoke_in(tx, &link, &reason, ourselves(), now).await?;
+                        link.revoked = Some(Revoked { at: now, reason });
+                    }
+                    Ok::<_, Error>(Held { link, person, now, unchanged: false })
+                })
+            })
+            .await;
+        self.relay.wake();
+        ensured
+    }
+
+    /// The URL of a live link.
+    pub async fn link_sign(&self, principal: &Principal, link_id: &str) -> Result<Secret, Error> {
+        let id = parse_link(link_id)?;
+        let (link, person) = self.link_of_tenant(principal, &id).await?;
+        if principal.participation.is_some() {
+            return Err(Error::ParticipantMayNotManage);
+        }
+        self.check_live(&link, &person, self.clock.now()).await?;
+        self.link_url(&link.id, link.expires_at)
+    }
+
+    /// Has a fresh link mailed to the holder of one that is over. Says nothing, whatever comes of it.
+    pub async fn link_renew(&self, token: &Secret) -> Result<(), Error> {
+        let Some(id) = self.tokens.verify(token) else { return Ok(()) };
+        let Some(link) = self.store.link_find(&id).await? else { return Ok(()) };
+        let now = self.clock.now();
+        if link.state(now) == State::Active {
+            return Ok(());
+        }
+        let place = Place { tenant: link.tenant.clone(), instance: link.instance.clone() };
+        let asked = self.store.db().transaction(move |tx| {
+            Box::pin(async move {
+                let known = people::instance_in(tx, &place).await?.unwrap_or_default();
+                let person = lock_in(tx, &place, &link.participant).await?;
+                let asked = rows::fresh_count_in(tx, &place, &person.id, now).await?;
+                if known.is_called_off() || person.email.is_empty() || asked >= rules::FRESH_MAX {
+                    return Ok(());
+                }
+                let payload = Payload::FreshLinkAsked(FreshLinkAsked {
+                    participant_id: person.id.as_str().to_owned(),
+                    old_link_id: link.id.as_str().to_owned(),
+                });
+                let event =
+                    phasegate_outbox::event(&place.tenant, &place.instance, holder(&person), now, payload);
+                phasegate_outbox::append(tx, &event).await?;
+                rows::fresh_insert_in(tx, &place, &person.id, &event.event_id, now).await?;
+                Ok::<_, Error>(())
+            })
+        });
+        let asked = asked.await;
+        self.relay.wake();
+        asked
+    }
+}
