@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -29,9 +30,13 @@ pub struct Precondition {
     pub message: String,
 }
 
-/// Why a call was refused or not answered.
+/// Why a call was refused or not answered. Its [`Details`] are read through it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
+pub struct Error(Box<Details>);
+
+/// Everything that is known of a failed call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Details {
     /// Kind of failure.
     pub code: Code,
     /// Stable name, such as `APPROVAL_ALREADY_DECIDED`; empty where nobody gave one.
@@ -58,7 +63,7 @@ impl Error {
     }
 
     fn plain(code: Code, message: String) -> Error {
-        Error {
+        Error::from(Details {
             code,
             reason: String::new(),
             message,
@@ -66,7 +71,7 @@ impl Error {
             violations: Vec::new(),
             preconditions: Vec::new(),
             retry_after: None,
-        }
+        })
     }
 
     /// Tells whether the refusal has this reason.
@@ -75,10 +80,24 @@ impl Error {
     }
 }
 
+impl Deref for Error {
+    type Target = Details;
+
+    fn deref(&self) -> &Details {
+        &self.0
+    }
+}
+
+impl From<Details> for Error {
+    fn from(details: Details) -> Error {
+        Error(Box::new(details))
+    }
+}
+
 impl From<Status> for Error {
     fn from(status: Status) -> Error {
         let details = status.get_error_details();
-        let mut error = Error::plain(status.code(), status.message().to_owned());
+        let Error(mut error) = Error::plain(status.code(), status.message().to_owned());
         if let Some(info) = details.error_info() {
             error.reason.clone_from(&info.reason);
             error.metadata = info.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -109,7 +128,7 @@ impl From<Status> for Error {
                 .collect();
         }
         error.retry_after = details.retry_info().and_then(|retry| retry.retry_delay);
-        error
+        Error(error)
     }
 }
 

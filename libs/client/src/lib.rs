@@ -34,7 +34,7 @@ use phasegate_proto::worker::v1::worker_service_client::WorkerServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
-pub use error::{Error, Precondition, Violation};
+pub use error::{Details, Error, Precondition, Violation};
 
 /// How long one call may take unless it says otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(30);

@@ -33,7 +33,7 @@ pub enum Tls {
     /// Not at all: for a server on the same machine.
     None,
     /// Begins in the clear and must be upgraded before anything is said.
-    StartTls,
+    Upgraded,
     /// From the first byte.
     Implicit,
 }

@@ -110,22 +110,20 @@ impl Courier {
     async fn url(&self, claim: &Claim, link: &MailLink) -> Result<String, LinkError> {
         let notification = &claim.notification;
         let tenant = &notification.tenant_id;
-        let id: LinkId = match &link.link_id {
-            Some(id) => id.clone(),
-            None => {
-                let made = self.directory.link_ensure(
-                    tenant,
-                    &notification.instance_id,
-                    &notification.participant_id,
-                    &notification.id,
-                    link.expires_at,
-                );
-                let id = made.await?;
-                let keep =
-                    self.store.notification_keep_link(tenant.clone(), notification.id.clone(), id.clone());
-                keep.await.map_err(|error| LinkError::Away(error.to_string()))?;
-                id
-            }
+        let id: LinkId = if let Some(id) = &link.link_id {
+            id.clone()
+        } else {
+            let made = self.directory.link_ensure(
+                tenant,
+                &notification.instance_id,
+                &notification.participant_id,
+                &notification.id,
+                link.expires_at,
+            );
+            let id = made.await?;
+            let keep = self.store.notification_keep_link(tenant.clone(), notification.id.clone(), id.clone());
+            keep.await.map_err(|error| LinkError::Away(error.to_string()))?;
+            id
         };
         self.directory.link_url(tenant, &id).await
     }
@@ -144,7 +142,7 @@ fn report(notification: &Notification, settled: &Settled) {
     match settled {
         Settled::Sent { .. } => tracing::debug!(notification = id, "mail sent"),
         Settled::Later { why, .. } => {
-            tracing::warn!(notification = id, %why, "mail not taken, tried again later")
+            tracing::warn!(notification = id, %why, "mail not taken, tried again later");
         }
         Settled::Failed { why, .. } => tracing::error!(notification = id, %why, "mail given up"),
         Settled::Suppressed { why } => tracing::debug!(notification = id, %why, "mail not sent"),

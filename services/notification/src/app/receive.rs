@@ -51,18 +51,18 @@ impl Receiver {
     async fn receive(&self, event: &Event) -> Result<(), HandleError> {
         let Some(payload) = &event.payload else { return Ok(()) };
         let heard = self.heard(event)?;
-        match payload {
-            Payload::InstanceStarted(started) => self.remember(heard, started).await,
-            Payload::ApprovalSettled(settled) => {
-                let Some(approval) = &settled.approval else { return Ok(()) };
-                let id = ApprovalId::parse(&approval.id).map_err(|error| poison(&error))?;
-                let settle = self.store.approval_settle(heard.tenant, heard.id, id, self.clock.now());
-                settle.await.map_err(refused)
-            }
-            other => match occasion(other, heard.at) {
-                Some(occasion) => self.tell(heard, &occasion).await,
-                None => Ok(()),
-            },
+        if let Payload::InstanceStarted(started) = payload {
+            return self.remember(heard, started).await;
+        }
+        if let Payload::ApprovalSettled(settled) = payload {
+            let Some(approval) = &settled.approval else { return Ok(()) };
+            let id = ApprovalId::parse(&approval.id).map_err(|error| poison(&error))?;
+            let settle = self.store.approval_settle(heard.tenant, heard.id, id, self.clock.now());
+            return settle.await.map_err(refused);
+        }
+        match occasion(payload, heard.at) {
+            Some(occasion) => self.tell(heard, &occasion).await,
+            None => Ok(()),
         }
     }
 

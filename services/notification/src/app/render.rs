@@ -76,7 +76,7 @@ mod tests {
         };
         let process = Process {
             instance_name: "Acme Corp SSO Deployment".to_owned(),
-            process_name: "Enterprise SSO Deployment".to_owned(),
+            definition_name: "Enterprise SSO Deployment".to_owned(),
             informed: Vec::new(),
             people: BTreeSet::new(),
         };

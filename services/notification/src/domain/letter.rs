@@ -113,7 +113,7 @@ pub(crate) fn letter(
         Occasion::Reminded { request, .. } => {
             letter.subject = format!("Reminder: Approval Required: {}", one_line(&request.title));
             letter.heading = one_line(&request.title);
-            letter.opening = "Your answer is still missing.".to_owned();
+            letter.opening = "Your answer is still missing.".into();
             letter.items = vec![item(request, process, false)];
             ask(&mut letter, &requests, now);
         }
@@ -125,7 +125,7 @@ pub(crate) fn letter(
             } else {
                 "This request has waited a while for its answer, so it has come to you as well."
             }
-            .to_owned();
+            .into();
             letter.items = vec![item(request, process, false)];
             ask(&mut letter, &requests, now);
         }
@@ -143,7 +143,7 @@ pub(crate) fn letter(
             letter.subject = one_line(&format!("Your new link: {}", process.instance_name));
             "Your new link".clone_into(&mut letter.heading);
             letter.opening =
-                "Here is the fresh link that was asked for. The earlier one stays closed.".to_owned();
+                "Here is the fresh link that was asked for. The earlier one stays closed.".into();
             letter.link = Some(view_link(now, "Open"));
             letter.because = "Somebody asked for it on the page of your earlier link.";
         }
@@ -193,7 +193,7 @@ fn answered(
     };
     letter.subject = one_line(&format!("{short}: {}", request.title));
     letter.heading = one_line(&request.title);
-    letter.opening = sentence.to_owned();
+    letter.opening = sentence.into();
     if !comment.trim().is_empty() {
         letter.items = vec![Item {
             title: "Your comment".to_owned(),
@@ -223,7 +223,7 @@ fn phase_changed(
     let name = one_line(name);
     letter.subject = one_line(&format!("{}: {name} {short}", process.instance_name));
     letter.heading = format!("{name} {short}");
-    letter.opening = sentence.to_owned();
+    letter.opening = sentence.into();
     letter.details.push(Details { label: "Phase", text: format!("{name}, {position} of {phases}") });
     letter.link = Some(view_link(now, "See the progress"));
     letter.because = "You are kept informed about this process.";
@@ -261,7 +261,7 @@ fn ended(letter: &mut Letter, process: &Process, outcome: Outcome, reason: &str,
     };
     letter.subject = one_line(&format!("{} {short}", process.instance_name));
     letter.heading.clone_from(&letter.subject);
-    letter.opening = sentence.to_owned();
+    letter.opening = sentence.into();
     if !reason.trim().is_empty() {
         letter.items =
             vec![Item { title: "Why".to_owned(), note: String::new(), paragraphs: paragraphs(reason) }];
@@ -309,7 +309,7 @@ fn several(first: &str, count: usize) -> String {
 
 fn process_line(process: &Process) -> String {
     let name = one_line(&process.instance_name);
-    let kind = one_line(&process.process_name);
+    let kind = one_line(&process.definition_name);
     if kind.is_empty() || kind == name { name } else { format!("{name} ({kind})") }
 }
 
@@ -371,7 +371,7 @@ mod tests {
     fn process() -> Process {
         Process {
             instance_name: "Acme Corp SSO Deployment".to_owned(),
-            process_name: "Enterprise SSO Deployment".to_owned(),
+            definition_name: "Enterprise SSO Deployment".to_owned(),
             informed: Vec::new(),
             people: BTreeSet::new(),
         }

@@ -195,7 +195,7 @@ pub(crate) struct Process {
     /// Name of the instance.
     pub(crate) instance_name: String,
     /// Name of the definition.
-    pub(crate) process_name: String,
+    pub(crate) definition_name: String,
     /// People whose role it is to be told.
     pub(crate) informed: Vec<ParticipantId>,
     /// Everybody on the instance.

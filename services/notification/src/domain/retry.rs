@@ -30,14 +30,14 @@ impl RetryPolicy {
         let doublings = attempts.saturating_sub(1).min(31);
         let nominal = self.first_wait.saturating_mul(1 << doublings).min(self.longest_wait);
         let spread = u32::try_from(seed % 1_000).unwrap_or_default();
-        Some(nominal - nominal / 5 * spread / 1_000)
+        Some(nominal.saturating_sub(nominal / 5 * spread / 1_000))
     }
 
-    /// The wait after `tries` in a row that never came as far as the mail server. Such tries use nothing up.
+    /// The wait after a try that never came as far as the mail server. Such tries use nothing up.
     pub fn wait_for_others(&self, seed: u64) -> Duration {
         let spread = u32::try_from(seed % 1_000).unwrap_or_default();
         let nominal = self.first_wait.saturating_mul(5).min(self.longest_wait);
-        nominal - nominal / 5 * spread / 1_000
+        nominal.saturating_sub(nominal / 5 * spread / 1_000)
     }
 }
 

@@ -60,7 +60,7 @@ pub(crate) fn masked(address: &str) -> String {
 /// A length of time in words, rounded down so that nobody is promised more than there is: "48 hours", "7 days".
 pub(super) fn in_words(length: Duration) -> String {
     // A few seconds pass between a request and its message; they are not worth an hour less.
-    let minutes = (length.as_secs() + 59) / 60;
+    let minutes = length.as_secs().div_ceil(60);
     let (count, unit) = match minutes {
         0..120 => (minutes.max(1), "minute"),
         120..4_320 => (minutes / 60, "hour"),

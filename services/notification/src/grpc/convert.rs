@@ -1,5 +1,6 @@
 //! Messages from the domain to the wire.
 
+use phasegate_clock::Timestamp;
 use phasegate_proto::notification::v1 as wire;
 
 use crate::domain::{Notification, Status, masked};
@@ -25,7 +26,7 @@ pub(super) fn notification(from: &Notification) -> wire::Notification {
         approval_ids: from.approval_ids.iter().map(ToString::to_string).collect(),
         message_id: from.message_id.clone(),
         created_at: Some(from.created_at.to_proto()),
-        sent_at: sent_at.map(|at| at.to_proto()),
-        next_attempt_at: next_attempt_at.map(|at| at.to_proto()),
+        sent_at: sent_at.map(Timestamp::to_proto),
+        next_attempt_at: next_attempt_at.map(Timestamp::to_proto),
     }
 }

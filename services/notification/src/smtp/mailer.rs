@@ -78,7 +78,7 @@ fn connect(settings: &Config) -> Result<Transport, SettingError> {
     let parameters = || TlsParameters::new(settings.smtp_host.clone()).map_err(SettingError::Tls);
     let protection = match settings.smtp_tls {
         Tls::None => Protection::None,
-        Tls::StartTls => Protection::Required(parameters()?),
+        Tls::Upgraded => Protection::Required(parameters()?),
         Tls::Implicit => Protection::Wrapper(parameters()?),
     };
     let mut builder = Transport::builder_dangerous(settings.smtp_host.clone())

@@ -55,7 +55,7 @@ impl Store {
         let Some(row) = row else { return Ok(None) };
         let mut process = Process {
             instance_name: row.get("name")?,
-            process_name: row.get("process_name")?,
+            definition_name: row.get("process_name")?,
             informed: Vec::new(),
             people: std::collections::BTreeSet::new(),
         };

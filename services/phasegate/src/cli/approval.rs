@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use clap::{Args, Subcommand};
 use phasegate_client::request_id;
 use phasegate_clock::Timestamp;
+use phasegate_proto::actor::v1::ActorKind;
 use phasegate_proto::approval::v1::{
     Approval, ApprovalStatus, ApproverStatus, DecideApprovalRequest, Decision, GetApprovalRequest,
     ListApprovalsRequest,
@@ -233,7 +234,9 @@ fn describe(approval: &Approval, now: Timestamp, ink: Ink) -> String {
     // Writing to a text does not fail.
     let _ = writeln!(text, "{title}  {}", ink.paint(style_of(&status), &status.to_uppercase()));
     let asked = moment::relative(approval.requested_at.as_ref(), now);
-    let by = approval.requested_by.as_ref().map(|actor| actor.id.as_str()).unwrap_or_default();
+    // The engine asks for the definition: naming it would tell nobody anything.
+    let asker = approval.requested_by.as_ref().filter(|actor| actor.kind() != ActorKind::System);
+    let by = asker.map(|actor| actor.id.as_str()).unwrap_or_default();
     let by = if by.is_empty() { String::new() } else { format!(" by {by}") };
     let due = moment::relative(approval.expires_at.as_ref(), now);
     let due = if due.is_empty() { String::new() } else { format!(" · due {due}") };

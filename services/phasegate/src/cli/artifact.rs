@@ -26,6 +26,7 @@ pub enum Verb {
     Put(Put),
     /// Write the content of an artifact
     #[command(
+        disable_version_flag = true,
         before_help = "Examples:\n  phasegate artifact get proc-inst-123 sso_requirements\n  phasegate artifact get proc-inst-123 diagram --out diagram.png"
     )]
     Get {

@@ -1,7 +1,10 @@
 //! `phasegate audit`: the record of an instance.
 
+use std::collections::BTreeMap;
+
 use clap::Subcommand;
 use phasegate_proto::instance::v1::{AuditEntry, ListAuditEntriesRequest, VerifyAuditChainRequest};
+use prost_types::value::Kind;
 
 use super::failure::Failure;
 use super::output::Ink;
@@ -105,12 +108,20 @@ fn table(entries: &[AuditEntry], ink: Ink) -> String {
 /// What an entry is about, as far as its details name it.
 fn subject(entry: &AuditEntry) -> String {
     let Some(details) = &entry.details else { return String::new() };
-    ["taskId", "gateId", "phaseId", "phase", "key", "approvalId", "participantId"]
-        .iter()
-        .find_map(|name| match details.fields.get(*name)?.kind.as_ref()? {
-            prost_types::value::Kind::StringValue(text) if !text.is_empty() => Some(text.clone()),
+    let text =
+        |fields: &BTreeMap<String, prost_types::Value>, name: &str| match fields.get(name)?.kind.as_ref()? {
+            Kind::StringValue(text) if !text.is_empty() => Some(text.clone()),
             _ => None,
-        })
+        };
+    let nested = || match details.fields.get("subject")?.kind.as_ref()? {
+        Kind::StructValue(subject) => text(&subject.fields, "id"),
+        _ => None,
+    };
+    ["task", "gate", "phase", "key"]
+        .iter()
+        .find_map(|name| text(&details.fields, name))
+        .or_else(nested)
+        .or_else(|| ["approval", "participant"].iter().find_map(|name| text(&details.fields, name)))
         .unwrap_or_default()
 }
 
@@ -122,11 +133,9 @@ fn by(entry: &AuditEntry) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use phasegate_clock::Timestamp;
     use phasegate_proto::actor::v1::Actor;
-    use prost_types::value::Kind;
-
-    use super::*;
 
     #[test]
     fn entries_say_who_did_what() {
@@ -143,7 +152,7 @@ mod tests {
                     on_behalf_of: "customer_ciso".to_owned(),
                     ..Actor::default()
                 }),
-                details: Some(prost_types::Struct { fields: [("taskId".to_owned(), task)].into() }),
+                details: Some(prost_types::Struct { fields: [("task".to_owned(), task)].into() }),
                 hash: "0123456789abcdef".to_owned(),
                 ..AuditEntry::default()
             },

@@ -22,9 +22,9 @@ use tonic::Code;
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The server refused.
-    Server(Box<Error>),
+    Server(Error),
     /// Nobody answers at the address.
-    Unreachable(Box<Error>),
+    Unreachable(Error),
     /// Something on this side failed.
     Local(String),
     /// The command line says something that cannot be done.
@@ -138,7 +138,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        Failure::Server(Box::new(error))
+        Failure::Server(error)
     }
 }
 
@@ -275,10 +275,12 @@ fn status_name(code: Code) -> &'static str {
 mod tests {
     use std::collections::BTreeMap;
 
+    use phasegate_client::Details;
+
     use super::*;
 
     fn refused(code: Code, reason: &str) -> Failure {
-        Error {
+        Error::from(Details {
             code,
             reason: reason.to_owned(),
             message: "it was refused".to_owned(),
@@ -286,7 +288,7 @@ mod tests {
             violations: Vec::new(),
             preconditions: Vec::new(),
             retry_after: None,
-        }
+        })
         .into()
     }
 

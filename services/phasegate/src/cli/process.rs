@@ -31,6 +31,7 @@ pub enum Verb {
     },
     /// Show one definition
     #[command(
+        disable_version_flag = true,
         before_help = "Examples:\n  phasegate process get enterprise_sso_deployment\n  phasegate process get enterprise_sso_deployment -o json > process.json"
     )]
     Get {

@@ -21,8 +21,8 @@ impl<'a> Session<'a> {
     /// Connects to the server.
     pub(super) async fn open(global: Global, output: &'a mut Output) -> Result<Session<'a>, Failure> {
         let mut client = Client::connect(&global.address).await.map_err(|error| match error.code {
-            tonic::Code::Unavailable => Failure::Unreachable(Box::new(error)),
-            _ => Failure::Usage(error.message),
+            tonic::Code::Unavailable => Failure::Unreachable(error),
+            _ => Failure::Usage(error.message.clone()),
         })?;
         if let Some(timeout) = global.timeout {
             client = client.with_deadline(timeout);
@@ -56,7 +56,9 @@ impl<'a> Session<'a> {
         }
         let input = std::io::stdin();
         if !input.is_terminal() || !std::io::stderr().is_terminal() {
-            return Err(Failure::Usage(format!("nobody can be asked \"{question}\" here; say --yes")));
+            return Err(Failure::Usage(format!(
+                "{question} Nobody is there to be asked; say --yes if it is meant"
+            )));
         }
         self.output.ask(&format!("{question} [y/N] "))?;
         let mut answer = String::new();

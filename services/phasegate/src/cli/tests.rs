@@ -5,7 +5,8 @@ use clap::{CommandFactory as _, Parser};
 use super::*;
 
 #[derive(Debug, Parser)]
-#[command(name = "phasegate")]
+// As the program itself does it.
+#[command(name = "phasegate", version, propagate_version = true)]
 struct Program {
     #[command(subcommand)]
     command: Command,

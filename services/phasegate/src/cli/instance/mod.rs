@@ -26,6 +26,7 @@ const INSTANCE: &str = "phasegate.instance.v1.ProcessInstance";
 pub enum Verb {
     /// Start an instance of a definition
     #[command(
+        disable_version_flag = true,
         before_help = "Examples:\n  phasegate instance start enterprise_sso_deployment --name \"Acme Corp SSO Deployment\" \\\n    --context customerName=\"Acme Corporation\" --context userCount=5000 \\\n    --participant customer_it_admin=it-admin@acme.com:\"John Smith\" \\\n    --participant customer_ciso=ciso@acme.com:\"Jane Doe\"\n  phasegate instance start -f start.json"
     )]
     Start(start::Start),
