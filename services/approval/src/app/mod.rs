@@ -248,15 +248,18 @@ impl App {
         }
     }
 
-    /// What a call did, when another one with the same id was answered meanwhile.
+    /// What a call did, when another one with the same id was answered meanwhile: that one's effect may be what is in the
+    /// way of this one.
     async fn unless_repeated(&self, call: Option<&Call>, done: Result<Done, Error>) -> Result<Done, Error> {
-        match done {
-            Err(Error::Store(store::Error::Repeated)) => {
-                let first = self.answered_before(call).await?;
-                first.ok_or(Error::Busy)
-            }
-            Ok(done) => Ok(done),
-            Err(error) => Err(error),
+        let error = match done {
+            // It was looked up already, and is refused for what it is.
+            Ok(_) | Err(Error::RequestIdReused(_)) => return done,
+            Err(error) => error,
+        };
+        match (self.answered_before(call).await?, error) {
+            (Some(first), _) => Ok(first),
+            (None, Error::Store(store::Error::Repeated)) => Err(Error::Busy),
+            (None, error) => Err(error),
         }
     }
 }

@@ -119,6 +119,34 @@ async fn the_same_content_makes_no_version_and_the_same_request_no_second_answer
     .await
 }
 
+/// A caller that gave up waiting comes again while its first request is still being done, and must not stumble over it.
+#[tokio::test]
+async fn a_request_that_overtakes_itself_gets_the_answer_of_the_first() -> anyhow::Result<()> {
+    both(|database| async move {
+        let world = World::start(&database).await?;
+        for round in 0..20 {
+            let request = StoreArtifactRequest {
+                if_version: Some(0),
+                request_id: format!("r-{round}"),
+                ..store(&format!("plan-{round}"), text("one"))
+            };
+            let mut callers = tokio::task::JoinSet::new();
+            for _ in 0..4 {
+                let (mut client, request) = (world.artifacts(), world.call(&operator(), request.clone()));
+                callers.spawn(async move { client.store_artifact(request).await });
+            }
+            let mut answers = Vec::new();
+            while let Some(done) = callers.join_next().await {
+                answers.push(done??.into_inner());
+            }
+            assert_eq!(answers.len(), 4);
+            assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:?}");
+        }
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_store_is_conditional_on_what_the_caller_saw() -> anyhow::Result<()> {
     both(|database| async move {

@@ -105,7 +105,13 @@ where
         match change().await {
             Ok(answer) => return Ok(Answer::First(answer)),
             Err(error) if error.is_race() && attempt < ATTEMPTS_MAX => attempt += 1,
-            Err(error) => return Err(error),
+            // What is in the way may be the effect of the first one, which was done meanwhile.
+            Err(error) => {
+                return match once {
+                    Some(once) => once.lookup(db).await?.map(Answer::Repeated).ok_or(error),
+                    None => Err(error),
+                };
+            }
         }
     }
 }
