@@ -1,6 +1,25 @@
-"""Writes the counts of a run where `tests/run` adds them up."""
+"""What the tests share, and the counts of a run, written where `tests/run` adds them up."""
 
 import os
+
+import grpc
+import pytest
+import server
+
+
+@pytest.fixture(scope="session")
+def address():
+    """Where a server listens that all tests of a run share."""
+    with server.running() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def channel(address):
+    """A connection to it."""
+    with grpc.insecure_channel(address) as channel:
+        grpc.channel_ready_future(channel).result(timeout=30)
+        yield channel
 
 
 def pytest_terminal_summary(terminalreporter):
