@@ -9,6 +9,8 @@ pub mod domain;
 mod grpc;
 mod reconcile;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use phasegate_outbox::Relay;
 use phasegate_serve::{Context, Listener};

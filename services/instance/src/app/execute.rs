@@ -26,8 +26,9 @@ use crate::store::{
     Snapshot, StoredEntry, Transition,
 };
 
-/// How often a transition is tried again because somebody was faster.
-const RETRIES: u32 = 3;
+/// How often a transition is tried again because another process was faster. Within a process they take turns, so two
+/// processes that are busy with the same instance each win every second time; after so many it is left to the caller.
+const RETRIES: u32 = 5;
 /// Bytes of the salt of personal data.
 const SALT: usize = 16;
 

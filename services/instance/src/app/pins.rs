@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use phasegate_process::{Definition, Draft, Schema};
+use phasegate_process::{Definition, Draft, OnTimeout, Schema, Timing, parse_duration};
 
 use super::Error;
 use crate::store::Store;
@@ -20,6 +20,8 @@ pub(crate) struct PinnedDefinition {
     pub(crate) definition: Definition,
     /// Schema of the context.
     pub(crate) schema: Option<Schema>,
+    /// How long a request may take that nothing in the definition is about.
+    pub(crate) timing: Timing,
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +42,23 @@ impl PinnedDefinition {
             .map(Schema::compile)
             .transpose()
             .map_err(|error| broken(error.to_string()))?;
-        Ok(Self { digest: digest.to_owned(), definition, schema })
+        Ok(Self { digest: digest.to_owned(), definition, schema, timing: timing(&draft) })
+    }
+}
+
+/// What the author wrote for the whole process. It was found to be readable with the rest.
+fn timing(draft: &Draft) -> Timing {
+    let read = |text: &String| parse_duration(text).ok();
+    Timing {
+        timeout: draft.timeout.as_ref().and_then(read),
+        escalate_after: draft.escalate_after.as_ref().and_then(read),
+        escalate_to: draft.escalate_to.clone(),
+        reminders: draft.reminders.iter().filter_map(read).collect(),
+        on_timeout: match draft.on_timeout.as_str() {
+            "reject" => OnTimeout::Reject,
+            "block" => OnTimeout::Block,
+            _ => OnTimeout::Escalate,
+        },
     }
 }
 

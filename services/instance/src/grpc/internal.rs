@@ -63,7 +63,7 @@ impl InstanceInternalService for Api {
         let outcome = self.app.instance_get(principal, id).await.map_err(refuse_about(id))?;
         let definition = &outcome.pinned.definition;
         let current_phase = outcome.overview().phase.map(|phase| phase.to_string()).unwrap_or_default();
-        let default_timing = limits(&outcome, &process::Timing::default());
+        let default_timing = limits(&outcome, &outcome.pinned.timing);
         Ok(Response::new(DescribeInstanceResponse {
             status: status_to_proto(outcome.after.status).into(),
             process_id: definition.id.clone(),

@@ -44,9 +44,6 @@ pub(crate) struct Beat {
     pub(crate) extend_by: Option<Duration>,
 }
 
-/// A lease whose time is over.
-pub(crate) type DueLease = Out;
-
 impl Store {
     /// Extends leases, all in one transaction. For each its new end, or nothing when it does not hold.
     pub(crate) async fn lease_beat(
@@ -123,28 +120,8 @@ impl Store {
         Ok(held == 1)
     }
 
-    /// Whether a lease holds.
-    pub(crate) async fn lease_holds(&self, lease: &Out, now: Timestamp) -> Result<bool, Error> {
-        let row = self
-            .db
-            .fetch_optional(
-                "select 1 as found from lease
-                  where tenant_id = $1 and instance_id = $2 and task_id = $3 and fencing = $4 and ends_at > $5",
-                args![
-                    &lease.tenant,
-                    lease.instance_id.as_str(),
-                    lease.task.as_str(),
-                    signed(lease.fencing),
-                    now
-                ],
-            )
-            .await
-            .map_err(Error::doing("look at the lease"))?;
-        Ok(row.is_some())
-    }
-
     /// Leases whose time is over, those first that have been so longest. While an instance is paused no timer fires.
-    pub(crate) async fn lease_list_due(&self, now: Timestamp, limit: u32) -> Result<Vec<DueLease>, Error> {
+    pub(crate) async fn lease_list_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Out>, Error> {
         let rows = self
             .db
             .fetch_all(

@@ -1,0 +1,301 @@
+//! Leases: who holds one, until when, and what an old one is good for (nothing).
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use phasegate_proto::instance::v1::{
+    CancelInstanceRequest, Failure, PauseInstanceRequest, ResumeInstanceRequest, RetryTaskRequest,
+    SetFactsRequest, SkipTaskRequest, TaskStatus,
+};
+use phasegate_proto::internal::instance::v1::ConfirmLeaseRequest;
+use phasegate_proto::worker::v1::heartbeat_tasks_request::Item;
+use phasegate_proto::worker::v1::{
+    DeliveryReason, Directive, FailTaskRequest, FailTaskResponse, FailureOutcome, HeartbeatTasksRequest,
+    PollTasksRequest, ReleaseTaskRequest, WorkerInfo,
+};
+use serde_json::json;
+use tonic::{Code, Status};
+
+use super::house::{House, both, plain, reason, reviewed};
+use crate::app::{json_object, json_to_struct, struct_to_json};
+
+async fn beat(house: &House, token: &str, details: Option<serde_json::Value>) -> anyhow::Result<Directive> {
+    let item = Item {
+        task_token: token.to_owned(),
+        progress_percent: 40,
+        message: "half way".to_owned(),
+        details: details.map(|details| json_to_struct(&json_object(details))),
+        extend_by: None,
+    };
+    let request = HeartbeatTasksRequest { items: vec![item] };
+    let answer = house.workers().heartbeat_tasks(house.call(request)).await?.into_inner();
+    Ok(answer.results[0].directive())
+}
+
+async fn fail(house: &House, token: &str, non_retryable: bool) -> Result<FailTaskResponse, Status> {
+    let failure = Failure {
+        r#type: "TOOL_ERROR".to_owned(),
+        message: "the tool broke".to_owned(),
+        non_retryable,
+        occurred_at: None,
+    };
+    let request =
+        FailTaskRequest { task_token: token.to_owned(), failure: Some(failure), ..Default::default() };
+    Ok(house.workers().fail_task(house.call(request)).await?.into_inner())
+}
+
+#[tokio::test]
+async fn a_lease_that_ran_out_is_refused_and_changes_nothing() -> anyhow::Result<()> {
+    both(async |house: &mut House| {
+        house.define(plain())?;
+        let id = house.start("plain").await?;
+        let (leased, old) = house.lease("bot", "first").await?;
+        house.clock.advance(Duration::from_secs(59));
+        ensure!(beat(house, &old, Some(json!({"page": 7}))).await? == Directive::Continue);
+        house.clock.advance(Duration::from_secs(59));
+        ensure!(house.task(&id, "first").await?.status() == TaskStatus::Running, "a heartbeat was ignored");
+        house.clock.advance(Duration::from_secs(2));
+        // Refused from that moment on, whether anybody has noticed or not.
+        let refused = house.complete(&old).await.err().context("a refusal")?;
+        ensure!(reason(&refused) == "LEASE_LOST" && refused.code() == Code::FailedPrecondition);
+        ensure!(beat(house, &old, None).await? == Directive::Abandon);
+        let failed = house
+            .heard_status(&id, "first", |task| task.status() == TaskStatus::Ready)
+            .await
+            .context("the lease never ended")?;
+        ensure!(failed.last_failure.context("a failure")?.r#type == "LEASE_EXPIRED");
+        house.clock.advance(Duration::from_secs(61));
+        let (anew, new) = house.lease("bot", "first").await?;
+        let fencing = |lease: &phasegate_proto::worker::v1::LeasedTask| {
+            lease.lease.as_ref().map_or(0, |lease| lease.fencing_token)
+        };
+        ensure!(fencing(&anew) > fencing(&leased) && anew.attempt == 2);
+        ensure!(anew.reason() == DeliveryReason::LeaseExpired);
+        let checkpoint = struct_to_json(&anew.checkpoint.context("a checkpoint")?);
+        ensure!(json!(checkpoint) == json!({"page": 7}), "{checkpoint:?}");
+        let before = house.get(&id).await?.version;
+        for refused in [
+            house.complete(&old).await.err(),
+            fail(house, &old, false).await.err(),
+            house
+                .workers()
+                .release_task(
+                    house.call(ReleaseTaskRequest { task_token: old.clone(), ..Default::default() }),
+                )
+                .await
+                .err(),
+            house
+                .instances()
+                .set_facts(house.call(SetFactsRequest {
+                    instance_id: id.clone(),
+                    facts: [("x".to_owned(), true)].into(),
+                    task_token: old.clone(),
+                    ..Default::default()
+                }))
+                .await
+                .err(),
+            house
+                .internal()
+                .confirm_lease(
+                    house.call(ConfirmLeaseRequest { task_token: old.clone(), instance_id: id.clone() }),
+                )
+                .await
+                .err(),
+        ] {
+            let refused = refused.context("a zombie was heard")?;
+            ensure!(reason(&refused) == "LEASE_LOST", "{refused:?}");
+        }
+        ensure!(house.get(&id).await?.version == before, "a refused call changed something");
+        house.complete(&new).await?;
+        let done = house.lease("bot", "second").await?.0;
+        ensure!(done.checkpoint.is_none(), "one task got what another one left");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_failed_attempt_is_tried_again_after_its_wait_and_then_goes_up() -> anyhow::Result<()> {
+    both(async |house: &mut House| {
+        let mut definition = plain();
+        definition["errorHandling"] = json!({
+            "taskFailure": "retry_with_escalation", "maxRetries": 1, "retryDelay": "10s",
+        });
+        house.define(definition)?;
+        let id = house.start("plain").await?;
+        let (_, token) = house.lease("bot", "first").await?;
+        let failed = fail(house, &token, false).await?;
+        ensure!(
+            failed.outcome() == FailureOutcome::RetryScheduled && failed.attempts_left == 1,
+            "{failed:?}"
+        );
+        let again = fail(house, &token, false).await?;
+        ensure!(again == failed, "a repeated report got another answer: {again:?}");
+        ensure!(house.poll("bot").await?.is_none(), "it was handed out before its time");
+        house.clock.advance(Duration::from_secs(11));
+        let (leased, token) = house.lease("bot", "first").await?;
+        ensure!(leased.attempt == 2 && leased.max_attempts == 2 && leased.reason() == DeliveryReason::Retry);
+        ensure!(leased.last_failure.context("the last failure")?.message == "the tool broke");
+        let failed = fail(house, &token, false).await?;
+        ensure!(
+            failed.outcome() == FailureOutcome::Escalated && failed.escalated_to == "operator",
+            "{failed:?}"
+        );
+        ensure!(house.task(&id, "first").await?.status() == TaskStatus::Escalated);
+        let retry = RetryTaskRequest {
+            instance_id: id.clone(),
+            task_id: "first".to_owned(),
+            reason: "mended".to_owned(),
+            ..Default::default()
+        };
+        let retried =
+            house.tasks().retry_task(house.call(retry)).await?.into_inner().task.context("a task")?;
+        ensure!(retried.status() == TaskStatus::Ready && retried.attempt == 0);
+        let (_, token) = house.lease("bot", "first").await?;
+        house.complete(&token).await?;
+        let skip = SkipTaskRequest {
+            instance_id: id.clone(),
+            task_id: "second".to_owned(),
+            reason: "no need".to_owned(),
+            ..Default::default()
+        };
+        let skipped = house.tasks().skip_task(house.call(skip)).await?.into_inner().task.context("a task")?;
+        ensure!(skipped.status() == TaskStatus::Skipped);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_confirmed_lease_keeps_others_away_for_five_seconds() -> anyhow::Result<()> {
+    both(async |house: &mut House| {
+        house.define(plain())?;
+        let id = house.start("plain").await?;
+        let (leased, token) = house.lease("bot", "first").await?;
+        let confirm = ConfirmLeaseRequest { task_token: token.clone(), instance_id: id.clone() };
+        let held = house.internal().confirm_lease(house.call(confirm.clone())).await?.into_inner();
+        ensure!(held.task_id == "first" && held.phase_id == "work" && held.agent_id == "bot");
+        ensure!(Some(held.fencing_token) == leased.lease.map(|lease| lease.fencing_token));
+        // Twice at the same moment is once.
+        house.internal().confirm_lease(house.call(confirm.clone())).await?;
+        let elsewhere = ConfirmLeaseRequest { instance_id: "another".to_owned(), ..confirm };
+        let refused =
+            house.internal().confirm_lease(house.call(elsewhere)).await.err().context("a refusal")?;
+        ensure!(reason(&refused) == "LEASE_LOST");
+
+        let release = ReleaseTaskRequest { task_token: token.clone(), ..Default::default() };
+        house.workers().release_task(house.call(release)).await?;
+        house.clock.advance(Duration::from_millis(4_900));
+        ensure!(house.poll("bot").await?.is_none(), "the promise was broken");
+        house.clock.advance(Duration::from_millis(200));
+        let (anew, _) = house.lease("bot", "first").await?;
+        ensure!(anew.attempt == 1 && anew.reason() == DeliveryReason::Released);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn nothing_is_handed_out_while_an_instance_is_paused() -> anyhow::Result<()> {
+    both(async |house: &mut House| {
+        house.define(plain())?;
+        let id = house.start("plain").await?;
+        let (_, token) = house.lease("bot", "first").await?;
+        let pause =
+            PauseInstanceRequest { instance_id: id.clone(), reason: "wait".to_owned(), ..Default::default() };
+        house.instances().pause_instance(house.call(pause)).await?;
+        ensure!(beat(house, &token, None).await? == Directive::Pause);
+        house.complete(&token).await?;
+        ensure!(house.poll("bot").await?.is_none(), "work was handed out during a pause");
+        let resume = ResumeInstanceRequest { instance_id: id.clone(), ..Default::default() };
+        house.instances().resume_instance(house.call(resume)).await?;
+        let (_, token) = house.lease("bot", "second").await?;
+        let cancel = CancelInstanceRequest {
+            instance_id: id.clone(),
+            reason: "over".to_owned(),
+            ..Default::default()
+        };
+        house.instances().cancel_instance(house.call(cancel)).await?;
+        ensure!(beat(house, &token, None).await? == Directive::Abandon);
+        let refused = house.complete(&token).await.err().context("a refusal")?;
+        ensure!(reason(&refused) == "LEASE_LOST", "{refused:?}");
+        ensure!(house.poll("bot").await?.is_none());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_long_poll_ends_when_work_comes() -> anyhow::Result<()> {
+    both(async |house: &mut House| {
+        house.define(plain())?;
+        let request = PollTasksRequest {
+            wait: Some(prost_types::Duration { seconds: 30, nanos: 0 }),
+            ..House::poll_request("bot")
+        };
+        let mut worker = house.workers();
+        let call = house.call(request);
+        let began = std::time::Instant::now();
+        let polling = tokio::spawn(async move { worker.poll_tasks(call).await });
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        house.start("plain").await?;
+        let polled = tokio::time::timeout(Duration::from_secs(5), polling).await???.into_inner();
+        ensure!(polled.tasks.len() == 1 && began.elapsed() < Duration::from_secs(5));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn urgent_work_comes_first_and_tools_must_fit() -> anyhow::Result<()> {
+    both(async |house: &mut House| {
+        let mut definition = plain();
+        definition["phases"][0] = json!({
+            "id": "work", "name": "Work", "order": 1, "parallelExecution": true,
+            "tasks": [
+                {"id": "later", "name": "Later", "assignee": "bot", "priority": "low"},
+                {"id": "tooled", "name": "Tooled", "assignee": "bot", "priority": "urgent", "tools": ["hammer"]},
+                {"id": "usual", "name": "Usual", "assignee": "bot"},
+            ],
+        });
+        house.define(definition)?;
+        house.start("plain").await?;
+        let bare = PollTasksRequest {
+            worker: Some(WorkerInfo {
+                worker_id: "w-2".to_owned(),
+                tools: vec!["saw".to_owned()],
+                ..Default::default()
+            }),
+            ..House::poll_request("bot")
+        };
+        let polled = house.workers().poll_tasks(house.call(bare)).await?.into_inner();
+        ensure!(polled.tasks.len() == 1 && polled.tasks[0].task_id == "usual", "{polled:?}");
+        let all = PollTasksRequest { max_tasks: 10, ..House::poll_request("bot") };
+        let polled = house.workers().poll_tasks(house.call(all)).await?.into_inner();
+        let tasks: Vec<_> = polled.tasks.iter().map(|task| task.task_id.as_str()).collect();
+        ensure!(tasks == ["tooled", "later"], "{tasks:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_token_is_signed_and_belongs_to_its_tenant() -> anyhow::Result<()> {
+    both(async |house: &mut House| {
+        house.define(reviewed())?;
+        house.start("reviewed").await?;
+        let (_, token) = house.lease("bot", "make").await?;
+        for wrong in ["", "x", &token[1..], &format!("{token}A")] {
+            let refused = house.complete(wrong).await.err().context("a refusal")?;
+            ensure!(
+                reason(&refused) == "TOKEN_MALFORMED" && refused.code() == Code::InvalidArgument,
+                "{wrong}"
+            );
+        }
+        house.principal.tenant = "elsewhere".to_owned();
+        let refused = house.complete(&token).await.err().context("a refusal")?;
+        ensure!(reason(&refused) == "TOKEN_MALFORMED");
+        Ok(())
+    })
+    .await
+}
