@@ -131,8 +131,20 @@ pub(super) fn bind(
     bound.collect()
 }
 
-/// Whether a request is the one that a task needs: it has to be approved, and all who have to are asked.
-pub(super) fn covers(approvers: &[ParticipantId], required: &[String]) -> bool {
+/// Whether a request is the one that a task needs in its round: the work is being done or was just handed in, it has to
+/// be approved, and all who have to are asked.
+pub(super) fn is_for_round(task: &TaskDescription, approvers: &[ParticipantId]) -> bool {
     let asked = |id: &String| approvers.iter().any(|one| one.as_str() == id);
-    !required.is_empty() && required.iter().all(asked)
+    let is_under_way = match task.status() {
+        TaskStatus::Ready | TaskStatus::Running | TaskStatus::AwaitingApproval => true,
+        TaskStatus::Pending
+        | TaskStatus::Blocked
+        | TaskStatus::Escalated
+        | TaskStatus::Completed
+        | TaskStatus::Skipped
+        | TaskStatus::Failed
+        | TaskStatus::Cancelled
+        | TaskStatus::Unspecified => false,
+    };
+    is_under_way && !task.required_approvals.is_empty() && task.required_approvals.iter().all(asked)
 }

@@ -254,7 +254,7 @@ fn request_of(
     let timing = inbox::timing(says);
     let phase = task.map_or(described.current_phase.as_str(), |task| task.phase_id.as_str());
     let round = task.map_or(1, |task| u32::try_from(task.round).unwrap_or(1).max(1));
-    let of_round = task.filter(|task| check::covers(&approvers, &task.required_approvals));
+    let of_round = task.filter(|task| check::is_for_round(task, &approvers));
     let (id, subject) = match of_round {
         Some(task) => {
             let kind = SubjectKind::Task;

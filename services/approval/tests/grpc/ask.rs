@@ -58,10 +58,19 @@ async fn an_agent_asks_for_the_round_of_its_task() -> anyhow::Result<()> {
         ensure!(stored[0].title == "SSO Configuration Review", "a second need is the first one");
         world.sent(1, requested).await?;
 
-        let fewer = RequestApprovalRequest { approver_ids: vec!["cy".to_owned()], ..message };
+        let fewer = RequestApprovalRequest { approver_ids: vec!["cy".to_owned()], ..message.clone() };
         let ad_hoc = world.ask(fewer).await?;
         ensure!(ad_hoc.subject_kind() == SubjectKind::AdHoc, "it does not cover who must approve");
         ensure!(ad_hoc.subject_id == "sso_config_review" && ad_hoc.task_id == "configure_idp");
+
+        if let Some(task) = world.fakes.says().tasks.get_mut("configure_idp") {
+            task.set_status(TaskStatus::Pending);
+        }
+        let early = RequestApprovalRequest { title: "Before the work".to_owned(), ..message };
+        ensure!(
+            world.ask(early).await?.subject_kind() == SubjectKind::AdHoc,
+            "there is no work to review yet"
+        );
         Ok(())
     })
     .await
