@@ -51,8 +51,9 @@ impl Scale {
     fn line(&self, name: &str, ink: char, start: Option<Timestamp>, end: Option<Timestamp>) -> String {
         let name: String = name.chars().take(NAME).collect();
         let (Some(start), Some(end)) = (start, end) else { return format!("{name:<NAME$}") };
-        let from = self.column(start);
-        let to = self.column(end).max(from + 1).min(self.columns.max(from + 1));
+        // Whatever happened has a column, at the very end, too.
+        let from = self.column(start).min(self.columns - 1);
+        let to = self.column(end).max(from + 1);
         let bar: String =
             (0..self.columns).map(|column| if (from..to).contains(&column) { ink } else { '·' }).collect();
         format!("{name:<NAME$} {bar} {:>6.1} s", end.duration_since(start).as_secs_f64())
@@ -61,7 +62,7 @@ impl Scale {
     fn column(&self, time: Timestamp) -> usize {
         let whole = self.last.duration_since(self.first).as_micros().max(1);
         let part = time.duration_since(self.first).as_micros();
-        usize::try_from(part * (self.columns as u128) / whole).unwrap_or(0).min(self.columns - 1)
+        usize::try_from(part * (self.columns as u128) / whole).unwrap_or(0).min(self.columns)
     }
 }
 
