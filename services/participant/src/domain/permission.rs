@@ -45,10 +45,11 @@ impl Permissions {
     pub const USUAL: Self =
         Self(Permission::View.bit() | Permission::Approve.bit() | Permission::Comment.bit());
 
-    /// What the role of a person allows at most: only an approver decides, and only who may hand on does.
+    /// What the role of a person allows at most. The informed decide nothing; any other may be asked, an approver from
+    /// the start, the others when a request is escalated to them, and approval takes answers from who was asked only.
     pub fn of_role(person: &Person) -> Self {
         let mut most = Self(Permission::View.bit() | Permission::Comment.bit());
-        if person.raid_role == RaidRole::Approver {
+        if person.raid_role != RaidRole::Informed {
             most = most.with(Permission::Approve);
         }
         if person.can_delegate || person.raid_role == RaidRole::Delegator {
@@ -105,15 +106,15 @@ mod tests {
     use crate::domain::person::tests::person;
 
     #[test]
-    fn only_an_approver_decides_and_only_who_may_hand_on_does() {
+    fn the_informed_decide_nothing_and_only_who_may_hand_on_does() {
         use Permission::{Approve, Comment, Delegate, View};
         let table: [(RaidRole, bool, &[Permission]); 6] = [
             (RaidRole::Approver, false, &[View, Approve, Comment]),
             (RaidRole::Approver, true, &[View, Approve, Comment, Delegate]),
-            (RaidRole::Responsible, false, &[View, Comment]),
-            (RaidRole::Responsible, true, &[View, Comment, Delegate]),
+            (RaidRole::Responsible, false, &[View, Approve, Comment]),
+            (RaidRole::Responsible, true, &[View, Approve, Comment, Delegate]),
             (RaidRole::Informed, false, &[View, Comment]),
-            (RaidRole::Delegator, false, &[View, Comment, Delegate]),
+            (RaidRole::Delegator, false, &[View, Approve, Comment, Delegate]),
         ];
         for (raid_role, can_delegate, expected) in table {
             let person = Person { raid_role, can_delegate, ..person() };
