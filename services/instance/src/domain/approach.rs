@@ -16,7 +16,7 @@ use super::planted::{self, Bug};
 use super::reopen::reopen_boundary;
 use super::request::Subject;
 use super::round::{begin, begin_later, concerning, remarks_at, return_task, reviewed_tasks};
-use super::work::{Work, gates_before};
+use super::work::{Work, current_phase, gates_before};
 
 /// Opens what may open, and begins the phase once everything before it is.
 pub(super) fn approach(work: &mut Work<'_>, phase: &process::Phase, position: usize) {
@@ -25,6 +25,10 @@ pub(super) fn approach(work: &mut Work<'_>, phase: &process::Phase, position: us
     for gate in gates_before(work.definition, phase) {
         let obstacle = try_gate(work, gate, position);
         block = block.or(obstacle);
+        // Its reviewers may have sent the phase before back: then this one is not next any more.
+        if current_phase(work.definition, &work.instance) != Some(position) {
+            return;
+        }
     }
     if work.events.len() > before {
         return;

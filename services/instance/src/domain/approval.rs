@@ -93,9 +93,15 @@ pub(super) fn refusal(what: &str, status: ApprovalStatus) -> String {
     format!("the approval of {what} {how}")
 }
 
-/// Records what happened in another service, and sets the fact that an approval brings.
+/// Records what happened in another service, and sets the fact that an approval brings. How a request ended may be told
+/// twice: when it ended, and when the engine asked for what had been asked and answered before. It is recorded once.
 pub(super) fn hear(work: &mut Work<'_>, actor: &Actor, fact: &Fact, at: Timestamp) {
     let before = subject_of_settled(&work.instance, fact);
+    if let Fact::ApprovalSettled { status, .. } = fact
+        && before == Some(*status)
+    {
+        return;
+    }
     work.push(Event { at, actor: actor.clone(), change: Change::Heard(fact.clone()) });
     if work.instance.status.is_terminal() {
         return;

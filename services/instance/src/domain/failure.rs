@@ -7,10 +7,11 @@ use phasegate_process as process;
 use phasegate_process::{Definition, ErrorHandling, TaskFailure};
 
 use super::command::Actor;
-use super::event::Change;
+use super::event::{Change, RoundCause};
 use super::instance::Status;
 use super::planted::{self, Bug};
 use super::rejection::Rejection;
+use super::round::{begin_later, retract};
 use super::task::{Failure, RETRY_AFTER_MAX, Remark, Task};
 use super::work::Work;
 
@@ -97,7 +98,9 @@ fn attempt_failed(
     match handling.task_failure {
         TaskFailure::RetryWithEscalation | TaskFailure::Escalate => escalate(work, id, message, Vec::new())?,
         TaskFailure::Skip => {
-            work.follow(Change::TaskSkipped { task: id.clone(), replaced: None, reason: message });
+            let replaced = work.instance.tasks.get(id).and_then(|task| task.approval.clone());
+            retract(work, replaced.as_slice());
+            work.follow(Change::TaskSkipped { task: id.clone(), replaced, reason: message });
         }
         // Where the whole instance fails with it, that follows once the instance may move.
         TaskFailure::Retry | TaskFailure::FailProcess => {
@@ -150,11 +153,11 @@ pub(super) fn escalate(
     };
     let phase = task.phase.clone();
     if let Some(replaced) = &replaced {
-        super::round::retract(work, std::slice::from_ref(replaced));
+        retract(work, std::slice::from_ref(replaced));
     }
     work.follow(escalated);
     if replaced.is_some() {
-        super::round::begin_later(work, &phase, super::event::RoundCause::EarlierRound);
+        begin_later(work, &phase, RoundCause::EarlierRound);
     }
     Ok(())
 }

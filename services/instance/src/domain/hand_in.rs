@@ -140,6 +140,9 @@ mod tests {
             ("asked task:a", "hand a", "task_handed_in a, phase_awaiting_approval p".to_owned()),
             ("asked task:a; approve task:a", "hand a", format!("task_handed_in a, {done}")),
             ("approve task:a", "hand a", format!("task_handed_in a, {done}")),
+            ("asked task:a; approve task:a", "approve task:a", String::new()),
+            ("asked task:a; approve task:a; hand a", "approve task:a", String::new()),
+            ("hand a; reject task:a", "reject task:a", String::new()),
             (
                 "asked task:a; changes task:a",
                 "hand a",

@@ -197,6 +197,8 @@ fn begin_round(instance: &mut Instance, subject: &Subject, round: u32, cause: Ro
                 gate.round = round;
                 gate.approval = None;
                 gate.status = GateStatus::Pending;
+                gate.opened_at = None;
+                gate.forced = false;
                 count(&mut gate.changes, cause);
             }
         }
