@@ -131,9 +131,11 @@ impl App {
         for request in requests {
             let key = Key { tenant: tenant.clone(), approval: request.id.clone() };
             if let Some(first) = self.store.approval_load(tenant, &key.approval).await? {
-                // Somebody asked before the engine did, and the answer may have come before the engine waited for it.
+                // Somebody asked before the engine did, and the answer may have come before the engine waited for it. Who
+                // hands in has not decided anything.
                 if !first.approval.is_pending() {
-                    tell::settled(&mut commit, &event.actor, &first);
+                    let ourselves = message::bare_actor(&Actor::system("approval"));
+                    tell::settled(&mut commit, &ourselves, &first);
                 }
             } else if !self.store.approval_is_moot(&key).await? {
                 let mut request = request.clone();
