@@ -1,5 +1,7 @@
 //! Answers and withdrawals.
 
+use std::time::Duration;
+
 use phasegate_id::{ApprovalId, ParticipantId};
 use phasegate_principal::Permission;
 use phasegate_proto::instance::v1::InstanceStatus;
@@ -7,6 +9,9 @@ use phasegate_proto::instance::v1::InstanceStatus;
 use super::{App, Call, Caller, Done, Error, message, rejected};
 use crate::domain::{Actor, Answer, Command, ContentDigest, InstanceCondition, Rejection, Verdict, decide};
 use crate::store::Record;
+
+/// Nobody waits longer than this to learn whether the instance goes on.
+const DESCRIBE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// An answer for one approver.
 #[derive(Debug, Clone)]
@@ -98,6 +103,7 @@ impl App {
         let keys = request.artifacts.iter().map(|bound| &bound.key);
         let current = self.peers.current_versions(&record.tenant, &request.instance, keys);
         let described = self.peers.describe(&record.tenant, request.instance.as_str(), None);
+        let described = tokio::time::timeout(DESCRIBE_PATIENCE, described);
         let (current, described) = tokio::join!(current, described);
         let current = current?;
         let is_newer = |bound: &crate::domain::ReviewedArtifact| {
@@ -109,7 +115,7 @@ impl App {
             self.execute(&record.key(), &actor, None, refresh).await?;
         }
         // Deciding does not depend on the engine being up: the request knows what it has heard.
-        let status = described.ok().map(|described| described.status());
+        let status = described.ok().and_then(Result::ok).map(|described| described.status());
         Ok(match status {
             Some(InstanceStatus::Completed | InstanceStatus::Cancelled | InstanceStatus::Failed) => {
                 InstanceCondition::Ended

@@ -9,7 +9,7 @@ use phasegate_proto::internal::event::v1::{
 use prost::Message as _;
 
 use super::message;
-use crate::domain::{Effect, Event, react};
+use crate::domain::{Effect, Event, invariant, react};
 use crate::store::{Change, Commit, NewResponse, Record};
 
 /// Adds events of one request to a transaction, with everything that must follow from them. Requests that are put to
@@ -25,6 +25,7 @@ pub(super) fn add(
     if events.is_empty() {
         return;
     }
+    debug_assert_eq!(invariant::check(&after.approval), Ok(()), "{events:?}");
     for (version, event) in (version + 1..).zip(&events) {
         match react(event) {
             Effect::TellApprovers => ask(commit, actor, boundary, after),

@@ -207,15 +207,25 @@ fn wishes(remarks: Vec<RemarkMessage>) -> Result<Vec<Wish>, Invalid> {
 
 fn title(title: String) -> Result<String, Invalid> {
     let length = title.chars().count();
-    if title.trim().is_empty() || length > TITLE_MAX || title.chars().any(char::is_control) {
+    let is_hidden = |letter: char| letter.is_control() || turns_or_breaks(letter);
+    if title.trim().is_empty() || length > TITLE_MAX || title.chars().any(is_hidden) {
         return Err(Invalid::new("TEXT_INVALID", "title", "must be one line of 1 to 200 characters"));
     }
     Ok(title)
 }
 
-/// A text of several lines.
+/// Letters that turn the direction of a line, or end it: what is decided must read as it was written.
+fn turns_or_breaks(letter: char) -> bool {
+    matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+}
+
+/// A text of several lines. Overrides of direction are refused here, too; isolates belong to honest text.
 fn text(field: &str, text: String, bytes_max: usize) -> Result<String, Invalid> {
-    let is_allowed = |letter: char| !letter.is_control() || matches!(letter, '\n' | '\r' | '\t');
+    let is_allowed = |letter: char| match letter {
+        '\n' | '\r' | '\t' => true,
+        '\u{202d}' | '\u{202e}' => false,
+        _ => !letter.is_control(),
+    };
     if text.len() > bytes_max || !text.chars().all(is_allowed) {
         let allowed = format!("must be plain text of at most {bytes_max} bytes");
         return Err(Invalid::new("TEXT_INVALID", field, allowed).with("bytes_max", bytes_max.to_string()));
@@ -263,7 +273,10 @@ mod tests {
     #[test]
     fn a_request_is_refused_by_field() {
         type Change = fn(&mut RequestApprovalRequest);
-        let table: [(&str, &str, Change); 16] = [
+        let table: [(&str, &str, Change); 19] = [
+            ("TEXT_INVALID", "title", |ask| "turn\u{202e}ed".clone_into(&mut ask.title)),
+            ("TEXT_INVALID", "title", |ask| "two\u{2028}lines".clone_into(&mut ask.title)),
+            ("TEXT_INVALID", "description", |ask| "turn\u{202e}ed".clone_into(&mut ask.description)),
             ("TEXT_INVALID", "title", |ask| ask.title.clear()),
             ("TEXT_INVALID", "title", |ask| "  ".clone_into(&mut ask.title)),
             ("TEXT_INVALID", "title", |ask| "two\nlines".clone_into(&mut ask.title)),
