@@ -91,7 +91,8 @@ async fn plays_through(storage: Storage) -> anyhow::Result<()> {
     assert_eq!(kinds.iter().filter(|kind| **kind == "task_completion").count(), 7, "{kinds:?}");
     let (_, proof) = rest.get(&format!("{base}/audit/verify")).await?;
     assert_eq!(proof["intact"], true, "{proof}");
-    assert_eq!(proof["entries"], last["audit"]["entries"]);
+    // A mail or a link may be recorded after the demo has looked for the last time.
+    assert!(proof["entries"].as_i64() >= last["audit"]["entries"].as_i64(), "{proof}");
     Ok(())
 }
 

@@ -297,6 +297,7 @@ fn context_faults(draft: &Draft, context: Option<&Value>) -> Vec<Issue> {
         code,
         path: format!("/context{path}"),
         message,
+        max: None,
     };
     let Some(context) = context else { return Vec::new() };
     if context.to_string().len() > CONTEXT_BYTES_MAX {

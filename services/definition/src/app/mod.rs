@@ -14,6 +14,9 @@ use phasegate_rpc_error::Invalid;
 use crate::domain::{Author, Immutable};
 use crate::store::{self, Store};
 
+pub use crate::store::Error as StoreError;
+pub use crate::store::definition::Newest;
+
 /// The service behind its doors.
 #[derive(Debug, Clone)]
 pub struct App {

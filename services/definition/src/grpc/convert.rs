@@ -14,7 +14,7 @@ use crate::app::definition::Findings;
 use crate::app::template::Made;
 use crate::app::{Error, Subject};
 use crate::domain::{Status, Template, Version, Warning};
-use crate::store;
+use crate::app::StoreError;
 
 const DEFINITION: &str = "phasegate.definition.v1.ProcessDefinition";
 const TEMPLATE: &str = "phasegate.definition.v1.TeamTemplate";
@@ -135,9 +135,13 @@ fn written(message: &impl Message, name: &str, subject: Subject) -> Result<Value
     if bytes > MESSAGE_BYTES_MAX {
         let limit = Issue {
             severity: Severity::Error,
-            code: "TOO_LARGE",
+            code: match subject {
+                Subject::Definition => "DEFINITION_TOO_LARGE",
+                Subject::Template => "TEAM_TEMPLATE_TOO_LARGE",
+            },
             path: String::new(),
             message: format!("the message has {bytes} bytes, and {MESSAGE_BYTES_MAX} are read"),
+            max: Some(MESSAGE_BYTES_MAX),
         };
         return Err(Error::TooLarge { subject, limits: vec![limit] });
     }
@@ -156,10 +160,11 @@ fn unreadable(subject: Subject, error: &dyn std::error::Error) -> Error {
         code: "CONTENT_UNREADABLE",
         path: String::new(),
         message: format!("it cannot be read as JSON: {error}"),
+        max: None,
     };
     Error::ValidationFailed { subject, faults: vec![fault] }
 }
 
 fn inconsistent(table: &'static str, row: String) -> Error {
-    Error::Store(store::Error::Inconsistent { table, row })
+    Error::Store(StoreError::Inconsistent { table, row })
 }

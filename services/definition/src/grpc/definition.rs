@@ -12,7 +12,7 @@ use crate::app::Error;
 use crate::app::definition::Kept;
 use crate::app::once::{Answer, Once};
 use crate::domain::Version;
-use crate::store::definition::Newest;
+use crate::app::Newest;
 
 #[tonic::async_trait]
 impl DefinitionService for Api {

@@ -17,7 +17,7 @@ use tonic::{Response, Status};
 
 use crate::app::once::Answer;
 use crate::app::{App, Error};
-use crate::store;
+use crate::app::StoreError;
 
 /// Says that the answer is that of an earlier call, or that there was nothing to do.
 const REPEATED: &str = "phasegate-repeated";
@@ -55,7 +55,7 @@ fn answer<T, M: prost::Message + Default>(
         Answer::First(done) => (make(&done).map_err(status)?, unchanged(&done)),
         Answer::Repeated(bytes) => {
             let message = M::decode(bytes.as_slice()).map_err(|_| {
-                status(store::Error::Inconsistent { table: "idempotency", row: "answer".to_owned() })
+                status(StoreError::Inconsistent { table: "idempotency", row: "answer".to_owned() })
             })?;
             (message, true)
         }

@@ -52,10 +52,8 @@ impl Refusal for Error {
 
     fn metadata(&self) -> Vec<(&'static str, String)> {
         match self {
-            Self::ValidationFailed { faults, .. } => {
-                vec![("faults", faults.len().to_string()), ("shown", self.violations().len().to_string())]
-            }
-            Self::TooLarge { .. } => Vec::new(),
+            Self::ValidationFailed { faults, .. } => vec![("issue_count", faults.len().to_string())],
+            Self::TooLarge { limits, .. } => limits.first().map(limit).unwrap_or_default(),
             Self::Immutable(immutable) => vec![
                 ("process_id", immutable.process_id.clone()),
                 ("version", immutable.version.clone()),
@@ -65,10 +63,10 @@ impl Refusal for Error {
             Self::ProcessNotFound { process_id, version } | Self::NotStartable { process_id, version } => {
                 vec![("process_id", process_id.clone()), ("version", version.clone())]
             }
-            Self::TemplateNotFound { id }
-            | Self::TemplateExists { id }
-            | Self::OnboardingInvalid { id, .. } => {
-                vec![("team_template_id", id.clone())]
+            Self::TemplateNotFound { id } => vec![("team_template_id", id.clone())],
+            Self::TemplateExists { id } => vec![("resource", "team_template".to_owned()), ("id", id.clone())],
+            Self::OnboardingInvalid { id, faults } => {
+                vec![("team_template_id", id.clone()), ("issue_count", faults.len().to_string())]
             }
             Self::TeamNotFound { id } => vec![("team_id", id.clone())],
             Self::Invalid(invalid) => invalid.metadata(),
@@ -100,6 +98,12 @@ impl Refusal for Error {
             | Self::Store(_) => Vec::new(),
         }
     }
+}
+
+/// What there is too much of, and how much is allowed.
+fn limit(issue: &Issue) -> Vec<(&'static str, String)> {
+    let max = issue.max.map(|max| ("max", max.to_string()));
+    std::iter::once(("limit", issue.path.clone())).chain(max).collect()
 }
 
 fn violation(issue: &Issue) -> Violation {

@@ -90,7 +90,7 @@ impl TeamTemplateService for Api {
         let id = request.into_inner().team_id;
         let bytes = self.app.team_get(&principal, &id).await.map_err(status)?;
         let team = proto::Team::decode(bytes.as_slice())
-            .map_err(|_| status(crate::store::Error::Inconsistent { table: "team", row: id }))?;
+            .map_err(|_| status(crate::app::StoreError::Inconsistent { table: "team", row: id }))?;
         Ok(Response::new(proto::GetTeamResponse { team: Some(team) }))
     }
 }

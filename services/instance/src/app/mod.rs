@@ -35,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::{Rejection, TaskStatus};
 use crate::store::{self, Snapshot, Store};
 
+pub(crate) use crate::store::{AuditFilter, Entry, ListFilter, ListPosition, Out, StoredEntry};
+
 pub(crate) use around::Around;
 pub(crate) use audit::AuditPage;
 pub(crate) use convert::{json_object, json_to_struct, struct_to_json};
@@ -42,7 +44,7 @@ pub(crate) use effects::{actor_to_proto, phase_status_to_proto, status_to_proto,
 pub(crate) use execute::{Answered, Once, Outcome};
 pub(crate) use feed::{FeedFilter, Piece};
 pub(crate) use inbox::Inbox;
-pub(crate) use operate::ContextChange;
+pub(crate) use operate::{ContextChange, FactsWish};
 pub(crate) use people::ExternalPerson;
 pub(crate) use pins::PinnedDefinition;
 pub(crate) use poll::{Leased, Poll};

@@ -20,7 +20,7 @@ use super::record::{Reader, audit_entries, events};
 use super::refusal::{refuse, refuse_about};
 use crate::app::{FeedFilter, Piece};
 use crate::domain::AUDIT_TYPES;
-use crate::store::AuditFilter;
+use crate::app::AuditFilter;
 
 /// Types that one feed may name.
 const TYPES_MAX: usize = 100;

@@ -10,25 +10,20 @@ use phasegate_proto::instance::v1::{
     AdvancePhaseRequest, AdvancePhaseResponse, CancelInstanceRequest, CancelInstanceResponse,
     GetInstanceRequest, GetInstanceResponse, GetTimelineRequest, GetTimelineResponse, InstanceStatus,
     ListInstancesRequest, ListInstancesResponse, PauseInstanceRequest, PauseInstanceResponse,
-    ProcessInstance, ReopenPhaseRequest, ReopenPhaseResponse, ResumeInstanceRequest, ResumeInstanceResponse,
-    SetFactsRequest, SetFactsResponse, StartInstanceRequest, StartInstanceResponse,
-    UpdateInstanceContextRequest, UpdateInstanceContextResponse,
+    ReopenPhaseRequest, ReopenPhaseResponse, ResumeInstanceRequest, ResumeInstanceResponse, SetFactsRequest,
+    SetFactsResponse, StartInstanceRequest, StartInstanceResponse, UpdateInstanceContextRequest,
+    UpdateInstanceContextResponse,
 };
 use phasegate_rpc_error::Invalid;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::Api;
-use super::convert::{once, respond};
+use super::convert::{once, respond, shortened};
 use super::refusal::{refuse, refuse_about};
 use super::view;
-use crate::app::{ContextChange, Error, ExternalPerson, Outcome, StartWish, struct_to_json};
+use crate::app::{ContextChange, Error, ExternalPerson, FactsWish, Outcome, StartWish, struct_to_json};
 use crate::domain::{self, Action, Rejection};
-use crate::store::{ListFilter, ListPosition};
-
-/// The instance after a change.
-fn shown(outcome: &Outcome) -> Option<ProcessInstance> {
-    Some(view::instance(outcome))
-}
+use crate::app::{ListFilter, ListPosition};
 
 /// The current phase of an instance; empty once it has ended.
 fn current_phase(definition: &phasegate_process::Definition, instance: &domain::Instance) -> String {
@@ -44,7 +39,7 @@ fn current_phase(definition: &phasegate_process::Definition, instance: &domain::
 fn advanced(outcome: &Outcome) -> AdvancePhaseResponse {
     let definition = &outcome.pinned.definition;
     AdvancePhaseResponse {
-        instance: shown(outcome),
+        instance: Some(view::instance(outcome)),
         previous_phase: current_phase(definition, &outcome.before),
         current_phase: current_phase(definition, &outcome.after),
         blockers: Vec::new(),
@@ -94,7 +89,7 @@ impl InstanceService for Api {
             labels: request.labels.into_iter().collect(),
             validate_only: request.validate_only,
         };
-        let make = |outcome: &Outcome| Ok(StartInstanceResponse { instance: shown(outcome) });
+        let make = |outcome: &Outcome| Ok(StartInstanceResponse { instance: Some(view::instance(outcome)) });
         Ok(respond(self.app.instance_start(&principal, wish, once, make).await.map_err(refuse)?))
     }
 
@@ -105,7 +100,7 @@ impl InstanceService for Api {
         let principal = Principal::of(&request)?;
         let id = &request.get_ref().instance_id;
         let outcome = self.app.instance_get(principal, id).await.map_err(refuse_about(id))?;
-        Ok(Response::new(GetInstanceResponse { instance: shown(&outcome) }))
+        Ok(Response::new(GetInstanceResponse { instance: Some(view::instance(&outcome)) }))
     }
 
     async fn list_instances(
@@ -163,7 +158,8 @@ impl InstanceService for Api {
             reason: request.reason,
         };
         let (id, token) = (&request.instance_id, &request.task_token);
-        let make = |outcome: &Outcome| Ok(UpdateInstanceContextResponse { instance: shown(outcome) });
+        let make =
+            |outcome: &Outcome| Ok(UpdateInstanceContextResponse { instance: Some(view::instance(outcome)) });
         let done = self.app.context_change(&principal, id, change, token, once, make).await;
         Ok(respond(done.map_err(refuse_about(id))?))
     }
@@ -174,12 +170,12 @@ impl InstanceService for Api {
     ) -> Result<Response<SetFactsResponse>, Status> {
         let principal = Principal::of(&request)?.clone();
         let request = request.into_inner();
-        // A map has no order on the wire; sorted, the same request has the same fingerprint.
-        let facts = request.facts.clone().into_iter().collect();
         let once = once(&principal, "SetFacts", &request.request_id, &request)?;
         let (id, token) = (&request.instance_id, &request.task_token);
-        let make = |outcome: &Outcome| Ok(SetFactsResponse { instance: shown(outcome) });
-        let done = self.app.facts_set(&principal, id, facts, token, request.reason, once, make).await;
+        let facts = request.facts.clone().into_iter().collect();
+        let wish = FactsWish { facts, reason: request.reason.clone() };
+        let make = |outcome: &Outcome| Ok(SetFactsResponse { instance: Some(view::instance(outcome)) });
+        let done = self.app.facts_set(&principal, id, wish, token, once, make).await;
         Ok(respond(done.map_err(refuse_about(id))?))
     }
 
@@ -191,7 +187,9 @@ impl InstanceService for Api {
         let request = request.into_inner();
         let once = once(&principal, "AdvancePhase", &request.request_id, &request)?;
         let id = &request.instance_id;
-        let from_phase = phase_id(&request.from_phase).map_err(refuse_about(id))?;
+        // What cannot be an id is not the current phase.
+        let from_phase = Some(&request.from_phase).filter(|from| !from.is_empty());
+        let from_phase = from_phase.map(|from| PhaseId::trusted(shortened(from, phasegate_id::LENGTH_MAX)));
         let action = Action::Advance { from_phase, force: request.force, reason: request.reason };
         if request.validate_only {
             let (outcome, blockers) =
@@ -216,7 +214,7 @@ impl InstanceService for Api {
             request.task_ids.iter().map(|task| task_id(task)).collect();
         let tasks = tasks.map_err(refuse_about(id))?;
         let action = Action::Reopen { phase, tasks, reason: request.reason };
-        let make = |outcome: &Outcome| Ok(ReopenPhaseResponse { instance: shown(outcome) });
+        let make = |outcome: &Outcome| Ok(ReopenPhaseResponse { instance: Some(view::instance(outcome)) });
         let done = self.app.operate(&principal, id, action, once, make).await;
         Ok(respond(done.map_err(refuse_about(id))?))
     }
@@ -230,7 +228,7 @@ impl InstanceService for Api {
         let once = once(&principal, "PauseInstance", &request.request_id, &request)?;
         let id = &request.instance_id;
         let action = Action::Pause { reason: request.reason };
-        let make = |outcome: &Outcome| Ok(PauseInstanceResponse { instance: shown(outcome) });
+        let make = |outcome: &Outcome| Ok(PauseInstanceResponse { instance: Some(view::instance(outcome)) });
         let done = self.app.operate(&principal, id, action, once, make).await;
         Ok(respond(done.map_err(refuse_about(id))?))
     }
@@ -244,7 +242,7 @@ impl InstanceService for Api {
         let once = once(&principal, "ResumeInstance", &request.request_id, &request)?;
         let id = &request.instance_id;
         let action = Action::Resume { reason: request.reason };
-        let make = |outcome: &Outcome| Ok(ResumeInstanceResponse { instance: shown(outcome) });
+        let make = |outcome: &Outcome| Ok(ResumeInstanceResponse { instance: Some(view::instance(outcome)) });
         let done = self.app.operate(&principal, id, action, once, make).await;
         Ok(respond(done.map_err(refuse_about(id))?))
     }
@@ -258,7 +256,7 @@ impl InstanceService for Api {
         let once = once(&principal, "CancelInstance", &request.request_id, &request)?;
         let id = &request.instance_id;
         let action = Action::Cancel { reason: request.reason };
-        let make = |outcome: &Outcome| Ok(CancelInstanceResponse { instance: shown(outcome) });
+        let make = |outcome: &Outcome| Ok(CancelInstanceResponse { instance: Some(view::instance(outcome)) });
         let done = self.app.operate(&principal, id, action, once, make).await;
         Ok(respond(done.map_err(refuse_about(id))?))
     }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::convert::count;
 use crate::app::{AuditPage, actor_to_proto, json_object, json_to_struct};
 use crate::domain::{self, ActorKind, Change, Fact, Person, Personal};
-use crate::store::{Entry, StoredEntry};
+use crate::app::{Entry, StoredEntry};
 
 /// Members whose own keys are ids and names that somebody chose.
 const FREE_KEYS: [&str; 7] = ["context", "facts", "changed", "artifacts", "output", "participants", "labels"];
@@ -131,11 +131,19 @@ fn shown_person(person: &Person, reader: Reader) -> Value {
 
 /// What the words beside an entry are.
 fn text_name(change: &Change) -> &'static str {
-    match change {
-        Change::Heard(Fact::ApprovalResponded { .. }) => "comments",
-        Change::Heard(Fact::CommentCreated { .. }) => "body",
-        Change::Heard(Fact::NotificationSettled { .. }) => "error",
-        _ => "text",
+    let Change::Heard(fact) = change else { return "text" };
+    match fact {
+        Fact::ApprovalResponded { .. } => "comments",
+        Fact::CommentCreated { .. } => "body",
+        Fact::NotificationSettled { .. } => "error",
+        Fact::ApprovalRequested { .. }
+        | Fact::ApprovalSettled { .. }
+        | Fact::ApprovalReminded { .. }
+        | Fact::ApprovalEscalated { .. }
+        | Fact::ArtifactStored { .. }
+        | Fact::LinkCreated { .. }
+        | Fact::LinkRevoked { .. }
+        | Fact::LinkOpened { .. } => "text",
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the service refuses, and how: every promise about failing, on one page.
 
+use std::fmt::Display as _;
 use std::time::Duration;
 
 use phasegate_rpc_error::{Blocker as Obstacle, Kind, Refusal, Violation};
@@ -28,23 +29,14 @@ pub(crate) fn refuse_about(instance_id: &str) -> impl FnOnce(Error) -> Status {
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.error {
-            Error::Rejected(Rejection::Terminal(status)) if !self.instance_id.is_empty() => {
-                write!(f, "instance {} is {}", self.instance_id, status.as_str())
-            }
-            Error::Rejected(Rejection::PhaseBlocked(blockers)) => {
-                let phase = blockers.first().map_or("", |blocker| blocker.phase.as_str());
-                write!(f, "phase {phase} has {} blockers", blockers.len())
-            }
-            Error::Rejected(Rejection::ArtifactsMissing(missing)) => {
-                write!(f, "expected artifacts are missing: {}", joined(missing))
-            }
-            Error::Rejected(Rejection::PhaseMoved { current: Some(current) }) => {
-                write!(f, "the instance is in phase {current}")
-            }
-            Error::Store(_) if self.kind() == Kind::Unavailable => f.write_str("the database did not answer"),
-            error => error.fmt(f),
+        if let Error::Rejected(rejection) = &self.error {
+            return self.describe(rejection, f);
         }
+        // What the database said is for the log.
+        if self.kind() == Kind::Unavailable && matches!(self.error, Error::Store(_)) {
+            return f.write_str("the database did not answer");
+        }
+        self.error.fmt(f)
     }
 }
 
@@ -213,6 +205,26 @@ fn rejection_reason(rejection: &Rejection) -> &'static str {
 }
 
 impl Refused {
+    /// The message, with all that the caller can act upon.
+    fn describe(&self, rejection: &Rejection, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Rejection::Terminal(status) = rejection
+            && !self.instance_id.is_empty()
+        {
+            return write!(f, "instance {} is {}", self.instance_id, status.as_str());
+        }
+        if let Rejection::PhaseBlocked(blockers) = rejection {
+            let phase = blockers.first().map_or("", |blocker| blocker.phase.as_str());
+            return write!(f, "phase {phase} has {} blockers", blockers.len());
+        }
+        if let Rejection::ArtifactsMissing(missing) = rejection {
+            return write!(f, "expected artifacts are missing: {}", joined(missing));
+        }
+        if let Rejection::PhaseMoved { current: Some(current) } = rejection {
+            return write!(f, "the instance is in phase {current}");
+        }
+        rejection.fmt(f)
+    }
+
     fn rejection_metadata(&self, rejection: &Rejection) -> Vec<(&'static str, String)> {
         let instance = ("instance_id", self.instance_id.clone());
         match rejection {

@@ -19,7 +19,7 @@ use super::refusal::refuse;
 use super::view;
 use crate::app::{BeatWish, Beaten, Error, FailWish, Outcome, Poll, struct_to_json};
 use crate::domain::{self, Change, Delivery, TaskStatus};
-use crate::store::Out;
+use crate::app::Out;
 
 /// Queues of one poll.
 const QUEUES_MAX: usize = 100;

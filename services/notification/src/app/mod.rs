@@ -21,6 +21,8 @@ use phasegate_rpc_error::{Invalid, Relayed};
 
 use crate::store;
 
+pub(crate) use crate::store::{Position, Store};
+
 /// Why a call was not answered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {

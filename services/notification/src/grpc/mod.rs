@@ -17,7 +17,7 @@ use phasegate_serve::{Peers, Service};
 use tonic::{Request, Response, Status};
 
 use crate::app::Error;
-use crate::store::{Position, Store};
+use crate::app::{Position, Store};
 
 /// The service as others see it.
 #[derive(Debug)]
