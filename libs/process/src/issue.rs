@@ -25,6 +25,8 @@ pub struct Issue {
     pub path: String,
     /// What is wrong and what to do, as a sentence.
     pub message: String,
+    /// How much is allowed, where there is too much of something.
+    pub max: Option<usize>,
 }
 
 /// A place in a draft: a JSON Pointer that grows by one reference token at a time.
@@ -62,6 +64,14 @@ impl Report {
         push(&mut self.faults, Severity::Error, path, code, message.into());
     }
 
+    /// Notes that there is more of something than `max`.
+    pub(crate) fn too_large(&mut self, path: &Path, code: &'static str, message: String, max: usize) {
+        self.fault(path, code, message);
+        if let Some(issue) = self.faults.last_mut() {
+            issue.max = Some(max);
+        }
+    }
+
     /// Notes a warning.
     pub(crate) fn warning(&mut self, path: &Path, code: &'static str, message: impl Into<String>) {
         push(&mut self.warnings, Severity::Warning, path, code, message.into());
@@ -83,7 +93,7 @@ impl Report {
 
 fn push(issues: &mut Vec<Issue>, severity: Severity, path: &Path, code: &'static str, message: String) {
     if issues.len() < MAX_ISSUES {
-        issues.push(Issue { severity, code, path: path.0.clone(), message });
+        issues.push(Issue { severity, code, path: path.0.clone(), message, max: None });
     }
 }
 

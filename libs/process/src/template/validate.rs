@@ -94,7 +94,7 @@ impl<'a> Checker<'a> {
     fn at_most(&mut self, path: &Path, count: usize, most: usize, what: &str) {
         if count > most {
             let message = format!("there are {count} {what}, and {most} are allowed; shorten it");
-            self.report.fault(path, TOO_LARGE, message);
+            self.report.too_large(path, TOO_LARGE, message, most);
         }
     }
 

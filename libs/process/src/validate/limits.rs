@@ -33,7 +33,7 @@ pub(super) fn check(draft: &Draft, report: &mut Report) {
         let message = format!(
             "the definition has {bytes} bytes, and {MAX_BYTES} are allowed; move texts into artifacts"
         );
-        report.fault(&Path::root(), TOO_LARGE, message);
+        report.too_large(&Path::root(), TOO_LARGE, message, MAX_BYTES);
         return;
     }
     let root = Path::root();
@@ -110,6 +110,6 @@ fn refuse(report: &mut Report, path: &Path, count: usize, most: usize, what: &st
     if count > most {
         let message =
             format!("there are {count} {what}, and {most} are allowed; split the process or leave some out");
-        report.fault(path, TOO_LARGE, message);
+        report.too_large(path, TOO_LARGE, message, most);
     }
 }
