@@ -24,7 +24,7 @@ use serde_json::json;
 use crate::chance::Chance;
 use crate::cover::Cover;
 use crate::generate::{self, DELEGATOR, FACTS};
-use crate::model::{Model, Versions};
+use crate::reference::{Model, Versions};
 
 /// Commands in one play.
 const COMMANDS: usize = 100;
@@ -791,7 +791,7 @@ fn gate_word(status: GateStatus) -> &'static str {
     }
 }
 
-fn named(subject: &Subject) -> crate::model::Subject {
+fn named(subject: &Subject) -> crate::reference::Subject {
     match subject {
         Subject::Task(id) => ("task", id.to_string()),
         Subject::Phase(id) => ("phase", id.to_string()),

@@ -11,4 +11,4 @@ pub mod chance;
 pub mod cover;
 pub mod execute;
 pub mod generate;
-pub mod model;
+pub mod reference;
