@@ -13,7 +13,7 @@ use crate::domain::{self, Instance, Personal, Remark};
 use crate::store::LeaseRow;
 
 /// A queue that nobody asked for work of within this time has no worker.
-pub(crate) const WORKER_MISSING_AFTER: Duration = Duration::from_secs(60);
+pub(crate) const WORKER_MISSING_AFTER: Duration = Duration::from_mins(1);
 /// The database is told of polls at most this often, a queue.
 const POLL_NOTED: Duration = Duration::from_secs(10);
 

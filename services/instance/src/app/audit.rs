@@ -54,13 +54,12 @@ impl App {
         let mut sequences: BTreeSet<u64> = rows.iter().map(|entry| entry.sequence).collect();
         page.personal = self.store().personal_load(tenant, instance_id, &sequences).await?;
         // The names of all people stand beside the first entry.
-        let first = match page.personal.get(&1) {
-            Some(first) => Some(first.clone()),
-            None => {
-                sequences.clear();
-                sequences.insert(1);
-                self.store().personal_load(tenant, instance_id, &sequences).await?.remove(&1)
-            }
+        let first = if let Some(first) = page.personal.get(&1) {
+            Some(first.clone())
+        } else {
+            sequences.clear();
+            sequences.insert(1);
+            self.store().personal_load(tenant, instance_id, &sequences).await?.remove(&1)
         };
         let people = first.map(|first| first.people).unwrap_or_default();
         page.people = people.into_iter().map(|(id, person)| (id.to_string(), person)).collect();

@@ -42,7 +42,7 @@ pub(super) struct Step {
 
 /// An action, or how to make it of the state that it is decided on.
 pub(super) enum Wish {
-    Fixed(Action),
+    Fixed(Box<Action>),
     Made(Box<Making>),
 }
 
@@ -53,6 +53,13 @@ pub(super) struct Origin {
     pub(super) document: Vec<u8>,
     /// People whom the caller named.
     pub(super) externals: BTreeSet<ParticipantId>,
+}
+
+impl Wish {
+    /// An action that does not depend on the state.
+    pub(super) fn fixed(action: Action) -> Self {
+        Self::Fixed(Box::new(action))
+    }
 }
 
 /// Who wishes.
@@ -246,13 +253,15 @@ impl App {
                 }
                 Err(error) => return Err(error),
             };
-            let is_nothing = outcome.events.is_empty() && order.inbox.is_none() && answering.is_none();
-            if order.is_dry || is_nothing {
-                if is_fresh || self.is_current(&key, &snapshot).await? {
+            if outcome.events.is_empty() || order.is_dry {
+                // "Already so" must not rest on an old state either.
+                if !is_fresh && !self.is_current(&key, &snapshot).await? {
+                    self.0.cache.forget(&key);
+                    continue;
+                }
+                if order.is_dry || (order.inbox.is_none() && answering.is_none()) {
                     return Ok(outcome);
                 }
-                self.0.cache.forget(&key);
-                continue;
             }
             match self.write(&key, &snapshot, order, outcome, answering).await {
                 Err(Error::Store(store::Error::Stale) | Error::Busy) => self.0.cache.forget(&key),
@@ -303,7 +312,7 @@ impl App {
         let mut known = BTreeMap::new();
         for step in &order.steps {
             let action = match &step.action {
-                Wish::Fixed(action) => action.clone(),
+                Wish::Fixed(action) => Action::clone(action),
                 Wish::Made(make) => make(&state, &pinned, now)?,
             };
             let actor = match &order.by {
@@ -528,10 +537,7 @@ fn agent_of(instance: &Instance, task: &TaskId) -> Actor {
 
 /// A lost lease says what it was lost to.
 fn explain(error: Error, instance: &Instance) -> Error {
-    match error {
-        Error::Rejected(Rejection::LeaseLost(task)) => lost(task, instance),
-        error => error,
-    }
+    if let Error::Rejected(Rejection::LeaseLost(task)) = error { lost(task, instance) } else { error }
 }
 
 fn lost(task: TaskId, instance: &Instance) -> Error {

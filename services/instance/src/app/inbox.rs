@@ -42,7 +42,7 @@ fn order(event: &Event, heard: &Heard) -> Order {
     let steps = heard.facts.iter().enumerate().map(|(position, (fact, personal))| {
         let id = &event.event_id;
         Step {
-            action: Wish::Fixed(Action::Hear { fact: fact.clone(), at: heard.at }),
+            action: Wish::fixed(Action::Hear { fact: fact.clone(), at: heard.at }),
             personal: personal.clone(),
             event_id: Some(if position == 0 { id.clone() } else { format!("{id}-{}", position + 1) }),
         }

@@ -30,6 +30,13 @@ pub(crate) struct ContextChange {
     pub(crate) reason: String,
 }
 
+/// Names that conditions may use bare.
+#[derive(Debug, Clone)]
+pub(crate) struct FactsWish {
+    pub(crate) facts: BTreeMap<String, bool>,
+    pub(crate) reason: String,
+}
+
 /// The caller, as the record names it.
 pub(super) fn actor_of(principal: &Principal) -> Actor {
     let (kind, channel) = match principal.kind {
@@ -64,7 +71,7 @@ impl App {
             check_reason(reason)?;
         }
         let id = Self::visible(principal, instance_id)?;
-        let mut order = Order::new(By::Somebody(actor_of(principal)), Wish::Fixed(action));
+        let mut order = Order::new(By::Somebody(actor_of(principal)), Wish::fixed(action));
         order.shows = true;
         self.answer(&principal.tenant, &id, order, once, make).await
     }
@@ -77,7 +84,7 @@ impl App {
         action: Action,
     ) -> Result<(Outcome, Vec<Blocker>), Error> {
         let id = Self::visible(principal, instance_id)?;
-        let mut order = Order::new(By::Somebody(actor_of(principal)), Wish::Fixed(action));
+        let mut order = Order::new(By::Somebody(actor_of(principal)), Wish::fixed(action));
         order.is_dry = true;
         let blockers = match self.execute(&principal.tenant, &id, &order, None).await {
             Ok(_) => Vec::new(),
@@ -92,12 +99,12 @@ impl App {
         &self,
         principal: &Principal,
         instance_id: &str,
-        facts: BTreeMap<String, bool>,
+        wish: FactsWish,
         task_token: &str,
-        reason: String,
         once: Option<Once>,
         make: impl Fn(&Outcome) -> Result<M, Error> + Send + Sync,
     ) -> Result<Answered<M>, Error> {
+        let FactsWish { facts, reason } = wish;
         let fits = |name: &String| {
             name.len() <= FACT_NAME_MAX
                 && name.starts_with(|first: char| first.is_ascii_lowercase())
@@ -112,7 +119,7 @@ impl App {
         check_reason(&reason)?;
         let shown = self.shown_lease(principal, instance_id, task_token)?;
         let lease = shown.as_ref().map(shown_lease);
-        let action = Wish::Fixed(Action::SetFacts { facts, lease, reason });
+        let action = Wish::fixed(Action::SetFacts { facts, lease, reason });
         self.steer(principal, instance_id, shown, action, once, make).await
     }
 

@@ -85,7 +85,7 @@ impl App {
             team_id: wish.team_id,
             labels: wish.labels,
         };
-        let mut order = Order::new(By::Somebody(actor_of(principal)), Wish::Fixed(Action::Start(start)));
+        let mut order = Order::new(By::Somebody(actor_of(principal)), Wish::fixed(Action::Start(start)));
         if let Some(step) = order.steps.first_mut() {
             step.personal = people.personal;
         }
@@ -94,9 +94,9 @@ impl App {
         order.shows = true;
         let once = once.filter(|_| !wish.validate_only);
         let started = self.answer(&principal.tenant, &instance_id, order, once, make).await;
-        started.map_err(|error| match error {
-            Error::Store(store::Error::Exists) => Error::Exists(instance_id.to_string()),
-            error => error,
+        started.map_err(|error| {
+            let is_taken = matches!(error, Error::Store(store::Error::Exists));
+            if is_taken { Error::Exists(instance_id.to_string()) } else { error }
         })
     }
 

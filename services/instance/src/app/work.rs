@@ -166,18 +166,19 @@ impl App {
         once: Option<Once>,
         make: impl Fn(&Out, &Outcome) -> Result<M, Error> + Send + Sync,
     ) -> Result<Answered<M>, Error> {
-        let mut order = Order::new(By::AgentOf(lease.task.clone()), Wish::Fixed(action));
+        let mut order = Order::new(By::AgentOf(lease.task.clone()), Wish::fixed(action));
         order.guard = Some(Guard::Holds { task: lease.task.clone(), fencing: lease.fencing });
         order.checkpoint = checkpoint;
         let done = self
             .answer(&lease.tenant, &lease.instance_id, order, once, |outcome| make(&lease, outcome))
             .await;
-        done.map_err(|error| match error {
-            // Its instance is gone with it; the caller knows only the token.
-            Error::NotFound(_) | Error::Rejected(Rejection::Terminal(_) | Rejection::TaskNotFound(_)) => {
-                Error::Rejected(Rejection::LeaseLost(lease.task.clone()))
-            }
-            error => error,
+        // Where its instance is gone, so is the lease; the caller knows only the token.
+        done.map_err(|error| {
+            let is_gone = matches!(
+                error,
+                Error::NotFound(_) | Error::Rejected(Rejection::Terminal(_) | Rejection::TaskNotFound(_))
+            );
+            if is_gone { Rejection::LeaseLost(lease.task.clone()).into() } else { error }
         })
     }
 
@@ -211,7 +212,7 @@ impl App {
         let (task, fencing) = (lease.task.clone(), lease.fencing);
         let jitter = rand::rng().random_range(0.0..1.0);
         let action = Action::ExpireLease { task: task.clone(), fencing, jitter };
-        let mut order = Order::new(By::Somebody(crate::domain::Actor::engine()), Wish::Fixed(action));
+        let mut order = Order::new(By::Somebody(crate::domain::Actor::engine()), Wish::fixed(action));
         order.guard = Some(Guard::Over { task, fencing });
         match self.execute(&lease.tenant, &lease.instance_id, &order, None).await {
             Ok(_) | Err(Error::LeaseLost { .. } | Error::Rejected(_)) => Ok(()),

@@ -18,9 +18,9 @@ use super::Api;
 use super::convert::{count, time};
 use super::record::{Reader, audit_entries, events};
 use super::refusal::{refuse, refuse_about};
+use crate::app::AuditFilter;
 use crate::app::{FeedFilter, Piece};
 use crate::domain::AUDIT_TYPES;
-use crate::app::AuditFilter;
 
 /// Types that one feed may name.
 const TYPES_MAX: usize = 100;

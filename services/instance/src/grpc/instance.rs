@@ -22,8 +22,8 @@ use super::convert::{once, respond, shortened};
 use super::refusal::{refuse, refuse_about};
 use super::view;
 use crate::app::{ContextChange, Error, ExternalPerson, FactsWish, Outcome, StartWish, struct_to_json};
-use crate::domain::{self, Action, Rejection};
 use crate::app::{ListFilter, ListPosition};
+use crate::domain::{self, Action, Rejection};
 
 /// The current phase of an instance; empty once it has ended.
 fn current_phase(definition: &phasegate_process::Definition, instance: &domain::Instance) -> String {

@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 
 use super::convert::count;
 use crate::app::{AuditPage, actor_to_proto, json_object, json_to_struct};
-use crate::domain::{self, ActorKind, Change, Fact, Person, Personal};
 use crate::app::{Entry, StoredEntry};
+use crate::domain::{self, ActorKind, Change, Fact, Person, Personal};
 
 /// Members whose own keys are ids and names that somebody chose.
 const FREE_KEYS: [&str; 7] = ["context", "facts", "changed", "artifacts", "output", "participants", "labels"];

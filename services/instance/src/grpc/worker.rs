@@ -17,9 +17,9 @@ use super::Api;
 use super::convert::{count, duration, once, respond, shortened};
 use super::refusal::refuse;
 use super::view;
+use crate::app::Out;
 use crate::app::{BeatWish, Beaten, Error, FailWish, Outcome, Poll, struct_to_json};
 use crate::domain::{self, Change, Delivery, TaskStatus};
-use crate::app::Out;
 
 /// Queues of one poll.
 const QUEUES_MAX: usize = 100;

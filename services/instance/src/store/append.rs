@@ -287,7 +287,7 @@ async fn write_postgres(tx: &mut Transaction, transition: &Transition) -> Result
     values.push(column(queued, |work| rank(work.priority)));
     values.push(column(queued, |work| work.ready_at.as_micros()));
     values.push(column(queued, |work| signed(work.fencing)));
-    values.push(column(queued, |work| tools(work)));
+    values.push(column(queued, tools));
     let granted = &transition.granted;
     values.push(column(granted, |lease| lease.task.to_string()));
     values.push(column(granted, |lease| signed(lease.fencing)));

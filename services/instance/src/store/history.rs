@@ -1,6 +1,7 @@
 //! Reading the history: for the feed, the audit log and the check of the chain.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use phasegate_clock::Timestamp;
 use phasegate_database::{Row, Value, args};
@@ -34,6 +35,7 @@ impl Store {
         filter: &AuditFilter,
         limit: usize,
     ) -> Result<Vec<Entry>, Error> {
+        // Writing to a string cannot fail.
         let mut sql = "select sequence, event_id, kind, audit_type, occurred_at, body, previous_hash, hash
                          from history where tenant_id = $1 and instance_id = $2 and sequence > $3"
             .to_owned();
@@ -41,17 +43,17 @@ impl Store {
         if !filter.types.is_empty() {
             let places: Vec<String> =
                 (0..filter.types.len()).map(|at| format!("${}", values.len() + 1 + at)).collect();
-            sql.push_str(&format!(" and audit_type in ({})", places.join(", ")));
+            let _ = write!(sql, " and audit_type in ({})", places.join(", "));
             values.extend(filter.types.iter().map(Value::from));
         }
         for (time, comparison) in [(filter.since, ">="), (filter.until, "<")] {
             if let Some(time) = time {
                 values.push(Value::from(time));
-                sql.push_str(&format!(" and occurred_at {comparison} ${}", values.len()));
+                let _ = write!(sql, " and occurred_at {comparison} ${}", values.len());
             }
         }
         values.push(Value::from(i64::try_from(limit).unwrap_or(i64::MAX)));
-        sql.push_str(&format!(" order by sequence limit ${}", values.len()));
+        let _ = write!(sql, " order by sequence limit ${}", values.len());
         let rows = self.db.fetch_all(sql, values).await.map_err(Error::doing("read the history"))?;
         rows.iter().map(entry).collect()
     }

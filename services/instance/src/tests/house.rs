@@ -172,7 +172,7 @@ impl House {
                 Name::Artifact => {
                     routes.add_service(ArtifactInternalServiceServer::new(house.neighbours.clone()));
                 }
-                _ => {
+                Name::Instance | Name::Approval | Name::Participant | Name::Notification => {
                     house.run(house.context.clone(), listener).await?;
                     continue;
                 }
@@ -230,7 +230,7 @@ impl House {
     pub(super) fn sign<T>(context: &Context, principal: &Principal, message: T) -> Request<T> {
         let mut request = context.peers.request(Name::Instance, principal, message);
         // The deadline of calls between services is for others to test.
-        request.set_timeout(Duration::from_secs(60));
+        request.set_timeout(Duration::from_mins(1));
         request
     }
 
@@ -259,7 +259,7 @@ impl House {
         let draft = Draft::from_json(written.clone())?;
         let checked = phasegate_process::validate(&draft);
         ensure!(checked.definition.is_some(), "{:?}", checked.faults().collect::<Vec<_>>());
-        self.neighbours.definitions().insert(draft.id.clone(), written);
+        self.neighbours.definitions().insert(draft.id, written);
         Ok(())
     }
 
