@@ -28,7 +28,7 @@ const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
 /// A receiver that takes longer than this is asked again later.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// After this time an instance's turn ends. With the patience for its last event it is less than a claim lasts.
+/// After this time an instance's turn ends.
 const TURN: Duration = Duration::from_secs(10);
 /// How long what was sent stays: longer than a receiver may be away.
 const SENT_KEPT: Duration = Duration::from_hours(7 * 24);
@@ -96,7 +96,10 @@ impl Relay {
             if is_free {
                 let relay = self.clone();
                 lanes.spawn(async move {
-                    relay.run_lane(&lane).await;
+                    tokio::select! {
+                        () = relay.run_lane(&lane) => {}
+                        () = relay.keep_lane(&lane) => {}
+                    }
                     relay.busy().remove(&lane);
                     // What was appended in the meantime found the lane busy.
                     relay.wake();
@@ -107,6 +110,17 @@ impl Relay {
 
     fn busy(&self) -> std::sync::MutexGuard<'_, BTreeSet<Lane>> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the claim of a lane, for as long as it is awaited. Claims are short, so that what a relay that died was at
+    /// does not wait for long.
+    async fn keep_lane(&self, lane: &Lane) {
+        loop {
+            tokio::time::sleep(store::RENEWAL).await;
+            if let Err(error) = store::lane_keep(&self.db, lane, self.clock.now()).await {
+                tracing::warn!(error = %chain(&error), "a claim could not be renewed");
+            }
+        }
     }
 
     /// Sends the events of one instance in order, up to the first that fails.
@@ -122,7 +136,7 @@ impl Relay {
         let mut failed = None;
         let started = tokio::time::Instant::now();
         for event in waiting {
-            // The claim must not run out under a long lane; the rest is claimed anew.
+            // Others wait for their turn; the rest is claimed anew.
             if started.elapsed() > TURN {
                 break;
             }

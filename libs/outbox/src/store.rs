@@ -11,8 +11,10 @@ const LANES_CLAIMED: i64 = 32;
 const LANE_LENGTH: i64 = 64;
 /// Rows that one statement deletes, so that no transaction is long.
 const DELETED_AT_ONCE: i64 = 1_000;
-/// A relay that has not finished by then has died.
-pub(crate) const CLAIM: Duration = Duration::from_secs(40);
+/// A relay that has not renewed its claim by then has died.
+const CLAIM: Duration = Duration::from_secs(8);
+/// How often a claim is renewed.
+pub(crate) const RENEWAL: Duration = Duration::from_secs(2);
 
 /// The events of one instance: they are sent in order, by one relay at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,6 +107,28 @@ pub(crate) async fn lanes_claim(db: &Database, now: Timestamp) -> Result<Vec<Lan
 
 fn lane(row: &Row) -> Result<Lane, Error> {
     Ok(Lane { tenant_id: row.get("tenant_id")?, instance_id: row.get("instance_id")? })
+}
+
+/// Renews the claim of a lane that is being worked on.
+pub(crate) async fn lane_keep(db: &Database, lane: &Lane, now: Timestamp) -> Result<(), Error> {
+    if db.dialect() == Dialect::Sqlite {
+        return Ok(());
+    }
+    let lane = lane.clone();
+    db.transaction(move |tx| {
+        Box::pin(async move {
+            // What was given back has no claim, and gets none by this.
+            tx.execute(
+                "update outbox set claimed_until = $3
+                  where tenant_id = $1 and instance_id = $2 and claimed_until > 0
+                    and sent_at is null and dead_at is null",
+                args![&lane.tenant_id, &lane.instance_id, now + CLAIM],
+            )
+            .await?;
+            Ok(())
+        })
+    })
+    .await
 }
 
 /// What waits in a lane, in order.

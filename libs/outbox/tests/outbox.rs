@@ -1,5 +1,6 @@
 //! What is committed is sent, in order, and takes effect once: on both databases.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +67,22 @@ impl Handler for Recorder {
                 })
                 .await;
             done.map_err(|error| HandleError::Transient(error.to_string()))
+        })
+    }
+}
+
+/// Takes an event for as long as the test wants.
+struct Slow {
+    gate: tokio::sync::Semaphore,
+    seen: AtomicUsize,
+}
+
+impl Handler for Slow {
+    fn handle(&self, _: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {
+        Box::pin(async move {
+            self.seen.fetch_add(1, Ordering::SeqCst);
+            let opened = self.gate.acquire().await;
+            opened.map(drop).map_err(|error| HandleError::Transient(error.to_string()))
         })
     }
 }
@@ -196,6 +213,35 @@ async fn an_event_that_is_delivered_twice_takes_effect_once() -> anyhow::Result<
         running.stop().await
     })
     .await
+}
+
+/// On SQLite one process owns the file, and its relay makes no claims.
+#[tokio::test]
+async fn a_claim_lasts_while_its_relay_lives_and_little_longer() -> anyhow::Result<()> {
+    let fresh = phasegate_test_database::postgres().await?;
+    let db = fresh.open(&[MIGRATION, EFFECT]).await?;
+    let start = Timestamp::from_micros(1_000_000_000);
+    let clock = Arc::new(ManualClock::new(start));
+    let slow = Arc::new(Slow { gate: tokio::sync::Semaphore::new(0), seen: AtomicUsize::new(0) });
+    let first = Running::start(&db, slow.clone(), clock.clone());
+    commit(&db, vec![paused("i", "slow", start)]).await?;
+    first.relay.wake();
+    until(&db, "claimed_until > 0", 1).await?;
+    let second = Running::start(&db, Recorder::new(&db, |_| None), clock.clone());
+    // The first one works for far longer than a claim lasts, and nobody takes its work away.
+    for step in 1..=3 {
+        clock.advance(Duration::from_secs(6));
+        let renewed = (start + Duration::from_secs(6 * step + 8)).as_micros();
+        until(&db, &format!("claimed_until >= {renewed}"), 1).await?;
+        second.relay.wake();
+    }
+    ensure!(slow.seen.load(Ordering::SeqCst) == 1 && effects(&db, "i").await?.is_empty());
+    // It dies, as far as anybody can tell: its work is free soon after.
+    first.task.abort();
+    clock.advance(Duration::from_secs(9));
+    until(&db, "sent_at is not null", 1).await?;
+    ensure!(effects(&db, "i").await? == ["slow"]);
+    second.stop().await
 }
 
 #[tokio::test]
