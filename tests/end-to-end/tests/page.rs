@@ -254,7 +254,8 @@ async fn link(page: &Page) -> anyhow::Result<()> {
     let url = made["url"].as_str().context("a URL")?;
     assert!(url.contains("/external/approve?token=eyJ"), "{url}");
     assert_eq!(made["link"]["permissions"], body["permissions"]);
-    let opened = reqwest::Client::builder().no_proxy().build()?.get(url).send().await?;
+    let browser = reqwest::Client::builder().no_proxy().cookie_store(true).build()?;
+    let opened = browser.get(url).send().await?;
     assert_eq!(opened.status(), 200, "the link opens");
     page.post(&format!("/api/processes/instances/{instance}/cancel"), &json!({ "reason": "seen" }), 200)
         .await?;

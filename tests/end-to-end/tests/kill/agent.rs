@@ -52,14 +52,14 @@ impl Agent {
                 self.tells(Kind::Fail, (instance, &mark), "/api/workers/tasks/fail", body).await?;
                 return Ok(());
             }
-            8..12 => {
+            8..14 => {
                 let body = json!({ "taskToken": token, "reason": mark });
                 self.tells(Kind::Release, (instance, &mark), "/api/workers/tasks/release", body).await?;
                 return Ok(());
             }
             // A worker that comes back from the dead: whether it may still hand in is the server's to say.
-            12..14 => tokio::time::sleep(Duration::from_millis(LEASE * 1000 + 1_200)).await,
-            14..24 => self.beats(token).await?,
+            14..16 => tokio::time::sleep(Duration::from_millis(LEASE * 1000 + 1_200)).await,
+            16..26 => self.beats(token).await?,
             _ => {}
         }
         let mut keys = Vec::new();

@@ -358,7 +358,13 @@ impl Instance {
         entered.sort_unstable();
         all.sort_unstable();
         if entered != all {
-            faults.push(format!("links {all:?} are there; the log has {entered:?}"));
+            let unknown: Vec<_> = entered.iter().filter(|id| !all.contains(id)).collect();
+            let untold: Vec<_> = all.iter().filter(|id| !entered.contains(id)).collect();
+            faults.push(format!(
+                "{} links are there, the log has {}; not there: {unknown:?}, not in the log: {untold:?}",
+                all.len(),
+                entered.len()
+            ));
         }
         faults.into_iter().for_each(|fault| self.fault(fault));
     }

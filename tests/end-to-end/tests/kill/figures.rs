@@ -86,30 +86,36 @@ impl Figures {
     }
 
     /// Why the run shows nothing; empty where it does.
-    pub(crate) fn counts(&self, plan: &Plan, run: &Run) -> Vec<String> {
+    pub(crate) fn missing(&self, plan: &Plan, run: &Run) -> Vec<String> {
+        let mut missing = missing_changes(plan, run);
         let in_flight = run.unanswered().range(0..plan.kills).filter(|(_, count)| **count > 0).count();
         let ledger = run.ledger();
-        let mut missing = Vec::new();
-        let mut at_least = |what: String, is: u64, wanted: u64| {
-            if is < wanted {
-                missing.push(format!("{what}: {is}, and {wanted} are wanted"));
-            }
-        };
-        at_least("kills with changes in flight".to_owned(), in_flight as u64, plan.kills_in_flight);
-        at_least("acknowledged changes".to_owned(), ledger.acknowledged(), plan.acknowledged);
-        at_least("instances".to_owned(), self.totals.instances as u64, plan.instances as u64);
         let all = ledger.acknowledged() + ledger.refused();
-        at_least("part done, in percent".to_owned(), ledger.acknowledged() * 100 / all.max(1), DONE_PERCENT);
-        for kind in Kind::ALL {
-            let done = ledger.tallies.get(&kind).map_or(0, |tally| tally.acknowledged);
-            at_least(format!("{kind:?}"), done, plan.acknowledged_each);
-        }
         let compared: u64 = ledger.tallies.values().map(|tally| tally.compared).sum();
-        at_least("compared answers".to_owned(), compared, plan.acknowledged / 4);
-        at_least("events watched".to_owned(), self.watched as u64, 100);
-        at_least("streams that were taken up again".to_owned(), self.streams, plan.kills);
+        missing.extend(too_few("kills with changes in flight", in_flight as u64, plan.kills_in_flight));
+        missing.extend(too_few("instances", self.totals.instances as u64, plan.instances as u64));
+        missing.extend(too_few("percent done", ledger.acknowledged() * 100 / all.max(1), DONE_PERCENT));
+        missing.extend(too_few("compared answers", compared, plan.acknowledged / 4));
+        missing.extend(too_few("events watched", self.watched as u64, 100));
+        missing.extend(too_few("streams of watchers", self.streams, plan.kills));
         missing
     }
+}
+
+/// Which changes there were too few of.
+pub(crate) fn missing_changes(plan: &Plan, run: &Run) -> Vec<String> {
+    let ledger = run.ledger();
+    let mut missing: Vec<String> =
+        too_few("changes", ledger.acknowledged(), plan.acknowledged).into_iter().collect();
+    for kind in Kind::ALL {
+        let done = ledger.tallies.get(&kind).map_or(0, |tally| tally.acknowledged);
+        missing.extend(too_few(&format!("{kind:?}"), done, plan.acknowledged_each));
+    }
+    missing
+}
+
+fn too_few(what: &str, is: u64, wanted: u64) -> Option<String> {
+    (is < wanted).then(|| format!("{what}: {is}, and {wanted} are wanted"))
 }
 
 fn words(counts: &std::collections::BTreeMap<String, u64>) -> String {

@@ -101,12 +101,6 @@ impl Run {
         *self.stage.borrow()
     }
 
-    /// Waits for a stage.
-    pub(crate) async fn reaches(&self, stage: Stage) {
-        // The sender lives as long as the run.
-        let _ = self.stage.subscribe().wait_for(|now| *now >= stage).await;
-    }
-
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
