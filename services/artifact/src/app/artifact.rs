@@ -187,7 +187,7 @@ impl App {
     /// Who stores, by lease or by the caller's own right, and under which phase it is listed.
     async fn provenance(&self, principal: &Principal, place: &Place, put: &Put) -> Result<Provenance, Error> {
         if let Some(phase) = &put.phase {
-            rules::phase(phase, &self.instances.phases(place).await?)?;
+            rules::phase(phase, &self.instances.parts(place).await?.phases)?;
         }
         let named = put.phase.clone();
         if put.task_token.is_empty() {

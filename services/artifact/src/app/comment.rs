@@ -69,6 +69,19 @@ impl App {
         Ok(self.store.comment_list(&place, &filter, after, limit).await?)
     }
 
+    /// Whether an instance has something to comment on.
+    async fn is_there(&self, place: &Place, subject: &Subject) -> Result<bool, Error> {
+        match subject {
+            Subject::Instance => Ok(true),
+            Subject::Phase(id) => Ok(self.instances.parts(place).await?.phases.contains(id)),
+            Subject::Task(id) => Ok(self.instances.parts(place).await?.tasks.contains(id)),
+            Subject::Approval(id) => self.instances.has_approval(place, id).await,
+            Subject::Artifact(key) => {
+                Ok(!self.store.artifact_current(place, &[key.as_str().to_owned()]).await?.is_empty())
+            }
+        }
+    }
+
     async fn comment_create_once(
         &self,
         principal: &Principal,
@@ -77,6 +90,9 @@ impl App {
         writer: Writer,
         once: Option<Once<Written>>,
     ) -> Result<Written, Error> {
+        if !self.is_there(place, &draft.subject).await? {
+            return Err(rules::Rejection::SubjectUnknown(draft.subject.clone()).into());
+        }
         let now = self.clock.now();
         let actor = principal.actor();
         let place = place.clone();

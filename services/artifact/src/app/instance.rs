@@ -1,12 +1,15 @@
-//! What this service must know of an instance, asked of the instance service. That an instance exists and what its
-//! phases are never changes, so it is remembered; whether it has ended is asked every time, because an event about it
+//! What this service must know of an instance, asked of those who know. That an instance exists and what it is
+//! made of never changes, so it is remembered; whether it has ended is asked every time, because an event about it
 //! may still be on its way.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use phasegate_id::ApprovalId;
 use phasegate_principal::Principal;
+use phasegate_proto::approval::v1::GetApprovalRequest;
+use phasegate_proto::approval::v1::approval_service_client::ApprovalServiceClient;
 use phasegate_proto::instance::v1::InstanceStatus;
 use phasegate_proto::internal::instance::v1::instance_internal_service_client::InstanceInternalServiceClient;
 use phasegate_proto::internal::instance::v1::{
@@ -15,6 +18,7 @@ use phasegate_proto::internal::instance::v1::{
 use phasegate_rpc_error::relayed;
 use phasegate_serve::{Peers, Service};
 use tokio::time::Instant;
+use tonic::Code;
 use tonic::transport::Channel;
 
 use super::Error;
@@ -31,11 +35,17 @@ const INSTANCE: &str = "instance";
 #[derive(Debug, Clone)]
 pub(super) struct Instances {
     peers: Peers,
-    known: Arc<Mutex<BTreeMap<Place, Phases>>>,
+    known: Arc<Mutex<BTreeMap<Place, Arc<Parts>>>>,
 }
 
-/// Ids of the phases of an instance.
-pub(super) type Phases = Arc<[String]>;
+/// What an instance is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    /// Ids of its phases.
+    pub(super) phases: Vec<String>,
+    /// Ids of its tasks.
+    pub(super) tasks: Vec<String>,
+}
 
 /// A lease that holds.
 #[derive(Debug, Clone)]
@@ -54,14 +64,14 @@ impl Instances {
 
     /// Refuses an instance that does not exist.
     pub(super) async fn exists(&self, place: &Place) -> Result<(), Error> {
-        self.phases(place).await.map(drop)
+        self.parts(place).await.map(drop)
     }
 
-    /// The phases of an instance.
-    pub(super) async fn phases(&self, place: &Place) -> Result<Phases, Error> {
+    /// What an instance is made of.
+    pub(super) async fn parts(&self, place: &Place) -> Result<Arc<Parts>, Error> {
         let known = self.known().get(place).cloned();
         match known {
-            Some(phases) => Ok(phases),
+            Some(parts) => Ok(parts),
             None => Ok(self.describe(place).await?.0),
         }
     }
@@ -91,7 +101,22 @@ impl Instances {
         Ok(Lease { holder, sure_until })
     }
 
-    async fn describe(&self, place: &Place) -> Result<(Phases, InstanceStatus), Error> {
+    /// Whether a request for approval is one of an instance.
+    pub(super) async fn has_approval(&self, place: &Place, approval: &ApprovalId) -> Result<bool, Error> {
+        let question = GetApprovalRequest { approval_id: approval.as_str().to_owned() };
+        let request = self.peers.request(Service::Approval, &Self::as_ourselves(place), question);
+        let mut client = ApprovalServiceClient::new(self.peers.channel(Service::Approval));
+        match client.get_approval(request).await {
+            Ok(answer) => Ok(answer
+                .into_inner()
+                .approval
+                .is_some_and(|approval| approval.instance_id == place.instance.as_str())),
+            Err(status) if status.code() == Code::NotFound => Ok(false),
+            Err(status) => Err(Error::Peer(relayed(status, Service::Approval.name()))),
+        }
+    }
+
+    async fn describe(&self, place: &Place) -> Result<(Arc<Parts>, InstanceStatus), Error> {
         let question = DescribeInstanceRequest {
             instance_id: place.instance.as_str().to_owned(),
             task_id: String::new(),
@@ -100,13 +125,13 @@ impl Instances {
         let answer = self.client().describe_instance(request).await;
         let described = answer.map_err(|status| Error::Peer(relayed(status, INSTANCE)))?.into_inner();
         let status = described.status();
-        let phases: Phases = described.phase_ids.into();
+        let parts = Arc::new(Parts { phases: described.phase_ids, tasks: described.task_ids });
         let mut known = self.known();
         if known.len() >= KNOWN_MAX {
             known.clear();
         }
-        known.insert(place.clone(), Arc::clone(&phases));
-        Ok((phases, status))
+        known.insert(place.clone(), Arc::clone(&parts));
+        Ok((parts, status))
     }
 
     /// The caller's right to see the instance has been looked at; the question is our own.
@@ -118,7 +143,7 @@ impl Instances {
         InstanceInternalServiceClient::new(self.peers.channel(Service::Instance))
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<Place, Phases>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<Place, Arc<Parts>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

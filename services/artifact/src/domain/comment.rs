@@ -84,6 +84,9 @@ pub enum Rejection {
     /// The subject has another form.
     #[error("the subject must be instance, phase:<id>, task:<id>, approval:<id> or artifact:<key>")]
     SubjectInvalid,
+    /// The instance has no such thing.
+    #[error("the instance has no {0}")]
+    SubjectUnknown(Subject),
     /// The text is empty, too long, or holds control characters.
     #[error("the body must be plain text of 1 character to {BODY_BYTES_MAX} bytes")]
     BodyInvalid,

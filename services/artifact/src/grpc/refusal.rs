@@ -177,6 +177,9 @@ fn comment_look(rejection: &comment::Rejection) -> Look {
     };
     match rejection {
         Rejection::SubjectInvalid => Look::field("SUBJECT_INVALID", "subject"),
+        Rejection::SubjectUnknown(subject) => {
+            Look::field("SUBJECT_INVALID", "subject").with("subject", subject)
+        }
         Rejection::BodyInvalid => {
             Look::field("TEXT_INVALID", "body").with("bytes_max", comment::BODY_BYTES_MAX)
         }

@@ -59,6 +59,9 @@ async fn comments_are_written_answered_repeated_and_refused() -> anyhow::Result<
         let invalid = Code::InvalidArgument;
         for (principal, request, code, reason) in [
             (operator(), write("gate:x", "x", "", false), invalid, "SUBJECT_INVALID"),
+            (operator(), write("task:paint", "x", "", false), invalid, "SUBJECT_INVALID"),
+            (operator(), write("phase:later", "x", "", false), invalid, "SUBJECT_INVALID"),
+            (operator(), write("artifact:plan", "x", "", false), invalid, "SUBJECT_INVALID"),
             (operator(), write("instance", " ", "", false), invalid, "TEXT_INVALID"),
             (operator(), write("instance", &"x".repeat((16 << 10) + 1), "", false), invalid, "TEXT_INVALID"),
             (operator(), write("instance", "x", &comment.id, false), invalid, "COMMENT_PARENT_INVALID"),

@@ -27,7 +27,7 @@ use tonic::service::Routes;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
-/// A tenant with one instance, `i-1`, of the phases discovery and build.
+/// A tenant with one instance, `i-1`, of the phases discovery and build and the task gather.
 pub(crate) const INSTANCE: &str = "i-1";
 
 /// Everything that a test needs.
@@ -205,6 +205,7 @@ impl InstanceInternalService for FakeInstance {
             Some(status) if tenant == "default" => Ok(Response::new(instance::DescribeInstanceResponse {
                 status: status.into(),
                 phase_ids: vec!["discovery".into(), "build".into()],
+                task_ids: vec!["gather".into()],
                 ..Default::default()
             })),
             Some(_) | None => Err(phasegate_rpc_error::status(&NotFound)),
