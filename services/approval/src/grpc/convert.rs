@@ -88,7 +88,10 @@ pub(super) fn withdraw(message: WithdrawApprovalRequest) -> Result<Withdraw, Inv
 
 /// Reads a list.
 pub(super) fn list(message: ListApprovalsRequest) -> Result<List, Invalid> {
-    let unknown = |_| Invalid::new("ENUM_INVALID", "status", "must be a state of a request");
+    let unknown = |_| {
+        let allowed = "pending, approved, rejected, changes_requested, expired, withdrawn, superseded";
+        Invalid::new("ENUM_INVALID", "status", format!("must be one of {allowed}")).with("allowed", allowed)
+    };
     let status = ApprovalStatus::try_from(message.status).map_err(unknown)?;
     Ok(List {
         instance: given(message.instance_id),

@@ -50,7 +50,7 @@ pub enum Error {
         row: String,
     },
     /// The database could not.
-    #[error(transparent)]
+    #[error("the database did not answer")]
     Database(#[from] phasegate_database::Error),
 }
 

@@ -1,5 +1,7 @@
 //! Every promise of this service about refusing, on one page.
 
+use std::time::Duration;
+
 use phasegate_process::Issue;
 use phasegate_rpc_error::{Kind, Refusal, Violation};
 
@@ -73,6 +75,11 @@ impl Refusal for Error {
             Self::RequestIdReused { request_id } => vec![("request_id", request_id.clone())],
             Self::RoleForbidden | Self::Raced | Self::Store(_) => Vec::new(),
         }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        let is_worth_it = matches!(self.kind(), Kind::Unavailable | Kind::Conflict);
+        is_worth_it.then_some(Duration::from_secs(1))
     }
 
     fn violations(&self) -> Vec<Violation> {

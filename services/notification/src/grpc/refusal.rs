@@ -1,5 +1,7 @@
 //! Every promise of this service about failing, on one page.
 
+use std::time::Duration;
+
 use phasegate_rpc_error::{Kind, Refusal, Violation};
 use tonic::Status;
 
@@ -22,7 +24,7 @@ impl Refusal for Error {
             Error::InstanceNotFound(_) => "INSTANCE_NOT_FOUND",
             Error::Invalid(invalid) => invalid.reason(),
             Error::Relayed(relayed) => relayed.reason(),
-            Error::Store(error) if error.is_transient() => "DEPENDENCY_DOWN",
+            Error::Store(error) if error.is_transient() => "STORE_UNAVAILABLE",
             Error::Store(_) => "INTERNAL",
         }
     }
@@ -45,6 +47,10 @@ impl Refusal for Error {
             | Error::Relayed(_)
             | Error::Store(_) => Vec::new(),
         }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        (self.kind() == Kind::Unavailable).then_some(Duration::from_secs(1))
     }
 
     fn passed(&self) -> Option<&Status> {

@@ -29,7 +29,7 @@ pub(crate) const MIGRATIONS: [Migration; 2] = [
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The database failed.
-    #[error("the database failed")]
+    #[error("the database did not answer")]
     Database(#[from] phasegate_database::Error),
     /// A row that could not have been written.
     #[error("row {row} of {table} does not make sense: {problem}")]
