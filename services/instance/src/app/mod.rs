@@ -103,10 +103,10 @@ pub(crate) enum Error {
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// Fields of a start are wrong.
-    #[error("the request has {} faults", .0.len())]
+    #[error("the request has {}", faults(.0.len()))]
     Faults(Vec<Violation>),
     /// The context is not what the definition allows.
-    #[error("the context has {} faults", .0.len())]
+    #[error("the context has {}", faults(.0.len()))]
     ContextSchema(Vec<Violation>),
     /// The context is more than is kept.
     #[error("the context is larger than {max} {limit}")]
@@ -146,6 +146,11 @@ pub(crate) enum Error {
     /// Something that was checked before is not as it was.
     #[error("{0}")]
     Broken(String),
+}
+
+/// Counts in words.
+fn faults(count: usize) -> String {
+    if count == 1 { "1 fault".to_owned() } else { format!("{count} faults") }
 }
 
 impl From<store::Error> for Error {

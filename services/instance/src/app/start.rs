@@ -93,6 +93,12 @@ impl App {
         order.is_dry = wish.validate_only;
         order.shows = true;
         let once = once.filter(|_| !wish.validate_only);
+        if wish.validate_only {
+            let version = self.store().instance_version(&principal.tenant, instance_id.as_str()).await?;
+            if version.is_some() {
+                return Err(Error::Exists(instance_id.to_string()));
+            }
+        }
         let started = self.answer(&principal.tenant, &instance_id, order, once, make).await;
         started.map_err(|error| {
             let is_taken = matches!(error, Error::Store(store::Error::Exists));

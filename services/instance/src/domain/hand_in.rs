@@ -32,7 +32,7 @@ pub(super) fn hand_in(
     let worker = task.lease.as_ref().map(|lease| lease.worker.clone()).unwrap_or_default();
     let (stored, missing): (BTreeMap<_, _>, Vec<_>) = sort_out(work, &written.artifacts);
     if !missing.is_empty() {
-        return Err(Rejection::ArtifactsMissing(missing));
+        return Err(Rejection::ArtifactsMissing { task: id.clone(), missing });
     }
     let handed_in = Change::TaskHandedIn {
         task: id.clone(),
@@ -78,7 +78,7 @@ fn sort_out(
 mod tests {
     use serde_json::json;
 
-    use super::super::play::{Play, check, define};
+    use super::super::tests::play::{Play, check, define};
     use super::super::{Rejection, TaskStatus};
 
     #[test]
@@ -125,7 +125,8 @@ mod tests {
         );
         let keys =
             vec![phasegate_id::ArtifactKey::trusted("plan"), phasegate_id::ArtifactKey::trusted("report")];
-        assert_eq!(missing, Err(Rejection::ArtifactsMissing(keys)));
+        let task = phasegate_id::TaskId::trusted("a");
+        assert_eq!(missing, Err(Rejection::ArtifactsMissing { task, missing: keys }));
         play.script("hand a plan@1 report@4");
         assert_eq!(play.instance.artifacts["report"].version, 4);
         assert_eq!(play.instance.tasks["a"].status, TaskStatus::Completed);

@@ -52,8 +52,13 @@ pub enum Rejection {
     #[error("phase {0} has not been reached")]
     PhaseNotReached(PhaseId),
     /// Expected artifacts have not been stored.
-    #[error("expected artifacts are missing")]
-    ArtifactsMissing(Vec<ArtifactKey>),
+    #[error("task {task} has not stored all that it is to store")]
+    ArtifactsMissing {
+        /// Task.
+        task: TaskId,
+        /// What it has not stored.
+        missing: Vec<ArtifactKey>,
+    },
     /// Another phase than the caller thought is the current one.
     #[error("the current phase is another one")]
     PhaseMoved {

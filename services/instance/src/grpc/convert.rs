@@ -43,6 +43,11 @@ pub(crate) fn once(
     Ok(Some(Once { key, fingerprint: phasegate_idempotency::fingerprint(request) }))
 }
 
+/// The refusal of a state that is none.
+pub(crate) fn not_a_state(allowed: &'static str) -> Invalid {
+    Invalid::new("ENUM_INVALID", "status", format!("must be one of {allowed}")).with("allowed", allowed)
+}
+
 /// An answer on its way.
 pub(crate) fn respond<M>(answered: Answered<M>) -> Response<M> {
     let mut response = Response::new(answered.message);

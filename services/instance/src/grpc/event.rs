@@ -78,6 +78,9 @@ impl EventService for Api {
             since: time("since", wanted.since.as_ref())?,
             until: time("until", wanted.until.as_ref())?,
         };
+        if filter.since.zip(filter.until).is_some_and(|(since, until)| until < since) {
+            return Err(refuse(Invalid::new("FILTER_INVALID", "until", "must not be before since").into()));
+        }
         let scope = format!("ListAuditEntries\n{}\n{id}\n{filter:?}", principal.tenant);
         let after: Option<u64> =
             self.pages.decode(&scope, &wanted.page_token).map_err(|invalid| refuse(invalid.into()))?;

@@ -14,11 +14,10 @@ use phasegate_proto::instance::v1::{
     SetFactsResponse, StartInstanceRequest, StartInstanceResponse, UpdateInstanceContextRequest,
     UpdateInstanceContextResponse,
 };
-use phasegate_rpc_error::Invalid;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::Api;
-use super::convert::{once, respond, shortened};
+use super::convert::{not_a_state, once, respond, shortened};
 use super::refusal::{refuse, refuse_about};
 use super::view;
 use crate::app::{ContextChange, Error, ExternalPerson, FactsWish, Outcome, StartWish, struct_to_json};
@@ -112,8 +111,8 @@ impl InstanceService for Api {
         let size = page_size(wanted.page_size).map_err(|invalid| refuse(invalid.into()))?;
         let status = match wanted.status() {
             InstanceStatus::Unspecified if wanted.status != 0 => {
-                let message = "must be a state of an instance";
-                return Err(refuse(Invalid::new("ENUM_INVALID", "status", message).into()));
+                let allowed = "running, paused, completed, cancelled, failed";
+                return Err(refuse(not_a_state(allowed).into()));
             }
             InstanceStatus::Unspecified => None,
             InstanceStatus::Running => Some(domain::Status::Running),

@@ -128,7 +128,7 @@ impl Refusal for Refused {
         if let Error::Rejected(Rejection::PhaseBlocked(blockers)) = &self.error {
             return blockers.iter().map(obstacle).collect();
         }
-        if let Error::Rejected(Rejection::ArtifactsMissing(missing)) = &self.error {
+        if let Error::Rejected(Rejection::ArtifactsMissing { missing, .. }) = &self.error {
             let obstacles = missing.iter().map(|key| Obstacle {
                 kind: "ARTIFACT".to_owned(),
                 subject: key.to_string(),
@@ -179,7 +179,7 @@ fn rejection_kind(rejection: &Rejection) -> Kind {
         | Rejection::NotReady { .. }
         | Rejection::TaskState { .. }
         | Rejection::PhaseNotReached(_)
-        | Rejection::ArtifactsMissing(_)
+        | Rejection::ArtifactsMissing { .. }
         | Rejection::PhaseBlocked(_) => Kind::Precondition,
     }
 }
@@ -197,7 +197,7 @@ fn rejection_reason(rejection: &Rejection) -> &'static str {
         | Rejection::NotReady { .. }
         | Rejection::TaskState { .. }
         | Rejection::PhaseNotReached(_) => "INVALID_STATE",
-        Rejection::ArtifactsMissing(_) => "ARTIFACTS_MISSING",
+        Rejection::ArtifactsMissing { .. } => "ARTIFACTS_MISSING",
         Rejection::PhaseMoved { .. } => "PHASE_MOVED",
         Rejection::PhaseBlocked(_) => "PHASE_BLOCKED",
         Rejection::VersionMismatch { .. } => "VERSION_MISMATCH",
@@ -216,8 +216,8 @@ impl Refused {
             let phase = blockers.first().map_or("", |blocker| blocker.phase.as_str());
             return write!(f, "phase {phase} has {} blockers", blockers.len());
         }
-        if let Rejection::ArtifactsMissing(missing) = rejection {
-            return write!(f, "expected artifacts are missing: {}", joined(missing));
+        if let Rejection::ArtifactsMissing { task, missing } = rejection {
+            return write!(f, "task {task} has not stored {}", joined(missing));
         }
         if let Rejection::PhaseMoved { current: Some(current) } = rejection {
             return write!(f, "the instance is in phase {current}");
@@ -253,7 +253,9 @@ impl Refused {
                 ("status", PhaseStatus::Pending.as_str().to_owned()),
                 ("allowed", "the current phase and those before it".to_owned()),
             ],
-            Rejection::ArtifactsMissing(missing) => vec![("missing", joined(missing))],
+            Rejection::ArtifactsMissing { task, missing } => {
+                vec![("task_id", task.to_string()), ("missing", joined(missing))]
+            }
             Rejection::PhaseMoved { current } => {
                 vec![("current_phase", current.as_ref().map(ToString::to_string).unwrap_or_default())]
             }

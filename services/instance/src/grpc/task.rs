@@ -7,11 +7,10 @@ use phasegate_proto::instance::v1::{
     GetTaskRequest, GetTaskResponse, ListTasksRequest, ListTasksResponse, RetryTaskRequest,
     RetryTaskResponse, SkipTaskRequest, SkipTaskResponse, Task, TaskStatus,
 };
-use phasegate_rpc_error::Invalid;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::Api;
-use super::convert::{once, respond};
+use super::convert::{not_a_state, once, respond};
 use super::instance::task_id;
 use super::refusal::{refuse, refuse_about};
 use super::view;
@@ -34,8 +33,9 @@ impl TaskService for Api {
         let id = &wanted.instance_id;
         let size = page_size(wanted.page_size).map_err(|invalid| refuse(invalid.into()))?;
         if wanted.status != 0 && wanted.status() == TaskStatus::Unspecified {
-            let message = "must be a state of a task";
-            return Err(refuse(Invalid::new("ENUM_INVALID", "status", message).into()));
+            let allowed = "pending, ready, running, awaiting_approval, completed, blocked, escalated, failed, \
+                           skipped, cancelled";
+            return Err(refuse(not_a_state(allowed).into()));
         }
         let scope = format!("ListTasks\n{}\n{id}\n{}", principal.tenant, wanted.status);
         let after: Option<usize> =
