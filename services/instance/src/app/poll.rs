@@ -15,7 +15,7 @@ use crate::store::{self, Candidate, CandidatePosition, LeaseRow, Out};
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Candidates that are read at once, beside those wanted: some are lost to other workers.
 const SPARE: usize = 16;
-/// Candidates of a queue that one poll looks through for a task that fits the worker's tools.
+/// Candidates of a queue that one poll looks through for a task that fits the worker.
 const LOOKED_THROUGH_MAX: usize = 2_000;
 
 /// Who asks for work, and for which.
@@ -25,6 +25,8 @@ pub(crate) struct Poll {
     /// When not empty, only tasks whose tools are among them.
     pub(crate) tools: Vec<String>,
     pub(crate) queues: Vec<String>,
+    /// When not empty, only tasks of this instance.
+    pub(crate) instance: String,
     pub(crate) tasks_max: usize,
     pub(crate) wait: Duration,
     pub(crate) lease: Duration,
@@ -120,7 +122,9 @@ impl App {
             after = page.last().map(CandidatePosition::from);
             let is_last = page.len() < wanted;
             let fits = |candidate: &Candidate| {
-                poll.tools.is_empty() || candidate.tools.iter().all(|tool| poll.tools.contains(tool))
+                let is_wanted = poll.instance.is_empty() || candidate.instance_id.as_str() == poll.instance;
+                let has_tools = candidate.tools.iter().all(|tool| poll.tools.contains(tool));
+                is_wanted && (poll.tools.is_empty() || has_tools)
             };
             found.extend(page.into_iter().filter(fits));
             if is_last {

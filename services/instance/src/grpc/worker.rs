@@ -69,6 +69,7 @@ fn poll(request: PollTasksRequest) -> Result<Poll, Status> {
         worker: worker.worker_id,
         tools: worker.tools,
         queues,
+        instance: request.instance_id,
         // Asking for none is asking for one; asking for too many is asking for as many as there may be.
         tasks_max: usize::try_from(request.max_tasks).unwrap_or(0).clamp(1, TASKS_MAX),
         wait: duration("wait", request.wait.as_ref(), WAIT_DEFAULT, Duration::ZERO..=WAIT_MAX)?,

@@ -382,6 +382,7 @@ impl House {
             max_tasks: 1,
             wait: Some(prost_types::Duration { seconds: 0, nanos: 0 }),
             lease_duration: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
+            instance_id: String::new(),
         }
     }
 

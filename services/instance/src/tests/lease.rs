@@ -260,6 +260,10 @@ async fn urgent_work_comes_first_and_tools_must_fit() -> anyhow::Result<()> {
         });
         house.define(definition)?;
         house.start("plain").await?;
+        let elsewhere =
+            PollTasksRequest { instance_id: "proc-inst-other".to_owned(), ..House::poll_request("bot") };
+        let polled = house.workers().poll_tasks(house.call(elsewhere)).await?.into_inner();
+        ensure!(polled.tasks.is_empty(), "only tasks of the instance that was named: {polled:?}");
         let bare = PollTasksRequest {
             worker: Some(WorkerInfo {
                 worker_id: "w-2".to_owned(),

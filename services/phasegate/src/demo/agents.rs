@@ -10,7 +10,7 @@ use phasegate_proto::instance::v1::{Failure, ProcessInstance};
 use phasegate_proto::worker::v1::worker_service_client::WorkerServiceClient;
 use phasegate_proto::worker::v1::{
     CompleteTaskRequest, FailTaskRequest, HeartbeatTasksRequest, LeasedTask, PollTasksRequest,
-    ReleaseTaskRequest, WorkerInfo, heartbeat_tasks_request,
+     WorkerInfo, heartbeat_tasks_request,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -83,6 +83,8 @@ impl Agent {
                 max_tasks: 1,
                 wait: Some(prost_types::Duration { seconds: POLL_SECONDS, nanos: 0 }),
                 lease_duration: None,
+                // A server may run other instances of the same process; their work is for their own agents.
+                instance_id: self.instance_id.clone(),
             };
             for task in self.workers.poll_tasks(request).await?.into_inner().tasks {
                 self.perform(task).await?;
@@ -92,14 +94,6 @@ impl Agent {
 
     async fn perform(&mut self, task: LeasedTask) -> anyhow::Result<()> {
         let token = task.lease.as_ref().map_or_else(String::new, |lease| lease.task_token.clone());
-        if task.instance_id != self.instance_id {
-            // Another demo's, on a server that runs several.
-            let reason = "this agent serves another instance".to_owned();
-            let request = ReleaseTaskRequest { task_token: token, reason, ..ReleaseTaskRequest::default() };
-            self.workers.release_task(request).await?;
-            tokio::time::sleep(WORK).await;
-            return Ok(());
-        }
         if task.task_id == "scim_setup" {
             self.wait_for_rework(&token).await?;
         }

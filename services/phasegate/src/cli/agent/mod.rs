@@ -128,7 +128,7 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Fai
             Ok(())
         }
         (Ok(_), Some(stopped)) => Err(stopped),
-        (Ok(done), None) => done.last.map_or(Ok(()), |ended| ended.verdict()),
+        (Ok(done), None) => done.last.map_or(Ok(()), Ended::verdict),
     }
 }
 
@@ -262,6 +262,7 @@ impl Worker {
             max_tasks: i32::try_from(room.max(1)).unwrap_or(1),
             wait: prost_types::Duration::try_from(POLL).ok(),
             lease_duration: prost_types::Duration::try_from(self.run.lease).ok(),
+            instance_id: String::new(),
         });
         request.set_timeout(POLL + Duration::from_secs(10));
         Ok(self.client.workers().poll_tasks(request).await?.into_inner())
