@@ -1,5 +1,8 @@
 //! Compiles everything in `proto/` with protox, so that no protoc is needed.
-#![expect(clippy::disallowed_methods, reason = "cargo tells a build script where it is by environment variables")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "cargo tells a build script where it is by environment variables"
+)]
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

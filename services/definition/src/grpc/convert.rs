@@ -10,11 +10,11 @@ use prost::Message;
 use prost_types::Struct;
 use serde_json::Value;
 
+use crate::app::StoreError;
 use crate::app::definition::Findings;
 use crate::app::template::Made;
 use crate::app::{Error, Subject};
 use crate::domain::{Status, Template, Version, Warning};
-use crate::app::StoreError;
 
 const DEFINITION: &str = "phasegate.definition.v1.ProcessDefinition";
 const TEMPLATE: &str = "phasegate.definition.v1.TeamTemplate";

@@ -9,10 +9,10 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, answer, convert, status};
 use crate::app::Error;
+use crate::app::Newest;
 use crate::app::definition::Kept;
 use crate::app::once::{Answer, Once};
 use crate::domain::Version;
-use crate::app::Newest;
 
 #[tonic::async_trait]
 impl DefinitionService for Api {

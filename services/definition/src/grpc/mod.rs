@@ -15,9 +15,9 @@ use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::{Response, Status};
 
+use crate::app::StoreError;
 use crate::app::once::Answer;
 use crate::app::{App, Error};
-use crate::app::StoreError;
 
 /// Says that the answer is that of an earlier call, or that there was nothing to do.
 const REPEATED: &str = "phasegate-repeated";

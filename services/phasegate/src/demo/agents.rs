@@ -9,8 +9,8 @@ use phasegate_proto::artifact::v1::artifact_service_client::ArtifactServiceClien
 use phasegate_proto::instance::v1::{Failure, ProcessInstance};
 use phasegate_proto::worker::v1::worker_service_client::WorkerServiceClient;
 use phasegate_proto::worker::v1::{
-    CompleteTaskRequest, FailTaskRequest, HeartbeatTasksRequest, LeasedTask, PollTasksRequest,
-     WorkerInfo, heartbeat_tasks_request,
+    CompleteTaskRequest, FailTaskRequest, HeartbeatTasksRequest, LeasedTask, PollTasksRequest, WorkerInfo,
+    heartbeat_tasks_request,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
