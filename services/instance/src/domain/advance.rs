@@ -189,7 +189,7 @@ pub(super) fn all_tasks(work: &Work<'_>, phase: &process::Phase, is: fn(TaskStat
 mod tests {
     use serde_json::json;
 
-    use super::super::play::{Play, check, define};
+    use super::super::tests::play::{Play, check, define};
 
     #[test]
     fn tasks_begin_as_their_dependencies_allow() {

@@ -160,7 +160,7 @@ fn show_next(work: &mut Work<'_>, phase: &process::Phase, block: Option<Block>) 
 mod tests {
     use serde_json::json;
 
-    use super::super::play::{Play, check, define};
+    use super::super::tests::play::{Play, check, define};
     use super::{GateStatus, PhaseStatus};
 
     #[test]

@@ -146,7 +146,7 @@ pub(super) fn show(work: &mut Work<'_>, phase: &process::Phase, block: Option<Bl
 mod tests {
     use serde_json::json;
 
-    use super::super::play::{Play, check, define};
+    use super::super::tests::play::{Play, check, define};
     use super::PhaseStatus;
 
     #[test]

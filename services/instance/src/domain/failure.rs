@@ -177,7 +177,7 @@ fn next_target<'a>(definition: &'a Definition, written: &'a process::Task, task:
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::play::{Play, check, define};
+    use super::super::tests::play::{Play, check, define};
     use super::*;
 
     fn with_handling(handling: Value) -> Definition {

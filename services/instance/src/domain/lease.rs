@@ -13,7 +13,7 @@ use super::instance::{Instance, Status};
 use super::planted::{self, Bug};
 use super::rejection::Rejection;
 use super::task::{Delivery, HeldLease, ReadyWork, TaskStatus};
-use super::work::{Work, written_task};
+use super::work::Work;
 
 /// Grants a lease.
 pub(super) fn lease(
@@ -68,10 +68,11 @@ pub fn ready_work(definition: &Definition, instance: &Instance) -> BTreeMap<Task
     if instance.status != Status::Running && !planted::is(Bug::PauseLeaks) {
         return BTreeMap::new();
     }
-    let rows = instance.tasks.iter().filter_map(|(id, task)| {
+    let written = definition.phases.iter().flat_map(|phase| &phase.tasks);
+    let rows = written.filter_map(|written| {
+        let (id, task) = instance.tasks.get_key_value(written.id.as_str())?;
         let ready_at = task.ready_at.filter(|_| task.status == TaskStatus::Ready)?;
         let agent = definition.agents.get(&task.assignee)?;
-        let written = written_task(definition, id.as_str())?;
         let work = ReadyWork {
             task: id.clone(),
             queue: agent.queue.clone(),
@@ -104,7 +105,7 @@ pub fn leases(instance: &Instance) -> BTreeMap<TaskId, HeldLease> {
 mod tests {
     use serde_json::json;
 
-    use super::super::play::{Play, check, define};
+    use super::super::tests::play::{Play, check, define};
 
     fn one_task() -> phasegate_process::Definition {
         define(json!({"phases": [{"id": "p", "tasks": [{"id": "a"}]}]}))

@@ -55,8 +55,6 @@ mod lease;
 mod operator;
 mod personal;
 pub mod planted;
-#[cfg(test)]
-mod play;
 mod react;
 mod record;
 mod rejection;
@@ -68,7 +66,7 @@ mod status;
 mod steer;
 mod task;
 #[cfg(test)]
-mod whole;
+mod tests;
 mod work;
 
 pub use approval::content_keys;

@@ -149,7 +149,7 @@ fn enter_by_force(work: &mut Work<'_>, actor: &Actor, phase: &process::Phase, re
 mod tests {
     use serde_json::json;
 
-    use super::super::play::{Play, check, define};
+    use super::super::tests::play::{Play, check, define};
 
     fn three_phases() -> phasegate_process::Definition {
         define(json!({

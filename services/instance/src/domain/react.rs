@@ -369,7 +369,7 @@ pub fn need_timing(definition: &Definition, timing: &Timing) -> NeedTiming {
 mod tests {
     use serde_json::json;
 
-    use super::super::play::{Play, define};
+    use super::super::tests::play::{Play, define};
     use super::*;
 
     /// The effects of the last command of a script, in words.

@@ -157,7 +157,7 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::play::{Play, define};
+    use super::super::tests::play::{Play, define};
     use super::*;
 
     #[test]

@@ -162,7 +162,7 @@ fn hold_back_dependants(work: &mut Work<'_>, phase: &process::Phase) {
 mod tests {
     use serde_json::json;
 
-    use super::super::play::{Play, check, define};
+    use super::super::tests::play::{Play, check, define};
     use super::{PhaseStatus, TaskStatus};
 
     fn three_phases() -> phasegate_process::Definition {

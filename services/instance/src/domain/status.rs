@@ -12,7 +12,7 @@ use super::instance::{GateStatus, Instance, PhaseStatus};
 use super::react::words;
 use super::rejection::{Blocker, BlockerKind};
 use super::request::{Approval, Subject};
-use super::task::TaskStatus;
+use super::task::{Task, TaskStatus};
 use super::work::{current_phase, gates_before};
 
 /// What the instance itself does not know, and its status depends on.
@@ -115,7 +115,7 @@ pub fn overview(definition: &Definition, instance: &Instance, around: &Surroundi
             .map(|phase| PhaseId::trusted(&phase.id))
             .filter(is_over)
             .collect(),
-        health: health(instance, &blocked, &pending_approvals, around.now),
+        health: health(definition, instance, &blocked, &pending_approvals, around.now),
         progress_percent: progress_percent(definition, instance),
         completion: completion(definition, instance, around.now),
         pending_approvals,
@@ -242,7 +242,13 @@ fn without_worker(definition: &Definition, instance: &Instance, around: &Surroun
 }
 
 /// The worst that is to be said comes first.
-fn health(instance: &Instance, blocked: &[Blocker], pending: &[PendingApproval], now: Timestamp) -> Health {
+fn health(
+    definition: &Definition,
+    instance: &Instance,
+    blocked: &[Blocker],
+    pending: &[PendingApproval],
+    now: Timestamp,
+) -> Health {
     if instance.status.is_terminal() {
         return Health::Ok;
     }
@@ -262,8 +268,12 @@ fn health(instance: &Instance, blocked: &[Blocker], pending: &[PendingApproval],
     if blocked.iter().any(|blocker| blocker.kind == BlockerKind::NoWorker) {
         return Health::NoWorker;
     }
+    let is_a_persons = |task: &Task| {
+        task.status == TaskStatus::Escalated
+            || (task.status == TaskStatus::Ready && definition.humans.contains_key(&task.assignee))
+    };
     let waits = !pending.is_empty()
-        || instance.tasks.values().any(|task| task.status == TaskStatus::Escalated)
+        || instance.tasks.values().any(is_a_persons)
         || blocked.iter().any(|blocker| matches!(blocker.kind, BlockerKind::Gate | BlockerKind::Condition));
     if waits { Health::WaitingOnHuman } else { Health::Ok }
 }
@@ -274,7 +284,7 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::play::{Play, define};
+    use super::super::tests::play::{Play, define};
     use super::*;
 
     fn estimated() -> Definition {

@@ -139,7 +139,7 @@ fn refuse_unentitled(
 mod tests {
     use serde_json::json;
 
-    use super::super::play::{Play, check, define};
+    use super::super::tests::play::{Play, check, define};
 
     fn two_tasks() -> phasegate_process::Definition {
         define(json!({"phases": [{"id": "p", "tasks": [

@@ -140,7 +140,7 @@ fn kept(remark: &RemarkMade, round: u32, sequence: u64, position: usize) -> Rema
 mod tests {
     use serde_json::json;
 
-    use super::super::super::play::{Play, define};
+    use super::super::super::tests::play::{Play, define};
     use super::*;
 
     fn reviewed() -> phasegate_process::Definition {

@@ -13,11 +13,11 @@ use phasegate_id::{
 use phasegate_process::{Definition, Draft, validate};
 use serde_json::{Value, json};
 
-use super::*;
+use super::super::*;
 
 /// Reads a definition of which only the interesting parts are written. The agents are `bot`, `chief` and `spare`, the
 /// approvers `ann` and `ben`, the delegator `dan`; a task without an assignee is the bot's.
-pub(super) fn define(mut written: Value) -> Definition {
+pub(in crate::domain) fn define(mut written: Value) -> Definition {
     let object = written.as_object_mut().expect("an object");
     for (name, value) in [("id", json!("proc")), ("name", json!("Process")), ("version", json!("1.0.0"))] {
         object.entry(name).or_insert(value);
@@ -61,7 +61,7 @@ pub(super) fn define(mut written: Value) -> Definition {
 
 /// Checks one row of a decision table.
 #[track_caller]
-pub(super) fn check(definition: &Definition, given: &str, when: &str, then: &str) {
+pub(in crate::domain) fn check(definition: &Definition, given: &str, when: &str, then: &str) {
     let mut play = Play::new(definition);
     for line in lines(given) {
         let happened = play.act(line);
@@ -71,21 +71,21 @@ pub(super) fn check(definition: &Definition, given: &str, when: &str, then: &str
 }
 
 /// The commands of a script.
-pub(super) fn lines(script: &str) -> impl Iterator<Item = &str> {
+pub(in crate::domain) fn lines(script: &str) -> impl Iterator<Item = &str> {
     script.split(';').map(str::trim).filter(|line| !line.is_empty())
 }
 
 /// One instance being played, with everything that has happened.
-pub(super) struct Play<'a> {
-    pub(super) definition: &'a Definition,
-    pub(super) instance: Instance,
-    pub(super) events: Vec<Event>,
-    pub(super) effects: Vec<Effect>,
-    pub(super) now: Timestamp,
+pub(in crate::domain) struct Play<'a> {
+    pub(in crate::domain) definition: &'a Definition,
+    pub(in crate::domain) instance: Instance,
+    pub(in crate::domain) events: Vec<Event>,
+    pub(in crate::domain) effects: Vec<Effect>,
+    pub(in crate::domain) now: Timestamp,
 }
 
 impl<'a> Play<'a> {
-    pub(super) fn new(definition: &'a Definition) -> Self {
+    pub(in crate::domain) fn new(definition: &'a Definition) -> Self {
         Self {
             definition,
             instance: Instance::unstarted(),
@@ -97,7 +97,7 @@ impl<'a> Play<'a> {
 
     /// Plays a script; nothing in it may be refused.
     #[track_caller]
-    pub(super) fn script(&mut self, script: &str) -> &mut Self {
+    pub(in crate::domain) fn script(&mut self, script: &str) -> &mut Self {
         for line in lines(script) {
             let happened = self.act(line);
             assert!(!happened.starts_with("refused"), "{line:?} was {happened}");
@@ -107,7 +107,7 @@ impl<'a> Play<'a> {
 
     /// Does one thing, and says what happened in words.
     #[track_caller]
-    pub(super) fn act(&mut self, line: &str) -> String {
+    pub(in crate::domain) fn act(&mut self, line: &str) -> String {
         let (actor, line) = match line.split_once(": ") {
             Some((who, rest)) => (actor(who), rest),
             None => (actor("operator"), line),
@@ -128,7 +128,7 @@ impl<'a> Play<'a> {
 
     /// Decides, and checks what must be so after every decision.
     #[track_caller]
-    pub(super) fn decide(&mut self, command: &Command) -> Result<Vec<Event>, Rejection> {
+    pub(in crate::domain) fn decide(&mut self, command: &Command) -> Result<Vec<Event>, Rejection> {
         let events = decide(self.definition, &self.instance, command, self.now)?;
         self.take_in(&events);
         Ok(events)
@@ -350,7 +350,7 @@ impl<'a> Play<'a> {
     }
 
     /// The running round of a subject.
-    pub(super) fn round(&self, subject: &Subject) -> u32 {
+    pub(in crate::domain) fn round(&self, subject: &Subject) -> u32 {
         match subject {
             Subject::Task(id) => self.instance.tasks.get(id).map_or(1, |task| task.round),
             Subject::Phase(id) => self.instance.phases.get(id).map_or(1, |phase| phase.round),
@@ -363,7 +363,7 @@ impl<'a> Play<'a> {
 /// What must be so whatever was decided.
 #[track_caller]
 fn check_state(definition: &Definition, before: &Instance, after: &Instance) {
-    assert_eq!(super::check(definition, after), Ok(()));
+    assert_eq!(super::super::check(definition, after), Ok(()));
     for (id, task) in &after.tasks {
         let fencing = before.tasks.get(id).map_or(0, |task| task.fencing);
         assert!(task.fencing >= fencing, "the fencing token of {id} has fallen");
@@ -401,7 +401,7 @@ fn versions(words: &[&str]) -> BTreeMap<ArtifactKey, CurrentVersion> {
 }
 
 /// `task:a`, `phase:p`, `gate:g`, or an approval key.
-pub(super) fn subject(word: &str) -> Subject {
+pub(in crate::domain) fn subject(word: &str) -> Subject {
     match word.split_once(':') {
         Some(("task", id)) => Subject::Task(TaskId::trusted(id)),
         Some(("phase", id)) => Subject::Phase(PhaseId::trusted(id)),
@@ -411,7 +411,7 @@ pub(super) fn subject(word: &str) -> Subject {
 }
 
 /// One event in a few words: its name and what it is about.
-pub(super) fn in_words(event: &Event) -> String {
+pub(in crate::domain) fn in_words(event: &Event) -> String {
     let value = serde_json::to_value(event).expect("an event is JSON");
     let name = value["event"].as_str().unwrap_or_default().to_owned();
     let about = |subject: &Subject, round: &u32| format!("{}:{}#{round}", subject.kind(), subject.id());

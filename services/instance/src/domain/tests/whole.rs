@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 
 use phasegate_process::{Draft, validate};
 
+use super::super::*;
 use super::play::Play;
-use super::*;
 
 fn page() -> phasegate_process::Definition {
-    let text = include_str!("../../../../libs/process/tests/data/process.json");
+    let text = include_str!("../../../../../libs/process/tests/data/process.json");
     let draft = Draft::from_slice(text.as_bytes()).expect("the page's process can be read");
     validate(&draft).definition.expect("the page's process has no fault")
 }

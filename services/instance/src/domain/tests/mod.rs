@@ -1,0 +1,5 @@
+//! What the tests of the concerns share, and tests of the whole.
+
+pub(super) mod play;
+mod properties;
+mod whole;
