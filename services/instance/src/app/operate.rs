@@ -138,7 +138,7 @@ impl App {
         let shown = self.shown_lease(principal, instance_id, task_token)?;
         let lease = shown.as_ref().map(shown_lease);
         let action = Wish::Made(Box::new(move |instance: &Instance, pinned, _| {
-            let mut context = instance.context.clone();
+            let mut context = Value::clone(&instance.context);
             merge(&mut context, &Value::Object(change.patch.clone()));
             if let Value::Object(members) = &context {
                 check_context_size(members)?;

@@ -61,7 +61,7 @@ fn inputs<'a>(instance: &'a Instance, of_phase: Option<&process::Phase>) -> Inpu
             status: task.status.as_str(),
             round: task.round,
             attempt: task.attempt,
-            output: task.output.as_ref(),
+            output: task.output.as_deref(),
         };
         (id.as_str(), input)
     });

@@ -5,6 +5,7 @@
 //! point at the entry of the record beside which their text is kept.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use phasegate_clock::Timestamp;
 use phasegate_id::{ApprovalId, ArtifactKey, GateId, InstanceId, ParticipantId, PhaseId, ProcessId, TaskId};
@@ -36,8 +37,8 @@ pub struct Instance {
     pub status: Status,
     /// Why it was paused, cancelled or failed; empty otherwise.
     pub status_reason: String,
-    /// Shared context, an object.
-    pub context: Value,
+    /// Shared context, an object. Shared memory, too: every decision begins with a copy of the state.
+    pub context: Arc<Value>,
     /// Names that were set.
     pub facts: BTreeMap<String, bool>,
     /// Phases, by id. Their order is the definition's.
@@ -79,7 +80,7 @@ impl Instance {
             labels: BTreeMap::new(),
             status: Status::Unstarted,
             status_reason: String::new(),
-            context: Value::Null,
+            context: Arc::new(Value::Null),
             facts: BTreeMap::new(),
             phases: BTreeMap::new(),
             tasks: BTreeMap::new(),

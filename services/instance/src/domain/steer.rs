@@ -235,7 +235,7 @@ mod tests {
         let definition = two_tasks();
         let mut play = Play::new(&definition);
         play.script(r#"start; context {"tier":"gold","size":5}; context {"size":6}"#);
-        assert_eq!(play.instance.context, json!({"size": 6}));
+        assert_eq!(*play.instance.context, json!({"size": 6}));
         let last = play.events.last().map(|event| serde_json::to_value(event).expect("JSON"));
         let last = last.expect("an event");
         assert_eq!(last["changed"], json!({"size": 6}));

@@ -1,5 +1,6 @@
 //! A task inside one instance: where it stands, who holds it, and what came of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use phasegate_clock::Timestamp;
@@ -34,8 +35,8 @@ pub struct Task {
     pub assignee: String,
     /// Whom it has gone up to, oldest first, since somebody unlocked it last.
     pub escalated_to: Vec<String>,
-    /// What was handed in last, an object.
-    pub output: Option<Value>,
+    /// What was handed in last, an object. Shared memory, as the context.
+    pub output: Option<Arc<Value>>,
     /// What was said about it when it was handed in last.
     pub summary: String,
     /// What reviewers asked for, newest round last.

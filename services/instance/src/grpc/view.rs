@@ -136,7 +136,7 @@ pub(super) fn task(outcome: &Outcome, id: &str) -> Option<proto::Task> {
         worker_id: state.lease.as_ref().map(|lease| lease.worker.clone()).unwrap_or_default(),
         progress_percent: lease.map_or(0, |lease| lease.progress),
         progress_message: lease.map(|lease| lease.message.clone()).unwrap_or_default(),
-        output: state.output.as_ref().map(object),
+        output: state.output.as_deref().map(object),
         last_failure: state.last_failure.as_ref().map(failure),
         approval_id: state.approval.as_ref().map(ToString::to_string).unwrap_or_default(),
         remarks: remarks(outcome, state),

@@ -6,6 +6,7 @@ mod heard;
 mod task;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use phasegate_clock::Timestamp;
 use serde_json::Value;
@@ -37,7 +38,7 @@ pub fn evolve(mut instance: Instance, event: &Event) -> Instance {
             instance.facts.extend(facts.iter().map(|(name, value)| (name.clone(), *value)));
         }
         Change::ContextChanged { changed, removed, .. } => {
-            if let Value::Object(members) = &mut instance.context {
+            if let Value::Object(members) = Arc::make_mut(&mut instance.context) {
                 members.extend(changed.iter().map(|(name, value)| (name.clone(), value.clone())));
                 members.retain(|name, _| !removed.contains(name));
             }
@@ -84,7 +85,7 @@ fn start(instance: &mut Instance, started: &Started, event: &Event) {
         labels: started.labels.clone(),
         status: Status::Running,
         status_reason: String::new(),
-        context: started.context.clone(),
+        context: Arc::new(started.context.clone()),
         facts: BTreeMap::new(),
         phases: started.phases.iter().map(|id| (id.clone(), pending_phase())).collect(),
         tasks: started

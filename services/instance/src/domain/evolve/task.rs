@@ -1,6 +1,7 @@
 //! Tasks: from the first lease to done, and back for another round.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use phasegate_clock::Timestamp;
 use phasegate_id::{ApprovalId, ArtifactKey, TaskId};
@@ -76,7 +77,7 @@ fn work(task: &mut Task, change: &Change, at: Timestamp) -> bool {
     } else if let Change::TaskHandedIn { output, summary, .. } = change {
         task.status = TaskStatus::AwaitingApproval;
         task.lease = None;
-        task.output.clone_from(output);
+        task.output = output.clone().map(Arc::new);
         task.summary.clone_from(summary);
     } else if let Change::TaskCompleted { .. } = change {
         task.status = TaskStatus::Completed;
