@@ -19,6 +19,10 @@ use crate::{Cell, Error, Row, Value};
 
 /// Only another process could keep us waiting: writers of this one queue for the one connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a busy file is tried again while it is opened.
+const OPENINGS: u32 = 100;
+/// The time between two tries.
+const OPENING_PAUSE: Duration = Duration::from_millis(30);
 /// Connections that read.
 const READERS: u32 = 4;
 /// More than a service has statements, so that each is prepared once a connection.
@@ -55,12 +59,7 @@ impl Pool {
             .statement_cache_capacity(STATEMENTS_MAX)
             .disable_statement_logging();
         let opening = format!("open {}", path.display());
-        let mut connection = options
-            .clone()
-            .create_if_missing(true)
-            .connect()
-            .await
-            .map_err(|error| Error::doing(&opening, error))?;
+        let mut connection = patiently(&opening, &options.clone().create_if_missing(true)).await?;
         check(&mut connection).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
@@ -156,6 +155,18 @@ impl Open {
         self.0.is_open = false;
         Ok(())
     }
+}
+
+/// Opens the file. While another one turns a fresh file into one with a write-ahead log, SQLite answers "busy" at once,
+/// whatever time-out is set.
+async fn patiently(opening: &str, options: &SqliteConnectOptions) -> Result<SqliteConnection, Error> {
+    for _ in 0..OPENINGS {
+        match options.connect().await.map_err(|error| Error::doing(opening, error)) {
+            Err(error) if error.is_transient() => tokio::time::sleep(OPENING_PAUSE).await,
+            done => return done,
+        }
+    }
+    options.connect().await.map_err(|error| Error::doing(opening, error))
 }
 
 /// A setting that the file or the platform does not take is answered silently with another one, so what is in force

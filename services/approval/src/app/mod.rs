@@ -22,7 +22,7 @@ use phasegate_proto::actor::v1::Actor as ActorMessage;
 use phasegate_rpc_error::{Invalid, Relayed};
 
 use crate::domain::{Approval, Command, Event, Rejection, decide as decide_command, evolve};
-use crate::store::{self, Change, Commit, InstanceChange, Key, Receipt, Repeat, Store};
+use crate::store::{self, Change, Commit, InstanceChange, InstanceState, Key, Receipt, Repeat, Store};
 
 pub use caller::Caller;
 pub use decide::{Decide, Withdraw};
@@ -206,6 +206,9 @@ impl App {
             commit.receipt = Some(wanted.receipt.clone());
             commit.instance_change = wanted.instance_change;
             commit.moot.clone_from(&wanted.moot);
+            // A request that is put to people after this list was read would be in no list: then it is read again.
+            let state = self.store.instance_load(&wanted.tenant, &wanted.instance).await?;
+            commit.at_revision = Some(state.unwrap_or(InstanceState::UNHEARD).revision);
             let boundary = BoundaryId::generate();
             for record in self.store.approval_list_pending(&wanted.tenant, &wanted.instance).await? {
                 let Some(command) = choose(&record) else { continue };

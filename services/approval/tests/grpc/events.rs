@@ -3,7 +3,9 @@
 use anyhow::ensure;
 use phasegate_bus::HandleError;
 use phasegate_proto::actor::v1::ActorKind;
-use phasegate_proto::approval::v1::{ApprovalStatus, ApproverStatus, Decision, SubjectKind};
+use phasegate_proto::approval::v1::{
+    ApprovalStatus, ApproverStatus, Decision, RequestApprovalRequest, SubjectKind,
+};
 use phasegate_proto::instance::v1::InstanceStatus;
 use phasegate_proto::internal::event::v1::event::Payload;
 use phasegate_proto::internal::event::v1::{
@@ -241,6 +243,32 @@ async fn the_end_of_an_instance_withdraws_what_is_open() -> anyhow::Result<()> {
         world.verify().await
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_is_asked_past_the_end_of_an_instance() -> anyhow::Result<()> {
+    for _ in 0..4 {
+        both(|database| async move {
+            let world = std::sync::Arc::new(World::start(&database).await?);
+            let askers = (0..12).map(|number| {
+                let world = world.clone();
+                let request = RequestApprovalRequest { title: format!("Question {number}"), ..asking() };
+                tokio::spawn(async move { world.ask(request).await })
+            });
+            let askers: Vec<_> = askers.collect();
+            world.tell(Payload::InstanceEnded(InstanceEnded::default())).await?;
+            for asker in askers {
+                // Whoever came too late was refused.
+                if let Ok(asked) = asker.await? {
+                    let status = world.get(&asked.id).await?.status();
+                    ensure!(status == ApprovalStatus::Withdrawn, "{} is {status:?}", asked.title);
+                }
+            }
+            world.verify().await
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 fn stored(key: &str, version: i32) -> ArtifactStored {

@@ -105,7 +105,7 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Fai
             if session.is_for_programs() {
                 return session.output.message(&approval, APPROVAL);
             }
-            let text = describe(&approval, session.now(), session.output.ink);
+            let text = describe(&approval, moment::now(), session.output.ink);
             session.output.lines(&text)
         }
         Verb::Approve(answer) => decide(answer, Decision::Approve, session).await,
@@ -125,7 +125,7 @@ async fn list(request: ListApprovalsRequest, session: &mut Session<'_>) -> Resul
         session.output.note("Nothing waits for an answer.");
         return Ok(());
     }
-    let text = table(&answer.approvals, session.now(), session.output.ink);
+    let text = table(&answer.approvals, moment::now(), session.output.ink);
     session.output.lines(&text)?;
     session.output.more(&answer.next_page_token);
     Ok(())
@@ -145,7 +145,7 @@ async fn decide(answer: Answer, decision: Decision, session: &mut Session<'_>) -
         Some(id) => id,
         None => only_pending(&approval)?,
     };
-    let text = describe(&approval, session.now(), Ink(false));
+    let text = describe(&approval, moment::now(), Ink(false));
     session.output.note(&text);
     let verb = match decision {
         Decision::Approve => "Approve",
@@ -235,8 +235,8 @@ fn describe(approval: &Approval, now: Timestamp, ink: Ink) -> String {
     let _ = writeln!(text, "{title}  {}", ink.paint(style_of(&status), &status.to_uppercase()));
     let asked = moment::relative(approval.requested_at.as_ref(), now);
     // The engine asks for the definition: naming it would tell nobody anything.
-    let asker = approval.requested_by.as_ref().filter(|actor| actor.kind() != ActorKind::System);
-    let by = asker.map(|actor| actor.id.as_str()).unwrap_or_default();
+    let requester = approval.requested_by.as_ref().filter(|actor| actor.kind() != ActorKind::System);
+    let by = requester.map(|actor| actor.id.as_str()).unwrap_or_default();
     let by = if by.is_empty() { String::new() } else { format!(" by {by}") };
     let due = moment::relative(approval.expires_at.as_ref(), now);
     let due = if due.is_empty() { String::new() } else { format!(" · due {due}") };
@@ -305,7 +305,7 @@ mod tests {
                 digest: "sha256:0123456789abcdef".to_owned(),
                 previous_version: 1,
             }],
-            requested_at: Some((now - std::time::Duration::from_secs(300)).to_proto()),
+            requested_at: Some((now - std::time::Duration::from_mins(5)).to_proto()),
             expires_at: Some((now + std::time::Duration::from_hours(47)).to_proto()),
             ..Approval::default()
         }

@@ -16,6 +16,9 @@ use super::{Page, input, moment};
 /// Full name of an artifact.
 const ARTIFACT: &str = "phasegate.artifact.v1.Artifact";
 
+/// Media type of JSON.
+const JSON: &str = "application/json";
+
 /// What can be done with artifacts.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
@@ -120,26 +123,24 @@ async fn put(given: Put, session: &mut Session<'_>) -> Result<(), Failure> {
         request_id: request_id(),
         ..StoreArtifactRequest::default()
     };
-    match given.content_type.as_deref() {
+    let parsed = phasegate_proto_json::parse(&bytes);
+    match (given.content_type, parsed) {
+        (None, Ok(value)) => request.content = Some(input::value(&value)?),
+        (Some(kind), Ok(value)) if kind == JSON => request.content = Some(input::value(&value)?),
         // What should be JSON and is not is the caller's mistake, not bytes.
-        Some("application/json") => {
-            let value = phasegate_proto_json::parse(&bytes)
-                .map_err(|faults| input::faulty(&given.file, &faults, session.output))?;
-            request.content = Some(input::value(&value)?);
+        (Some(kind), Err(faults)) if kind == JSON => {
+            return Err(input::faulty(&given.file, &faults, session.output));
         }
-        Some(other) => {
-            other.clone_into(&mut request.content_type);
+        (Some(kind), _) => {
+            request.content_type = kind;
             request.raw_content = bytes;
         }
-        None => match phasegate_proto_json::parse(&bytes) {
-            Ok(value) => request.content = Some(input::value(&value)?),
-            Err(_) => {
-                let text = std::str::from_utf8(&bytes).is_ok();
-                let kind = if text { "text/plain; charset=utf-8" } else { "application/octet-stream" };
-                kind.clone_into(&mut request.content_type);
-                request.raw_content = bytes;
-            }
-        },
+        (None, Err(_)) => {
+            let is_text = std::str::from_utf8(&bytes).is_ok();
+            let kind = if is_text { "text/plain; charset=utf-8" } else { "application/octet-stream" };
+            kind.clone_into(&mut request.content_type);
+            request.raw_content = bytes;
+        }
     }
     let answer = session
         .call(request, async |client, request| client.artifacts().store_artifact(request).await)
@@ -188,7 +189,7 @@ async fn list(request: ListArtifactsRequest, session: &mut Session<'_>) -> Resul
     if session.is_for_programs() {
         return session.output.items(&answer.artifacts, ARTIFACT, &answer.next_page_token);
     }
-    let now = session.now();
+    let now = moment::now();
     let text = table(&answer.artifacts, session.output.ink, |artifact| {
         moment::relative(artifact.created_at.as_ref(), now)
     });

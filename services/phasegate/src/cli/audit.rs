@@ -23,7 +23,7 @@ pub enum Verb {
     List {
         /// Instance
         instance_id: String,
-        /// Of this kind only, such as approval, phase_transition or task_completion; may be repeated
+        /// Of this kind only, such as approval or artifact; may be repeated
         #[arg(long = "type", value_name = "TYPE")]
         types: Vec<String>,
         #[command(flatten)]
@@ -108,14 +108,13 @@ fn table(entries: &[AuditEntry], ink: Ink) -> String {
 /// What an entry is about, as far as its details name it.
 fn subject(entry: &AuditEntry) -> String {
     let Some(details) = &entry.details else { return String::new() };
-    let text =
-        |fields: &BTreeMap<String, prost_types::Value>, name: &str| match fields.get(name)?.kind.as_ref()? {
-            Kind::StringValue(text) if !text.is_empty() => Some(text.clone()),
-            _ => None,
-        };
-    let nested = || match details.fields.get("subject")?.kind.as_ref()? {
-        Kind::StructValue(subject) => text(&subject.fields, "id"),
-        _ => None,
+    let text = |fields: &BTreeMap<String, prost_types::Value>, name: &str| {
+        let Kind::StringValue(text) = fields.get(name)?.kind.as_ref()? else { return None };
+        (!text.is_empty()).then(|| text.clone())
+    };
+    let nested = || {
+        let Kind::StructValue(subject) = details.fields.get("subject")?.kind.as_ref()? else { return None };
+        text(&subject.fields, "id")
     };
     ["task", "gate", "phase", "key"]
         .iter()

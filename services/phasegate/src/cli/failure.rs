@@ -128,10 +128,7 @@ impl Failure {
             | Failure::Interrupted
             | Failure::NobodyReads => (0, "LOCAL", Vec::new()),
         };
-        let message = match self {
-            Failure::Server(error) => error.message.clone(),
-            other => other.message(),
-        };
+        let message = if let Failure::Server(error) = self { error.message.clone() } else { self.message() };
         json!({"error": {"code": code, "status": status, "message": message, "details": details}})
     }
 }

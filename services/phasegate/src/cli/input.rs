@@ -78,9 +78,10 @@ pub(super) fn context(parts: &[String], output: &mut Output) -> Result<Map<Strin
 }
 
 fn object(what: &str, value: Value) -> Result<Map<String, Value>, Failure> {
-    match value {
-        Value::Object(map) => Ok(map),
-        _ => Err(Failure::Usage(format!("{what} must be a JSON object"))),
+    if let Value::Object(map) = value {
+        Ok(map)
+    } else {
+        Err(Failure::Usage(format!("{what} must be a JSON object")))
     }
 }
 

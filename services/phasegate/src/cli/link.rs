@@ -114,7 +114,7 @@ async fn create(request: CreateLinkRequest, session: &mut Session<'_>) -> Result
     }
     session.output.lines(&answer.url)?;
     let link = answer.link.unwrap_or_default();
-    let end = moment::relative(link.expires_at.as_ref(), session.now());
+    let end = moment::relative(link.expires_at.as_ref(), moment::now());
     session.output.note(&format!(
         "It is for {} alone, ends {end}, and is not shown again. Withdraw it with: phasegate link revoke {}",
         link.participant_id, link.id
@@ -128,7 +128,7 @@ async fn list(request: ListLinksRequest, session: &mut Session<'_>) -> Result<()
     if session.is_for_programs() {
         return session.output.items(&answer.links, LINK, &answer.next_page_token);
     }
-    let now = session.now();
+    let now = moment::now();
     let text = table(&answer.links, session.output.ink, |time| moment::relative(time, now));
     session.output.lines(&text)?;
     session.output.more(&answer.next_page_token);

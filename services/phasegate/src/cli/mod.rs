@@ -147,13 +147,13 @@ pub async fn run(command: Command) -> ExitCode {
 
 async fn perform(command: Command, global: Global, output: &mut Output) -> Result<(), Failure> {
     let mut session = Session::open(global, output).await?;
-    match command {
+    if let Command::Agent(noun) = command {
         // Stops by itself when it is told to, so that nothing it works on is left hanging.
-        Command::Agent(noun) => agent::run(noun.verb, &mut session).await,
-        other => tokio::select! {
-            outcome = Box::pin(dispatch(other, &mut session)) => outcome,
-            () = interrupted() => Err(Failure::Interrupted),
-        },
+        return agent::run(noun.verb, &mut session).await;
+    }
+    tokio::select! {
+        outcome = Box::pin(dispatch(command, &mut session)) => outcome,
+        () = interrupted() => Err(Failure::Interrupted),
     }
 }
 

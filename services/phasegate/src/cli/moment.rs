@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use phasegate_clock::Timestamp;
+use phasegate_clock::{Clock as _, SystemClock, Timestamp};
+
+/// The time.
+pub(super) fn now() -> Timestamp {
+    SystemClock.now()
+}
 
 /// Reads a length of time from the command line.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

@@ -99,9 +99,12 @@ impl Output {
 
     /// Writes data as it is.
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.out.write_all(bytes).and_then(|()| self.out.flush()).map_err(|error| match error.kind() {
-            std::io::ErrorKind::BrokenPipe => Failure::NobodyReads,
-            _ => Failure::local("write", &error),
+        self.out.write_all(bytes).and_then(|()| self.out.flush()).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::BrokenPipe {
+                Failure::NobodyReads
+            } else {
+                Failure::local("write", &error)
+            }
         })
     }
 

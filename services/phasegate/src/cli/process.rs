@@ -84,7 +84,7 @@ async fn list(include_drafts: bool, page: Page, session: &mut Session<'_>) -> Re
     if session.is_for_programs() {
         return session.output.items(&answer.processes, DEFINITION, &answer.next_page_token);
     }
-    let now = session.now();
+    let now = moment::now();
     let mut table = Table::new(&["ID", "VERSION", "NAME", "PHASES", "STATUS", "CREATED"]);
     for process in &answer.processes {
         table.row(vec![

@@ -3,7 +3,6 @@
 use std::io::{BufRead as _, IsTerminal as _};
 
 use phasegate_client::{Client, Error};
-use phasegate_clock::{Clock, SystemClock, Timestamp};
 use tonic::{Request, Response, Status};
 
 use super::failure::Failure;
@@ -20,9 +19,13 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Connects to the server.
     pub(super) async fn open(global: Global, output: &'a mut Output) -> Result<Session<'a>, Failure> {
-        let mut client = Client::connect(&global.address).await.map_err(|error| match error.code {
-            tonic::Code::Unavailable => Failure::Unreachable(error),
-            _ => Failure::Usage(error.message.clone()),
+        let connected = Client::connect(&global.address).await;
+        let mut client = connected.map_err(|error| {
+            if error.code == tonic::Code::Unavailable {
+                Failure::Unreachable(error)
+            } else {
+                Failure::Usage(error.message.clone())
+            }
         })?;
         if let Some(timeout) = global.timeout {
             client = client.with_deadline(timeout);
@@ -42,11 +45,6 @@ impl<'a> Session<'a> {
     /// Tells whether a program reads the output.
     pub(super) fn is_for_programs(&self) -> bool {
         self.global.output != Format::Table
-    }
-
-    /// The time.
-    pub(super) fn now(&self) -> Timestamp {
-        SystemClock.now()
     }
 
     /// Asks before something is done. Where nobody can be asked it needs `--yes`.

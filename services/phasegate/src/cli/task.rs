@@ -101,7 +101,7 @@ async fn list(
     if session.is_for_programs() {
         return session.output.items(&answer.tasks, TASK, &answer.next_page_token);
     }
-    let text = table(&answer.tasks, session.now(), session.output.ink);
+    let text = table(&answer.tasks, moment::now(), session.output.ink);
     session.output.lines(&text)?;
     session.output.more(&answer.next_page_token);
     Ok(())

@@ -285,9 +285,11 @@ fn escalation_never_adds_who_may_not_decide() {
 fn a_newer_version_asks_again() {
     let state = approval(&["ada", "bob"]);
     let state = does(&state, &reply(&state, "ada", Decision::Approve), START + hours(1));
-    for (name, current) in
-        [("the same version", versions(&[("design", 1)])), ("another key", versions(&[("x", 9)]))]
-    {
+    for (name, current) in [
+        ("the same version", versions(&[("design", 1)])),
+        ("an older version", versions(&[("design", 0)])),
+        ("another key", versions(&[("x", 9)])),
+    ] {
         assert_eq!(decide(&state, &Command::Refresh { current }, START), Ok(Vec::new()), "{name}");
     }
     let at = START + hours(2);

@@ -19,7 +19,7 @@ use super::child::{self, Finished, Outcome};
 use super::report::{Answer, Ended, Wrong};
 use crate::cli::failure::Failure;
 use crate::cli::input;
-use crate::cli::output::{document, word};
+use crate::cli::output::document;
 
 /// Kind of the artifacts that a program answers with.
 const ARTIFACT_TYPE: &str = "document";
@@ -205,7 +205,10 @@ impl Attempt {
                 let follows = match answer.outcome() {
                     FailureOutcome::Escalated => format!("it goes up to {}", answer.escalated_to),
                     FailureOutcome::RetryScheduled => format!("{} attempts are left", answer.attempts_left),
-                    other => word(other.as_str_name(), "FAILURE_OUTCOME_").replace('_', " "),
+                    FailureOutcome::Skipped => "it is passed over".to_owned(),
+                    FailureOutcome::TaskFailed => "it has failed for good".to_owned(),
+                    FailureOutcome::InstanceFailed => "the instance has failed".to_owned(),
+                    FailureOutcome::Unspecified => "what follows is not known".to_owned(),
                 };
                 Ended::Failed { task, message: wrong.message, follows }
             }

@@ -176,10 +176,7 @@ mod tests {
     }
 
     fn finished(outcome: Outcome) -> Finished {
-        match outcome {
-            Outcome::Finished(finished) => finished,
-            other => panic!("{other:?}"),
-        }
+        if let Outcome::Finished(finished) = outcome { finished } else { panic!("{outcome:?}") }
     }
 
     #[tokio::test]

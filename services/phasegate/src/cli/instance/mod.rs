@@ -166,7 +166,7 @@ async fn list(
     if session.is_for_programs() {
         return session.output.items(&answer.instances, INSTANCE, &answer.next_page_token);
     }
-    let now = session.now();
+    let now = moment::now();
     let mut table = Table::new(&["ID", "NAME", "PROCESS", "STATUS", "PHASE", "DONE", "HEALTH", "STARTED"]);
     for instance in &answer.instances {
         table.row(vec![
@@ -193,7 +193,7 @@ async fn get(instance_id: String, session: &mut Session<'_>) -> Result<(), Failu
     let request = GetTimelineRequest { instance_id };
     let timeline =
         session.call(request, async |client, request| client.instances().get_timeline(request).await).await?;
-    let text = show::describe(&instance, &timeline.phases, session.now(), session.output.ink);
+    let text = show::describe(&instance, &timeline.phases, moment::now(), session.output.ink);
     session.output.lines(&text)
 }
 
@@ -235,7 +235,7 @@ async fn show_timeline(instance_id: String, session: &mut Session<'_>) -> Result
     if session.is_for_programs() {
         return session.output.message(&answer, "phasegate.instance.v1.GetTimelineResponse");
     }
-    let text = timeline::draw(&answer.phases, session.now(), session.output.columns, session.output.ink);
+    let text = timeline::draw(&answer.phases, moment::now(), session.output.columns, session.output.ink);
     session.output.lines(&text)
 }
 

@@ -157,8 +157,8 @@ mod tests {
 
     use super::*;
 
-    fn at(text: &str) -> Option<prost_types::Timestamp> {
-        Some(text.parse::<Timestamp>().unwrap().to_proto())
+    fn at(text: &str) -> prost_types::Timestamp {
+        text.parse::<Timestamp>().unwrap().to_proto()
     }
 
     fn phase(id: &str, status: PhaseStatus, tasks: Vec<TaskTimeline>) -> PhaseTimeline {
@@ -186,13 +186,13 @@ mod tests {
             health: InstanceHealth::WaitingOnHuman.into(),
             current_phase: "configuration".to_owned(),
             progress_percent: 46,
-            started_at: at("2025-11-11T10:00:00Z"),
-            estimated_completion: at("2025-11-16T10:00:00Z"),
+            started_at: Some(at("2025-11-11T10:00:00Z")),
+            estimated_completion: Some(at("2025-11-16T10:00:00Z")),
             pending_approvals: vec![PendingApproval {
                 approval_id: "apr-1".to_owned(),
                 title: "SSO Configuration Review".to_owned(),
                 waiting_on: vec!["customer_it_admin".to_owned()],
-                expires_at: at("2025-11-14T17:00:00Z"),
+                expires_at: Some(at("2025-11-14T17:00:00Z")),
                 ..PendingApproval::default()
             }],
             blocked_tasks: vec![BlockedTask {

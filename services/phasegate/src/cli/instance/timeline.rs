@@ -193,7 +193,7 @@ mod tests {
   ● Set up  ··········▬▬▬▬▬▬▬▬▬▬····················    10 min
 ○ Go live   ······························░░░░░░░░░░
 ";
-        let drawn = draw(&phases, at("10:20:00"), 40 + 12 + TAIL + 1, Ink(false));
+        let drawn = draw(&phases, at("10:20:00"), 40 + 12 + TAIL + 2, Ink(false));
         assert_eq!(drawn, expected);
     }
 

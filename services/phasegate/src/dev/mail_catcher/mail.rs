@@ -47,10 +47,10 @@ impl Mail {
         match MessageParser::default().parse(bytes) {
             Some(message) => {
                 message.subject().unwrap_or_default().clone_into(&mut mail.subject);
-                mail.text = message.body_text(0).unwrap_or_default().into_owned();
-                let has_html = message.html_bodies().any(|part| part.is_text_html());
+                mail.text = message.body_text(0).unwrap_or_default().replace("\r\n", "\n");
+                let has_html = message.html_bodies().any(mail_parser::MessagePart::is_text_html);
                 if has_html {
-                    mail.html = message.body_html(0).unwrap_or_default().into_owned();
+                    mail.html = message.body_html(0).unwrap_or_default().replace("\r\n", "\n");
                 }
                 mail.from = message.from().map(address).unwrap_or_default();
                 mail.headers =
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!((mail.id.as_str(), mail.to.as_str()), ("7", "john@example.com"));
         assert_eq!(mail.subject, "Grün");
         assert_eq!(mail.from, "Phasegate <phasegate@localhost>");
-        assert!(mail.text.starts_with("Hi John,"));
+        assert!(mail.text.starts_with("Hi John,\n\nhttps://"), "{:?}", mail.text);
         assert_eq!(mail.html.trim(), "<p>Hi John,</p>");
         assert_eq!(mail.link, "https://a.example/external/approve?token=abcdef");
         assert!(mail.headers.iter().any(|(name, value)| name == "MIME-Version" && value == "1.0"));

@@ -1,0 +1,96 @@
+//! The doors between services, which nobody else may use.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use phasegate_bus::Bus;
+use phasegate_clock::{ManualClock, Timestamp};
+use phasegate_principal::{HEADER, Principal, Signer};
+use phasegate_proto::definition::v1::CreateTeamTemplateRequest;
+use phasegate_proto::definition::v1::team_template_service_client::TeamTemplateServiceClient;
+use phasegate_proto::internal::definition::v1::PinDefinitionRequest;
+use phasegate_proto::internal::definition::v1::definition_internal_service_client::DefinitionInternalServiceClient;
+use phasegate_rpc_error::reason_of;
+use phasegate_serve::{Context, Keys, Peers, Service};
+use phasegate_test_database::both;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Status};
+
+/// Far longer than a principal is believed.
+const LATER: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn services_take_only_signed_principals() -> anyhow::Result<()> {
+    both(|database| async move {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_731_510_000_000_000)));
+        let keys = Keys::derive(&[1; 32]);
+        let (listener, channel) = phasegate_serve::pipe();
+        let channels = BTreeMap::from([(Service::Definition, channel.clone())]);
+        let context = Context {
+            clock: clock.clone(),
+            peers: Peers::new(channels.clone(), Signer::new(&keys.principal, clock.clone())),
+            bus: Bus::new(),
+            keys,
+            public_url: "http://127.0.0.1:7460".into(),
+            shutdown: CancellationToken::new(),
+        };
+        let config = phasegate_definition::Config::new(database.settings());
+        let service = phasegate_definition::Service::open(config, context.clone()).await?;
+        let running = tokio::spawn(service.run(listener));
+
+        let forger = Peers::new(channels, Signer::new(&Keys::derive(&[2; 32]).principal, clock.clone()));
+        let operator = Principal::dev_operator();
+        let mut refused = Vec::new();
+        for make in [
+            // B023: none, nonsense, for another service, and signed by somebody else.
+            &(|_: &Context| Request::new(())) as &(dyn Fn(&Context) -> Request<()> + Sync),
+            &|_| with_header("nonsense"),
+            &|context| context.peers.request(Service::Instance, &operator, ()),
+            &|_| forger.request(Service::Definition, &operator, ()),
+        ] {
+            refused.push(make(&context));
+        }
+        // One that has run out.
+        let old = context.peers.request(Service::Definition, &operator, ());
+        clock.advance(LATER);
+        refused.push(old);
+        for (number, request) in refused.into_iter().enumerate() {
+            let create = || CreateTeamTemplateRequest { validate_only: true, ..Default::default() };
+            let mut templates = TeamTemplateServiceClient::new(channel.clone());
+            let outcome = templates.create_team_template(again(&request, create())).await;
+            told(outcome.map(drop), number)?;
+            let mut internal = DefinitionInternalServiceClient::new(channel.clone());
+            let outcome = internal.pin_definition(again(&request, PinDefinitionRequest::default())).await;
+            told(outcome.map(drop), number)?;
+        }
+        // And one that is right is looked at.
+        let right = context.peers.request(Service::Definition, &operator, PinDefinitionRequest::default());
+        let outcome = DefinitionInternalServiceClient::new(channel.clone()).pin_definition(right).await;
+        ensure!(outcome.is_err_and(|status| status.code() == Code::NotFound), "a right one is taken");
+        context.shutdown.cancel();
+        running.await??;
+        Ok(())
+    })
+    .await
+}
+
+fn with_header(value: &'static str) -> Request<()> {
+    let mut request = Request::new(());
+    request.metadata_mut().insert(HEADER, tonic::metadata::MetadataValue::from_static(value));
+    request
+}
+
+/// The metadata of a request with another message.
+fn again<T>(request: &Request<()>, message: T) -> Request<T> {
+    Request::from_parts(request.metadata().clone(), tonic::Extensions::new(), message)
+}
+
+fn told(outcome: Result<(), Status>, number: usize) -> anyhow::Result<()> {
+    let status = outcome.err().ok_or_else(|| anyhow::anyhow!("B023: principal {number} was taken"))?;
+    let is_right =
+        status.code() == Code::Unauthenticated && reason_of(&status).as_deref() == Some("INTERNAL_AUTH");
+    ensure!(is_right, "B023: principal {number}: {status:?}");
+    Ok(())
+}
