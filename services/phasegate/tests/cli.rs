@@ -344,7 +344,7 @@ async fn mails_are_in_the_mailboxes_of_dev() -> anyhow::Result<()> {
     let text = mails[0]["text"].as_str().unwrap_or_default();
     ensure!(text.starts_with("Hi Bo,\n\nWritten.\n\nReview and Approve:\n"), "{text}");
     let link = mails[0]["link"].as_str().unwrap_or_default();
-    let page = reqwest::get(link).await?;
+    let page = reqwest::Client::builder().cookie_store(true).build()?.get(link).send().await?;
     ensure!(page.status().is_success(), "{link} answers {}", page.status());
     ensure!(Path::new(&house.folder.path().join("data/mail/000001.eml")).exists());
     Ok(())
