@@ -50,7 +50,7 @@ enum Command {
     /// Play a customer's SSO deployment from definition to completion.
     Demo(DemoArgs),
     #[command(flatten)]
-    Client(cli::Command),
+    Client(Box<cli::Command>),
 }
 
 #[derive(Debug, Args)]
@@ -115,7 +115,7 @@ async fn run(program: Program) -> ExitCode {
             let style = if args.json { Style::Json } else { Style::people(args.no_color) };
             end(demo::run(demo::Options { address: args.address, style }).await)
         }
-        Some(Command::Client(command)) => cli::run(command).await,
+        Some(Command::Client(command)) => cli::run(*command).await,
     }
 }
 
