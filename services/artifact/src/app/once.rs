@@ -1,6 +1,8 @@
 //! One effect for one request id. The answer is kept in the transaction of the effect; a repetition gets it again, and
 //! of two that come at once one loses the race, looks again, and gets the other's.
 
+use std::time::{Duration, Instant};
+
 use phasegate_clock::Timestamp;
 use phasegate_database::{Database, Transaction};
 use phasegate_idempotency::{self as idempotency, Key};
@@ -14,6 +16,8 @@ use crate::store;
 const REQUEST_ID_CHARS_MAX: usize = 128;
 /// How often a change is tried when others write at the same time.
 const ATTEMPTS_MAX: usize = 4;
+/// A database that has taken this long is not asked again: the caller is waiting, and can ask again itself.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How a request is told from its repetition, and how its answer is kept.
 #[derive(Debug)]
@@ -95,6 +99,7 @@ pub async fn run<T, F>(
 where
     F: Future<Output = Result<T, Error>>,
 {
+    let begun = Instant::now();
     let mut attempt = 1;
     loop {
         if let Some(once) = once
@@ -104,7 +109,9 @@ where
         }
         match change().await {
             Ok(answer) => return Ok(Answer::First(answer)),
-            Err(error) if error.is_race() && attempt < ATTEMPTS_MAX => attempt += 1,
+            Err(error) if error.is_race() && attempt < ATTEMPTS_MAX && begun.elapsed() < PATIENCE => {
+                attempt += 1;
+            }
             // What is in the way may be the effect of the first one, which was done meanwhile.
             Err(error) => {
                 return match once {
