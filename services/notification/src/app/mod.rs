@@ -39,6 +39,6 @@ pub(crate) enum Error {
     #[error(transparent)]
     Relayed(#[from] Relayed),
     /// The database could not.
-    #[error("the notification store failed")]
+    #[error("the database did not answer")]
     Store(#[from] store::Error),
 }
