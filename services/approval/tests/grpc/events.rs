@@ -9,7 +9,8 @@ use phasegate_proto::approval::v1::{
 use phasegate_proto::instance::v1::InstanceStatus;
 use phasegate_proto::internal::event::v1::event::Payload;
 use phasegate_proto::internal::event::v1::{
-    ApprovalsMoot, ApprovalsNeeded, ArtifactStored, Event, InstanceEnded, approvals_needed::Need,
+    ApprovalsMoot, ApprovalsNeeded, ArtifactStored, Event, InstanceEnded, InstancePaused, InstanceResumed,
+    approvals_needed::Need,
 };
 use phasegate_test_database::both;
 
@@ -37,7 +38,7 @@ async fn the_requests_of_a_boundary_leave_in_one_message() -> anyhow::Result<()>
         ensure!(keys == ["design"], "what does not exist is left out");
         let sent = world.sent(1, requested).await?;
         ensure!(sent[0] == stored, "in order");
-        let boundary = world.heard.all().iter().find_map(|event| boundary_of(event));
+        let boundary = world.heard.all().iter().find_map(boundary_of);
         ensure!(boundary.as_deref() == Some("bnd-1"));
         world.verify().await
     })
@@ -56,8 +57,8 @@ async fn an_event_that_comes_twice_has_one_effect() -> anyhow::Result<()> {
         events.push(world.tell(Payload::ApprovalsNeeded(needed)).await?);
         world.fakes.says().artifacts.insert("design".to_owned(), 2);
         events.push(world.tell(Payload::ArtifactStored(stored("design", 2))).await?);
-        events.push(world.tell(Payload::InstancePaused(Default::default())).await?);
-        events.push(world.tell(Payload::InstanceResumed(Default::default())).await?);
+        events.push(world.tell(Payload::InstancePaused(InstancePaused::default())).await?);
+        events.push(world.tell(Payload::InstanceResumed(InstanceResumed::default())).await?);
         let gone = need("test_login", 1, &[]).approval_id;
         let moot =
             ApprovalsMoot { approval_ids: vec![gone, "apr-later".to_owned()], reason: "skipped".to_owned() };
@@ -276,8 +277,6 @@ fn stored(key: &str, version: i32) -> ArtifactStored {
 }
 
 fn boundary_of(event: &Event) -> Option<String> {
-    match event.payload.as_ref()? {
-        Payload::ApprovalsRequested(asked) => Some(asked.boundary_id.clone()),
-        _ => None,
-    }
+    let Payload::ApprovalsRequested(asked) = event.payload.as_ref()? else { return None };
+    Some(asked.boundary_id.clone())
 }

@@ -59,7 +59,7 @@ async fn reminders_that_were_missed_are_one() -> anyhow::Result<()> {
         slow.reminders_ms = (1..20).map(|hour| hour * 3_600_000).collect();
         slow.escalate_after_ms = 0;
         world.need(vec![Need { timing: Some(slow), ..need("configure_idp", 1, &["ada"]) }]).await?;
-        world.pass(Duration::from_secs(3600 * 10 + 1800)).await?;
+        world.pass(Duration::from_mins(630)).await?;
         world.sent(1, reminded).await?;
         world.pass(hours(1)).await?;
         world.sent(2, reminded).await?;
@@ -123,7 +123,7 @@ async fn a_decision_and_the_deadline_never_both_win() -> anyhow::Result<()> {
         let world = World::start(&database).await?;
         let needs = (0..12).map(|index| that(&format!("task-{index}"), TimeoutAction::Block)).collect();
         let asked = world.need(needs).await?;
-        world.clock.advance(hours(48) - Duration::from_micros(1));
+        world.clock.advance(hours(48).saturating_sub(Duration::from_micros(1)));
         let answers = asked.iter().map(|one| {
             let mut client = world.client();
             let request = world.call(&visitor("ada"), answer(one, "ada", Decision::Approve));
