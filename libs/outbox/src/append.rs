@@ -21,7 +21,7 @@ pub fn event(
         instance_id: instance_id.as_ref().to_owned(),
         occurred_at: Some(now.to_proto()),
         actor: Some(actor),
-        trace_parent: String::new(),
+        trace_parent: phasegate_telemetry::trace_parent().unwrap_or_default(),
         payload: Some(payload),
     }
 }

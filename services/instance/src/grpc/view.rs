@@ -242,7 +242,7 @@ pub(super) fn leased(leased: &Leased) -> Option<worker::LeasedTask> {
         remarks: remarks(outcome, state),
         checkpoint: checkpoint.as_ref().map(object),
         last_failure: state.last_failure.as_ref().map(failure),
-        trace_parent: String::new(),
+        trace_parent: phasegate_telemetry::trace_parent().unwrap_or_default(),
     })
 }
 
