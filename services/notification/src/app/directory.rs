@@ -9,6 +9,7 @@ use phasegate_proto::internal::participant::v1::{EnsureLinkRequest, GetPeopleReq
 use phasegate_proto::participant::v1::Participant;
 use phasegate_rpc_error::reason_of;
 use phasegate_serve::{Peers, Service};
+use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::domain::Person;
@@ -143,15 +144,78 @@ fn person(participant: Participant) -> Person {
     }
 }
 
+/// What the participant service refuses it refuses again; only what it did not answer may be answered later.
 fn link_error(status: &tonic::Status) -> LinkError {
-    match reason_of(status).as_deref() {
-        Some(
-            reason @ ("LINK_NOT_FOUND"
-            | "LINK_EXPIRED"
-            | "LINK_REVOKED"
-            | "PARTICIPANT_NOT_FOUND"
-            | "INSTANCE_NOT_FOUND"),
-        ) => LinkError::Gone(reason.to_owned()),
-        Some(_) | None => LinkError::Away(status.message().to_owned()),
+    match status.code() {
+        Code::NotFound
+        | Code::Unauthenticated
+        | Code::PermissionDenied
+        | Code::InvalidArgument
+        | Code::FailedPrecondition
+            if !is_between_services(status) =>
+        {
+            LinkError::Gone(reason_of(status).unwrap_or_else(|| status.message().to_owned()))
+        }
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::InvalidArgument
+        | Code::DeadlineExceeded
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss
+        | Code::Unauthenticated => LinkError::Away(status.message().to_owned()),
+    }
+}
+
+/// Our own principal was refused, which says nothing about the link.
+fn is_between_services(status: &tonic::Status) -> bool {
+    reason_of(status).as_deref() == Some("INTERNAL_AUTH")
+}
+
+#[cfg(test)]
+mod tests {
+    use phasegate_rpc_error::{Kind, Refusal, status};
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("refused")]
+    struct Refused(Kind, &'static str);
+
+    impl Refusal for Refused {
+        fn kind(&self) -> Kind {
+            self.0
+        }
+
+        fn reason(&self) -> &'static str {
+            self.1
+        }
+    }
+
+    #[test]
+    fn only_what_was_not_answered_is_asked_again() {
+        for (kind, reason, gone) in [
+            (Kind::Unauthenticated, "LINK_EXPIRED", true),
+            (Kind::Unauthenticated, "LINK_REVOKED", true),
+            (Kind::NotFound, "LINK_NOT_FOUND", true),
+            (Kind::NotFound, "PARTICIPANT_NOT_FOUND", true),
+            (Kind::Invalid, "PARTICIPANT_INVALID", true),
+            (Kind::Unauthenticated, "INTERNAL_AUTH", false),
+            (Kind::Unavailable, "DEPENDENCY_DOWN", false),
+            (Kind::Internal, "INTERNAL", false),
+            (Kind::Exhausted, "RATE_LIMITED", false),
+        ] {
+            let error = link_error(&status(&Refused(kind, reason)));
+            assert_eq!(matches!(error, LinkError::Gone(_)), gone, "{reason}");
+        }
     }
 }

@@ -12,6 +12,9 @@ use super::words::{first_name, in_words, is_unprintable, one_line};
 /// Shortest life of the link in a message.
 const LINK_LIFE_MIN: Duration = Duration::from_hours(7 * 24);
 
+/// Longest life of a link, whatever is asked for. Who needs it after that asks for a fresh one on the page of the old one.
+const LINK_LIFE_MAX: Duration = Duration::from_hours(14 * 24);
+
 /// How long a link outlives the requests that it leads to, so that a late visitor reads what became of them.
 const LINK_LIFE_AFTER_REQUEST: Duration = Duration::from_hours(2 * 24);
 
@@ -164,10 +167,11 @@ fn ask(letter: &mut Letter, requests: &[&Request], now: Timestamp) {
     }
     let soonest = requests.iter().filter_map(|request| request.expires_at).min();
     let latest = requests.iter().filter_map(|request| request.expires_at).max();
-    let shortest = now + LINK_LIFE_MIN;
-    let expires_at = latest.map_or(shortest, |end| shortest.max(end + LINK_LIFE_AFTER_REQUEST));
+    let (shortest, longest) = (now + LINK_LIFE_MIN, now + LINK_LIFE_MAX);
+    let wanted = latest.map_or(shortest, |end| end + LINK_LIFE_AFTER_REQUEST);
+    let expires_at = wanted.clamp(shortest, longest);
     // An overdue request is still open, and its link works: there is no deadline left to name.
-    let promised = soonest.filter(|end| *end > now).unwrap_or(expires_at);
+    let promised = soonest.filter(|end| *end > now).map_or(expires_at, |end| end.min(expires_at));
     letter.link = Some(LinkNeed {
         button: "Review and Approve",
         expiry: format!("This link expires in {}.", in_words(promised.duration_since(now))),
@@ -421,12 +425,21 @@ mod tests {
     #[test]
     fn the_soonest_deadline_is_named_and_the_link_outlives_the_latest() {
         let mut late = request("Late");
-        late.expires_at = Some(now() + HOUR * 24 * 30);
+        late.expires_at = Some(now() + HOUR * 24 * 10);
         let mut soon = request("Sooner");
         soon.expires_at = Some(now() + HOUR * 4);
         let link = write(&Occasion::Requested(vec![late, soon])).link.unwrap();
         assert_eq!(link.expiry, "This link expires in 4 hours.");
-        assert_eq!(link.expires_at, now() + HOUR * 24 * 32);
+        assert_eq!(link.expires_at, now() + HOUR * 24 * 12);
+    }
+
+    #[test]
+    fn no_more_is_promised_than_a_link_can_live() {
+        let mut request = request("In a quarter");
+        request.expires_at = Some(now() + HOUR * 24 * 90);
+        let link = write(&Occasion::Requested(vec![request])).link.unwrap();
+        assert_eq!(link.expiry, "This link expires in 14 days.");
+        assert_eq!(link.expires_at, now() + HOUR * 24 * 14);
     }
 
     #[test]

@@ -213,7 +213,7 @@ fn requested(approvals: Vec<Approval>) -> Payload {
 fn settled(id: &str) -> Payload {
     let mut approval = approval(id, "Settled", &["it_admin"]);
     approval.status = ApprovalStatus::Withdrawn.into();
-    Payload::ApprovalSettled(ApprovalSettled { approval: Some(approval), remarks: Vec::new() })
+    Payload::ApprovalSettled(ApprovalSettled { approval: Some(approval), ..ApprovalSettled::default() })
 }
 
 fn one_request() -> Payload {
