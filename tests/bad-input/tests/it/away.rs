@@ -164,7 +164,7 @@ fn a_locked_file_is_said_so() -> anyhow::Result<()> {
         }
         let writes = ["CreateTeamTemplate", "SetFacts"];
         let calls = calls(&instance).into_iter().filter(|(method, ..)| writes.contains(method)).collect();
-        tokio::time::timeout(Duration::from_secs(30), is_said_so(world, calls)).await??;
+        tokio::time::timeout(Duration::from_secs(40), is_said_so(world, calls)).await??;
         drop(held);
         ensure!(
             world.rows.read().await? == before,

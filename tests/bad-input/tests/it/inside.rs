@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
+use phasegate_bad_input::{Doors, Refusal};
 use phasegate_bus::Bus;
-use phasegate_clock::{ManualClock, Timestamp};
+use phasegate_clock::{ManualClock, SystemClock, Timestamp};
 use phasegate_principal::{HEADER, Principal, Signer};
 use phasegate_proto::definition::v1::CreateTeamTemplateRequest;
 use phasegate_proto::definition::v1::team_template_service_client::TeamTemplateServiceClient;
@@ -15,6 +16,7 @@ use phasegate_proto::internal::definition::v1::definition_internal_service_clien
 use phasegate_rpc_error::reason_of;
 use phasegate_serve::{Context, Keys, Peers, Service};
 use phasegate_test_database::both;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 
@@ -74,6 +76,45 @@ async fn services_take_only_signed_principals() -> anyhow::Result<()> {
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn a_call_without_credentials_is_for_development_only() -> anyhow::Result<()> {
+    let clock = SystemClock::shared();
+    let keys = Keys::derive(&[1; 32]);
+    let context = Context {
+        peers: Peers::new(BTreeMap::new(), Signer::new(&keys.principal, clock.clone())),
+        clock,
+        bus: Bus::new(),
+        keys,
+        public_url: "http://127.0.0.1:7460".into(),
+        shutdown: CancellationToken::new(),
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let doors = Doors::new(format!("http://{}", listener.local_addr()?))?;
+    let config = phasegate_gateway::Config::default();
+    let gateway = phasegate_gateway::Service::open(config, context.clone(), axum::Router::new())?;
+    let running = tokio::spawn(gateway.run(listener));
+    for (method, message) in
+        [("ListProcessDefinitions", json!({})), ("StartInstance", json!({"processId": "launch"}))]
+    {
+        // B017: the same words over both, and how to do better.
+        let by_rest = doors.rest(method, &message).await?;
+        ensure!(
+            by_rest.status == 401 && by_rest.headers["www-authenticate"] == "Bearer",
+            "B017: {by_rest:?}"
+        );
+        let by_rest = Refusal::of_body(&by_rest.body)?;
+        let by_grpc = doors.grpc(method, &message).await?;
+        let by_grpc = by_grpc.err().map(|status| Refusal::of_status(&status));
+        ensure!(
+            by_rest.reason == "CREDENTIALS_MISSING" && by_grpc.as_ref() == Some(&by_rest),
+            "B017: {by_grpc:?}"
+        );
+    }
+    context.shutdown.cancel();
+    running.await??;
+    Ok(())
 }
 
 fn with_header(value: &'static str) -> Request<()> {

@@ -470,11 +470,14 @@ fn request_ids_name_one_request() -> anyhow::Result<()> {
         }
         let mut check = Check::new(world).await?;
         for (method, first, other) in methods {
-            let status = if method == "SetFacts" { "200" } else { "200" };
             let again = named(&first, &mark);
-            check.accepted(Case::new("B024", "the same again", method, again, status, "")).await?;
-            let other = named(&other, &mark);
-            check.refused(Case::new("B024", "another one", method, other, reused, "")).await?;
+            check.accepted(Case::new("B024", "the same again", method, again, "200", "")).await?;
+            let case = Case::new("B024", "another one", method, named(&other, &mark), reused, "");
+            check.refused(case).await?;
+            let call = phasegate_bad_input::rest_call(method, &other)?;
+            let request = world.doors.request(&call.verb, &call.path)?.header("idempotency-key", &mark);
+            let request = if let Some(body) = &call.body { request.json(body) } else { request };
+            check.refused_by_rest("B024", format!("another one, {method}"), request, reused, "").await?;
             for bad in ["x".repeat(129), "a b".to_owned(), "\u{e9}".to_owned()] {
                 let bad = named(&first, &bad);
                 check.refused(Case::new("B024", "no id", method, bad, invalid, "request_id")).await?;

@@ -4,6 +4,7 @@ mod approval;
 mod artifact;
 mod away;
 mod definition;
+mod flood;
 mod inside;
 mod instance;
 mod list;
