@@ -388,7 +388,7 @@ async fn record(page: &Page, instance: &str) -> anyhow::Result<()> {
     assert_eq!(names(tasks, "assignee"), ["sso_agent", "scim_agent"]);
 
     let types = ["approval", "phase_transition", "task_completion"];
-    let filter: String = types.iter().map(|kind| format!("&types={kind}")).collect();
+    let filter = types.iter().fold(String::new(), |filter, kind| filter + "&types=" + kind);
     let path = format!("{base}/audit?limit=100{filter}");
     let log = page
         .get_until(&path, |log| {

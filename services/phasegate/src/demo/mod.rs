@@ -29,7 +29,7 @@ use setting::Setting;
 pub use story::{Story, Style};
 
 /// Longest time that the story may take.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 /// How to play it.
 #[derive(Debug, Clone)]
@@ -172,7 +172,7 @@ async fn ending(setting: &Setting, instance_id: &str) -> anyhow::Result<Ending> 
 fn tell(ending: &Ending, story: &Story) -> anyhow::Result<()> {
     let Ending { instance, phases, approvals, entries, proof } = ending;
     story.heading("Timeline")?;
-    for line in chart::bars(phases, story.width()) {
+    for line in chart::bars(phases, story::WIDTH) {
         story.plain(&line)?;
     }
     story.heading("Audit log")?;

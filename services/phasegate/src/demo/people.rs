@@ -54,7 +54,7 @@ pub(super) fn enter(
         ("Jane Doe", "ciso@acme.com", None, None),
     ];
     for (name, mailbox, objection, objected) in people.drain(..) {
-        let (setting, story, instance_id) = (setting.clone(), *story, instance.id.clone());
+        let (setting, story, instance_id) = (setting.clone(), story.clone(), instance.id.clone());
         let curtain = curtain.clone();
         actors.spawn(async move {
             let browser =

@@ -18,8 +18,11 @@ pub enum Style {
     Json,
 }
 
+/// Columns that a line may have.
+pub(super) const WIDTH: usize = 100;
+
 /// Tells it on standard output.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Story {
     style: Style,
 }
@@ -47,11 +50,6 @@ impl Story {
     /// Tells it in a style.
     pub fn new(style: Style) -> Self {
         Self { style }
-    }
-
-    /// Columns that a line may have.
-    pub fn width(&self) -> usize {
-        100
     }
 
     /// Something beside the story.

@@ -45,7 +45,7 @@ async fn answer(run: &Run, random: &mut StdRng, request: &Value) -> anyhow::Resu
     let decision = match random.random_range(0..100) {
         0..12 if is_early => "request_changes",
         // A rejected task is retried by its operator; a rejected phase would have to be reopened.
-        12..22 if kind == "ad_hoc" || (kind == "task" && is_early) => "reject",
+        12..32 if kind == "ad_hoc" || (kind == "task" && is_early) => "reject",
         _ => "approve",
     };
     let mark = run.mark();

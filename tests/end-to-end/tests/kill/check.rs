@@ -173,7 +173,9 @@ impl Instance {
                 faults.push(format!("it {ends} more or less than once"));
             }
         }
-        faults.into_iter().for_each(|fault| self.fault(fault));
+        for fault in faults {
+            self.fault(fault);
+        }
     }
 
     /// Every change that was acknowledged is in the log once, none that was refused, and none that nobody asked for.
@@ -204,7 +206,9 @@ impl Instance {
         for (kind, mark) in found.into_keys() {
             faults.push(format!("nobody was told of {kind:?} {mark}, which is in the log"));
         }
-        faults.into_iter().for_each(|fault| self.fault(fault));
+        for fault in faults {
+            self.fault(fault);
+        }
     }
 
     /// A lease ends once, and only the newest one of a task can do anything.
@@ -217,14 +221,15 @@ impl Instance {
             let fencing = details["fencing"].as_f64().unwrap_or_default();
             match text(&entry["action"]) {
                 "leased_task" => {
-                    if open.insert(task, fencing).is_some() {
-                        faults.push(format!("the task was leased while it was leased: {entry}"));
-                    }
+                    let before = open.insert(task, fencing);
+                    faults
+                        .extend(before.map(|_| format!("the task was leased while it was leased: {entry}")));
                 }
                 "handed_in_task" | "failed_attempt" | "released_task" => {
-                    if open.remove(task) != Some(fencing) {
-                        faults.push(format!("somebody without the lease did this: {entry}"));
-                    }
+                    let is_holder = open.remove(task) == Some(fencing);
+                    faults.extend(
+                        (!is_holder).then(|| format!("somebody without the lease did this: {entry}")),
+                    );
                 }
                 "skipped_task" | "escalated_task" | "failed_task" => {
                     faults.push(format!("this process never does that: {entry}"));
@@ -232,7 +237,9 @@ impl Instance {
                 _ => {}
             }
         }
-        faults.into_iter().for_each(|fault| self.fault(fault));
+        for fault in faults {
+            self.fault(fault);
+        }
     }
 
     /// Every store that was acknowledged made one version, and every version is one that somebody was told of.
@@ -275,7 +282,9 @@ impl Instance {
         if !made.is_empty() {
             faults.push(format!("nobody was told of versions {made:?}"));
         }
-        faults.into_iter().for_each(|fault| self.fault(fault));
+        for fault in faults {
+            self.fault(fault);
+        }
     }
 
     /// One request for each call, one vote for each person and content, one end for each request.
@@ -316,7 +325,9 @@ impl Instance {
         for open in self.approvals.iter().filter(|one| one["status"] == "pending") {
             faults.push(format!("the instance is over, and people are still asked: {open}"));
         }
-        faults.into_iter().for_each(|fault| self.fault(fault));
+        for fault in faults {
+            self.fault(fault);
+        }
     }
 
     /// Facts, context, comments and links.
@@ -366,7 +377,9 @@ impl Instance {
                 entered.len()
             ));
         }
-        faults.into_iter().for_each(|fault| self.fault(fault));
+        for fault in faults {
+            self.fault(fault);
+        }
     }
 }
 
@@ -411,7 +424,18 @@ fn is_effective(told: &Told) -> bool {
     match told.kind {
         Kind::Request => answer["title"] == told.mark.as_str(),
         Kind::Decide => comment_of(answer, told) == Some(&told.mark),
-        _ => true,
+        Kind::Start
+        | Kind::Store
+        | Kind::Complete
+        | Kind::Fail
+        | Kind::Release
+        | Kind::Facts
+        | Kind::Context
+        | Kind::Comment
+        | Kind::Link
+        | Kind::Pause
+        | Kind::Resume
+        | Kind::Retry => true,
     }
 }
 

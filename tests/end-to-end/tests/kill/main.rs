@@ -27,7 +27,7 @@ use crate::watcher::{Face, Watcher};
 /// Answers that the server gives between two kills at least: it is under load.
 const ANSWERS_PER_LIFE: u64 = 30;
 /// Longest time for one life, and for the end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Changes that are repeated once more when all is over.
 const REPEATED_LATE: usize = 250;
 /// Instances that are watched.
@@ -97,8 +97,13 @@ async fn endures(storage: Storage, plan: Plan) -> anyhow::Result<()> {
     let closed = tokio::time::timeout(PATIENCE, all(&mut operators)).await;
     run.enter(Stage::Over);
     all(&mut others).await?;
-    let mut figures =
-        Figures { seed, kills: plan.kills, load, closing: began.elapsed() - load, ..Figures::default() };
+    let mut figures = Figures {
+        seed,
+        kills: plan.kills,
+        load,
+        closing: began.elapsed().saturating_sub(load),
+        ..Figures::default()
+    };
     match closed {
         Ok(closed) => closed?,
         Err(_) => run.fault(stuck(&run).await?),

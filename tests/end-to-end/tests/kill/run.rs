@@ -159,7 +159,7 @@ impl Run {
             let mark = if path.contains('?') { '&' } else { '?' };
             let page = self.ask(&format!("{path}{mark}pageSize=500&pageToken={page_token}")).await?;
             all.extend(page[list].as_array().cloned().unwrap_or_default());
-            page_token = page["nextPageToken"].as_str().unwrap_or_default().to_owned();
+            page["nextPageToken"].as_str().unwrap_or_default().clone_into(&mut page_token);
             if page_token.is_empty() {
                 return Ok(all);
             }
@@ -175,7 +175,7 @@ impl Run {
             Outcome::Answered(200, answer) => return Ok(Some(answer)),
             Outcome::Answered(503 | 504 | 429, _) | Outcome::NotSent | Outcome::Abandoned => {}
             Outcome::Answered(status, answer) => {
-                self.fault(format!("POST {path} answered {status}: {answer}"))
+                self.fault(format!("POST {path} answered {status}: {answer}"));
             }
             Outcome::Unanswered(why) => self.check_cut(&life, path, &why),
         }
@@ -242,7 +242,8 @@ impl Run {
                 answer["url"] = json!(url.1);
             }
         }
-        if (status, &again) != (200, &first) && !(status == 201 && !creates(told.kind)) {
+        let is_first = (status, &again) == (200, &first);
+        if !is_first && (status != 201 || creates(told.kind)) {
             self.fault(format!(
                 "{:?} {} was repeated: first {first}, then {status} {again}",
                 told.kind, told.call.request_id
