@@ -110,13 +110,14 @@ impl Story {
 
     fn people(&self, colour: &str, text: &str) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
-        match self.style {
+        let line = match self.style {
             Style::Json => return Ok(()),
             Style::People { colour: true } if !colour.is_empty() => {
-                writeln!(out, "\u{1b}[{colour}m{text}\u{1b}[0m")?
+                format!("\u{1b}[{colour}m{text}\u{1b}[0m")
             }
-            Style::People { .. } => writeln!(out, "{text}")?,
-        }
+            Style::People { .. } => text.to_owned(),
+        };
+        writeln!(out, "{line}")?;
         out.flush()?;
         Ok(())
     }
