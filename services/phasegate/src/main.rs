@@ -22,7 +22,7 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 #[derive(Debug, Parser)]
 #[command(name = "phasegate", version, propagate_version = true)]
 struct Program {
-    /// What to log to standard error, such as "info" or "warn,phasegate_instance=debug".
+    /// What to log to standard error: a level such as "info", or one for each module.
     #[arg(long, global = true, env = "PHASEGATE_LOG", value_name = "FILTER")]
     log: Option<String>,
     /// How to write the log.
@@ -64,7 +64,7 @@ struct DevArgs {
     /// Keep the data in this PostgreSQL database instead, a schema for each service.
     #[arg(long, env = "PHASEGATE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Option<String>,
-    /// Links begin with this; http://127.0.0.1:<port> by default.
+    /// Links begin with this; by default the address that it listens on.
     #[arg(long, env = "PHASEGATE_PUBLIC_URL", value_name = "URL")]
     public_url: Option<String>,
 }
@@ -77,7 +77,7 @@ impl Default for DevArgs {
 
 #[derive(Debug, Args)]
 struct DemoArgs {
-    /// Play on a server that runs, such as http://127.0.0.1:7460, instead of one of its own.
+    /// Play on a server that runs instead of one of its own.
     #[arg(long, value_name = "URL")]
     address: Option<String>,
     /// Print one JSON object a line instead of the story.

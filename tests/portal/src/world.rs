@@ -75,7 +75,7 @@ impl World {
             { "participantId": "owner", "email": "olga@example.com", "name": "Olga Ost" },
         ]});
         let instance = world.post("/api/processes/release_notes/instances", &start).await?;
-        world.instance = instance["id"].as_str().context("an id")?.to_owned();
+        instance["id"].as_str().context("an id")?.clone_into(&mut world.instance);
         Ok(world)
     }
 
