@@ -124,9 +124,9 @@ async fn a_decision_needs_a_nonce_that_was_made_for_it() -> anyhow::Result<()> {
         }
         let turned = browser.submit(&other, &[("comment", "no")]).await?;
         assert_eq!(turned.status, 403, "a nonce is for one answer");
-        let mut bare = approve.clone();
-        bare.fields.retain(|(key, _)| key != "nonce");
-        assert_eq!(browser.submit(&bare, &[]).await?.status, 403);
+        let mut without_nonce = approve.clone();
+        without_nonce.fields.retain(|(key, _)| key != "nonce");
+        assert_eq!(browser.submit(&without_nonce, &[]).await?.status, 403);
         for headers in [[("origin", "https://evil.example")], [("sec-fetch-site", "cross-site")]] {
             let foreign = browser.send(Method::POST, &approve.action, &approve.fields, &headers).await?;
             assert_eq!(foreign.status, 403);
@@ -196,7 +196,7 @@ async fn a_link_that_has_ended_says_so_and_offers_a_fresh_one() -> anyhow::Resul
         let (_, home) = browser.enter(&fresh).await?;
         assert_eq!(home.status, 200);
 
-        world.pass(Duration::from_secs(15 * 24 * 3_600));
+        world.pass(Duration::from_hours(15 * 24));
         let ended = browser.get(&fresh).await?;
         assert_eq!(ended.status, 410);
         assert!(ended.html.contains("This link has ended"));
