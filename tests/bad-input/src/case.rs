@@ -19,9 +19,9 @@ pub struct Case {
     pub method: &'static str,
     /// As JSON.
     pub message: Value,
-    /// gRPC code, HTTP status and reason: "NOT_FOUND 404 PROCESS_NOT_FOUND".
+    /// gRPC code, HTTP status and reason: `NOT_FOUND 404 PROCESS_NOT_FOUND`.
     pub refusal: String,
-    /// Wrong fields, each with its code where that is not the reason: "/phases PHASES_EMPTY; /id". Empty for none.
+    /// Wrong fields, each with its code where that is not the reason: `/phases PHASES_EMPTY; /id`. Empty for none.
     pub at: String,
 }
 

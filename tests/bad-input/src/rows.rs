@@ -97,7 +97,7 @@ impl Rows {
                 }
             }
         }
-        Ok(Self::complete(standing)?)
+        Self::complete(standing)
     }
 
     /// A reader that sees nothing would find nothing changed.

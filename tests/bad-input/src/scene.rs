@@ -66,7 +66,7 @@ impl Scene {
         let expired = text(&world.call("RequestApproval", ask).await?, "/approval/id")?;
         let short = json!({"instanceId": instance, "participantId": "editor", "expiresIn": "5m"});
         let expired_url = text(&world.call("CreateLink", short).await?, "/url")?;
-        world.pass(Duration::from_secs(2 * 3600));
+        world.pass(Duration::from_hours(2));
         await_status(world, &expired, "expired").await?;
 
         let gated = start(world, "gated", "gated", json!({})).await?;
