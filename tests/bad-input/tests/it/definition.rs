@@ -18,12 +18,17 @@ fn with(pointer: &str, part: Value) -> Value {
     process
 }
 
+/// A pointer that leads nowhere changes nothing, and the case that it belongs to fails.
 fn put(document: &mut Value, pointer: &str, part: Value) {
-    let (parent, member) = pointer.rsplit_once('/').expect("a pointer begins with a slash");
-    match document.pointer_mut(parent).expect("the pointer leads somewhere") {
-        Value::Array(items) if member == "-" => items.push(part),
-        Value::Array(items) => items[member.parse::<usize>().expect("an index")] = part,
-        other => other[member] = part,
+    let Some((parent, member)) = pointer.rsplit_once('/') else { return };
+    let Some(parent) = document.pointer_mut(parent) else { return };
+    let Some(items) = parent.as_array_mut() else {
+        parent[member] = part;
+        return;
+    };
+    match member.parse::<usize>() {
+        Ok(index) => items[index] = part,
+        Err(_) => items.push(part),
     }
 }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 
 /// Far longer than a principal is believed.
-const LATER: Duration = Duration::from_secs(3600);
+const LATER: Duration = Duration::from_hours(1);
 
 #[tokio::test]
 async fn services_take_only_signed_principals() -> anyhow::Result<()> {
