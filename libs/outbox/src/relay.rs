@@ -1,12 +1,13 @@
 //! Gives what is in the outbox to the bus.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use phasegate_bus::{Bus, HandleError};
 use phasegate_clock::{SharedClock, Timestamp};
-use phasegate_database::{Database, Error};
+use phasegate_database::{Database, Dialect, Error};
 use phasegate_proto::internal::event::v1::Event;
 use prost::Message as _;
 use rand::Rng as _;
@@ -44,8 +45,8 @@ pub struct Relay {
     bus: Bus,
     clock: SharedClock,
     wake: Arc<Notify>,
-    /// Lanes that this process is working on.
-    busy: Arc<Mutex<BTreeSet<Lane>>>,
+    /// Lanes that this process is working on, and whether one was claimed once more meanwhile.
+    busy: Arc<Mutex<BTreeMap<Lane, bool>>>,
 }
 
 impl Relay {
@@ -92,15 +93,18 @@ impl Relay {
             }
         };
         for lane in claimed {
-            let is_free = self.busy().insert(lane.clone());
-            if is_free {
+            if self.take_lane(&lane) {
                 let relay = self.clone();
                 lanes.spawn(async move {
-                    tokio::select! {
-                        () = relay.run_lane(&lane) => {}
-                        () = relay.keep_lane(&lane) => {}
+                    loop {
+                        tokio::select! {
+                            () = relay.run_lane(&lane) => {}
+                            () = relay.keep_lane(&lane) => {}
+                        }
+                        if relay.leave_lane(&lane) {
+                            break;
+                        }
                     }
-                    relay.busy().remove(&lane);
                     // What was appended in the meantime found the lane busy.
                     relay.wake();
                 });
@@ -108,8 +112,33 @@ impl Relay {
         }
     }
 
-    fn busy(&self) -> std::sync::MutexGuard<'_, BTreeSet<Lane>> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Marks a claimed lane as worked on; false where it is already.
+    ///
+    /// A turn gives its lane up in two steps, in the database and then here. What is claimed between them is a claim
+    /// that nobody would work on until it lapses: so it is left to that turn, which goes on with it.
+    fn take_lane(&self, lane: &Lane) -> bool {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        match busy.entry(lane.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(false);
+                true
+            }
+            Entry::Occupied(mut taken) => {
+                // On SQLite claims are not written: there the lane is found busy whenever it is looked at.
+                taken.insert(self.db.dialect() == Dialect::Postgres);
+                false
+            }
+        }
+    }
+
+    /// Ends a turn; false where the lane was claimed once more during it.
+    fn leave_lane(&self, lane: &Lane) -> bool {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_claimed = busy.remove(lane) == Some(true);
+        if is_claimed {
+            busy.insert(lane.clone(), false);
+        }
+        !is_claimed
     }
 
     /// Keeps the claim of a lane, for as long as it is awaited. Claims are short, so that what a relay that died was at

@@ -361,3 +361,30 @@ async fn the_order_of_an_instance_holds_with_many_writers_and_two_relays() -> an
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_appended_while_a_turn_ends_does_not_wait_for_a_claim_to_lapse() -> anyhow::Result<()> {
+    both(async |fresh: TestDatabase| {
+        let db = fresh.open(&[MIGRATION, EFFECT]).await?;
+        // No time passes, so that a claim that nobody works on lasts for ever.
+        let clock: SharedClock = Arc::new(ManualClock::new(Timestamp::from_micros(1_000_000)));
+        let relay = Running::start(&db, Recorder::new(&db, |_| None), clock.clone());
+        let writers = (0..4).map(|writer| {
+            let (db, clock, relay) = (db.clone(), clock.clone(), relay.relay.clone());
+            tokio::spawn(async move {
+                for step in 0..60 {
+                    commit(&db, vec![paused("i", format!("{writer}.{step}"), clock.now())]).await?;
+                    relay.wake();
+                    tokio::time::sleep(Duration::from_millis(step % 4)).await;
+                }
+                anyhow::Ok(())
+            })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await??;
+        }
+        until(&db, "sent_at is not null", 240).await?;
+        relay.stop().await
+    })
+    .await
+}

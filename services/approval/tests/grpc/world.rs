@@ -266,7 +266,17 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        anyhow::bail!("only {} events were sent", self.heard.all().len())
+        let waiting = self
+            .store()
+            .database()
+            .fetch_all(
+                "select position, due_at, claimed_until, failures, last_error from outbox where sent_at is null
+                  order by position",
+                args![],
+            )
+            .await?;
+        let now = self.app_now().as_micros();
+        anyhow::bail!("only {} events were sent at {now}; {waiting:?} wait", self.heard.all().len())
     }
 }
 
