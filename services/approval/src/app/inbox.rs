@@ -135,7 +135,7 @@ impl App {
                 // hands in has not decided anything.
                 if !first.approval.is_pending() {
                     let ourselves = message::bare_actor(&Actor::system("approval"));
-                    tell::settled(&mut commit, &ourselves, &first);
+                    tell::settled(&mut commit, &ourselves, &first, true);
                 }
             } else if !self.store.approval_is_moot(&key).await? {
                 let mut request = request.clone();

@@ -50,7 +50,7 @@ pub(super) fn add(
                     push(commit, actor, Payload::ApprovalResponded(responded));
                 }
             }
-            Effect::TellOutcome => settled(commit, actor, after),
+            Effect::TellOutcome => settled(commit, actor, after, false),
             Effect::Remind { people } => {
                 let reminded = ApprovalReminded {
                     approval: Some(message::approval(after)),
@@ -71,11 +71,12 @@ pub(super) fn add(
     commit.changes.push(Change::new(version, events, after.approval.clone()));
 }
 
-/// Tells the engine how a request ended.
-pub(super) fn settled(commit: &mut Commit, actor: &ActorMessage, after: &Record) {
+/// Tells the engine how a request ended, and whether that was told before.
+pub(super) fn settled(commit: &mut Commit, actor: &ActorMessage, after: &Record, again: bool) {
     let settled = ApprovalSettled {
         approval: Some(message::approval(after)),
         remarks: after.approval.remarks().into_iter().map(message::remark).collect(),
+        again,
     };
     push(commit, actor, Payload::ApprovalSettled(settled));
 }

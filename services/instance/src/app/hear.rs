@@ -27,6 +27,8 @@ pub(super) struct Heard {
     pub(super) at: Timestamp,
     /// In order; never empty.
     pub(super) facts: Vec<(Fact, Personal)>,
+    /// It was told before, and may be known.
+    pub(super) again: bool,
 }
 
 /// Why an event cannot be taken.
@@ -43,7 +45,8 @@ pub(super) fn read(event: &bus::Event) -> Result<Option<Heard>, Unreadable> {
     }
     let instance_id = id("instance_id", InstanceId::parse(&event.instance_id))?;
     let actor = event.actor.as_ref().map_or_else(|| Ok(Actor::engine()), actor)?;
-    Ok(Some(Heard { instance_id, actor, at, facts }))
+    let again = matches!(payload, Payload::ApprovalSettled(settled) if settled.again);
+    Ok(Some(Heard { instance_id, actor, at, facts, again }))
 }
 
 fn facts(payload: &Payload, at: Timestamp) -> Result<Vec<(Fact, Personal)>, Unreadable> {

@@ -41,8 +41,13 @@ impl Inbox {
 fn order(event: &Event, heard: &Heard) -> Order {
     let steps = heard.facts.iter().enumerate().map(|(position, (fact, personal))| {
         let id = &event.event_id;
+        let (fact, at) = (fact.clone(), heard.at);
         Step {
-            action: Wish::fixed(Action::Hear { fact: fact.clone(), at: heard.at }),
+            action: Wish::fixed(if heard.again {
+                Action::HearAgain { fact, at }
+            } else {
+                Action::Hear { fact, at }
+            }),
             personal: personal.clone(),
             event_id: Some(if position == 0 { id.clone() } else { format!("{id}-{}", position + 1) }),
         }

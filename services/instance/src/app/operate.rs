@@ -215,7 +215,8 @@ fn reason_of(action: &Action) -> Option<&str> {
         | Action::HandIn { .. }
         | Action::Fail { .. }
         | Action::ExpireLease { .. }
-        | Action::Hear { .. } => None,
+        | Action::Hear { .. }
+        | Action::HearAgain { .. } => None,
     }
 }
 

@@ -93,15 +93,17 @@ pub(super) fn refusal(what: &str, status: ApprovalStatus) -> String {
     format!("the approval of {what} {how}")
 }
 
-/// Records what happened in another service, and sets the fact that an approval brings. How a request ended may be told
-/// twice: when it ended, and when the engine asked for what had been asked and answered before. It is recorded once.
-pub(super) fn hear(work: &mut Work<'_>, actor: &Actor, fact: &Fact, at: Timestamp) {
-    let before = subject_of_settled(&work.instance, fact);
-    if let Fact::ApprovalSettled { status, .. } = fact
-        && before == Some(*status)
-    {
-        return;
+/// Records how a request ended that somebody asked before the engine did, unless the engine has been able to use it when
+/// it was told first.
+pub(super) fn hear_again(work: &mut Work<'_>, actor: &Actor, fact: &Fact, at: Timestamp) {
+    if status_before(&work.instance, fact).is_some_and(ApprovalStatus::is_open) {
+        hear(work, actor, fact, at);
     }
+}
+
+/// Records what happened in another service, and sets the fact that an approval brings.
+pub(super) fn hear(work: &mut Work<'_>, actor: &Actor, fact: &Fact, at: Timestamp) {
+    let before = status_before(&work.instance, fact);
     work.push(Event { at, actor: actor.clone(), change: Change::Heard(fact.clone()) });
     if work.instance.status.is_terminal() {
         return;
@@ -121,7 +123,7 @@ pub(super) fn hear(work: &mut Work<'_>, actor: &Actor, fact: &Fact, at: Timestam
     }
 }
 
-fn subject_of_settled(instance: &Instance, fact: &Fact) -> Option<ApprovalStatus> {
+fn status_before(instance: &Instance, fact: &Fact) -> Option<ApprovalStatus> {
     let Fact::ApprovalSettled { approval, .. } = fact else { return None };
     instance.approvals.get(approval).map(|known| known.status)
 }
@@ -143,7 +145,9 @@ pub fn content_keys(
     {
         keys.extend(written.artifacts.iter().map(ArtifactKey::trusted));
     }
-    if let Action::Hear { fact: Fact::ApprovalSettled { request, .. }, .. } = action {
+    if let Action::Hear { fact: Fact::ApprovalSettled { request, .. }, .. }
+    | Action::HearAgain { fact: Fact::ApprovalSettled { request, .. }, .. } = action
+    {
         keys.extend(request.artifacts.keys().cloned());
     }
     keys

@@ -244,6 +244,14 @@ pub enum Action {
         /// When, by the clock of that service.
         at: Timestamp,
     },
+    /// Something happened in another service before the engine could use it, and is told once more. Recorded only where
+    /// the engine still waits for it.
+    HearAgain {
+        /// What happened.
+        fact: Fact,
+        /// When it is told.
+        at: Timestamp,
+    },
 }
 
 /// What an instance begins with.

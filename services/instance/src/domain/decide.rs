@@ -73,5 +73,9 @@ fn carry_out(work: &mut Work<'_>, command: &Command) -> Result<(), Rejection> {
             approval::hear(work, actor, fact, *at);
             Ok(())
         }
+        Action::HearAgain { fact, at } => {
+            approval::hear_again(work, actor, fact, *at);
+            Ok(())
+        }
     }
 }

@@ -141,9 +141,14 @@ mod tests {
             ("asked task:a", "hand a", "task_handed_in a, phase_awaiting_approval p".to_owned()),
             ("asked task:a; approve task:a", "hand a", format!("task_handed_in a, {done}")),
             ("approve task:a", "hand a", format!("task_handed_in a, {done}")),
-            ("asked task:a; approve task:a", "approve task:a", String::new()),
-            ("asked task:a; approve task:a; hand a", "approve task:a", String::new()),
-            ("hand a; reject task:a", "reject task:a", String::new()),
+            ("asked task:a; approve task:a", "again approve task:a", String::new()),
+            ("asked task:a; approve task:a; hand a", "again approve task:a", String::new()),
+            ("hand a; changes task:a", "again changes task:a round:1", String::new()),
+            (
+                "hand a",
+                "again approve task:a",
+                format!("settled a approved, facts_set {{\"a_approved\":true}}, {done}"),
+            ),
             (
                 "asked task:a; changes task:a",
                 "hand a",

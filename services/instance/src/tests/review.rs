@@ -75,7 +75,12 @@ async fn settle(
     remarks: Vec<Remark>,
 ) -> anyhow::Result<()> {
     let approval = Approval { status: status.into(), ..approval };
-    house.tell(id, Payload::ApprovalSettled(ApprovalSettled { approval: Some(approval), remarks })).await?;
+    house
+        .tell(
+            id,
+            Payload::ApprovalSettled(ApprovalSettled { approval: Some(approval), remarks, again: false }),
+        )
+        .await?;
     Ok(())
 }
 

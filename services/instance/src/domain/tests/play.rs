@@ -211,6 +211,7 @@ impl<'a> Play<'a> {
                 lease: None,
                 reason,
             },
+            "again" => Action::HearAgain { fact: self.fact(words[0], &words[1..]), at: self.now },
             _ => Action::Hear { fact: self.fact(verb, words), at: self.now },
         }
     }
