@@ -1,11 +1,10 @@
 //! One function through which every change of an instance goes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use phasegate_clock::Timestamp;
-use phasegate_id::{ArtifactKey, EventId, InstanceId, ParticipantId, TaskId};
+use phasegate_id::{ArtifactKey, InstanceId, TaskId};
 use phasegate_principal::Principal;
 use phasegate_proto::internal::artifact::v1::GetCurrentVersionsRequest;
 use phasegate_proto::internal::artifact::v1::artifact_internal_service_client::ArtifactInternalServiceClient;
@@ -15,165 +14,18 @@ use prost::Message;
 use rand::Rng as _;
 
 use super::cache::Key;
-use super::{App, Around, Error, PinnedDefinition, effects};
-use crate::domain::{
-    self, Action, Actor, ActorKind, Channel, Command, CurrentVersion, Event, Instance, Person, Personal,
-    ReadyWork, Rejection,
-};
-use crate::store::chain;
-use crate::store::{
-    self, Answer, CheckpointChange, Ended, Entry, Granted, Guard, NO_HASH, PersonalRow, Pinned, Receipt,
-    Snapshot, StoredEntry, Transition,
-};
+use super::follow::{Follows, entries};
+pub(crate) use super::order::{Answered, Once, Outcome};
+use super::order::{Answering, First};
+pub(super) use super::order::{By, Order, Origin, Step, Wish};
+use super::{App, Around, Error, effects};
+use crate::domain::Action;
+use crate::domain::{self, Actor, ActorKind, Channel, Command, CurrentVersion, Instance, Rejection};
+use crate::store::{self, Answer, Guard, NO_HASH, Pinned, Receipt, Snapshot, Transition};
 
 /// How often a transition is tried again because another process was faster. Within a process they take turns, so two
 /// processes that are busy with the same instance each win every second time; after so many it is left to the caller.
 const RETRIES: u32 = 5;
-/// Bytes of the salt of personal data.
-const SALT: usize = 16;
-
-/// One step: an action, with what is personal about it.
-pub(super) struct Step {
-    pub(super) action: Wish,
-    pub(super) personal: Personal,
-    /// Id of the first event; one of ours when absent.
-    pub(super) event_id: Option<String>,
-}
-
-/// An action, or how to make it of the state that it is decided on.
-pub(super) enum Wish {
-    Fixed(Box<Action>),
-    Made(Box<Making>),
-}
-
-/// What an instance begins from.
-pub(super) struct Origin {
-    pub(super) pinned: Arc<PinnedDefinition>,
-    /// The bytes that it was read from.
-    pub(super) document: Vec<u8>,
-    /// People whom the caller named.
-    pub(super) externals: BTreeSet<ParticipantId>,
-}
-
-impl Wish {
-    /// An action that does not depend on the state.
-    pub(super) fn fixed(action: Action) -> Self {
-        Self::Fixed(Box::new(action))
-    }
-}
-
-/// Who wishes.
-pub(super) enum By {
-    Somebody(Actor),
-    /// The agent who does the task.
-    AgentOf(TaskId),
-}
-
-/// What to execute.
-pub(super) struct Order {
-    pub(super) by: By,
-    pub(super) steps: Vec<Step>,
-    pub(super) guard: Option<Guard>,
-    pub(super) inbox: Option<store::Inbox>,
-    /// Length of the lease that is granted.
-    pub(super) lease_duration: Duration,
-    /// What becomes of the checkpoint of a lease that ends.
-    pub(super) checkpoint: CheckpointChange,
-    /// For a start.
-    pub(super) start: Option<Origin>,
-    /// Decide, and write nothing.
-    pub(super) is_dry: bool,
-    /// The answer shows the instance or a task of it.
-    pub(super) shows: bool,
-}
-
-/// A request id, and what it was used for.
-#[derive(Debug, Clone)]
-pub(crate) struct Once {
-    pub(crate) key: phasegate_idempotency::Key,
-    pub(crate) fingerprint: [u8; 32],
-}
-
-/// An answer, and whether it was given before.
-#[derive(Debug, Clone)]
-pub(crate) struct Answered<M> {
-    pub(crate) message: M,
-    pub(crate) is_repeated: bool,
-}
-
-/// What came of it.
-#[derive(Debug, Clone)]
-pub(crate) struct Outcome {
-    pub(crate) before: Arc<Instance>,
-    pub(crate) after: Arc<Instance>,
-    pub(crate) events: Vec<Event>,
-    pub(crate) pinned: Arc<PinnedDefinition>,
-    /// Empty unless the order shows the instance.
-    pub(crate) around: Around,
-    pub(crate) now: Timestamp,
-    /// Where the events of each step begin.
-    firsts: Vec<First>,
-}
-
-/// The first event of a step: what is personal about the step belongs to it.
-#[derive(Debug, Clone)]
-struct First {
-    position: usize,
-    personal: Personal,
-    event_id: Option<String>,
-}
-
-/// Makes an action of the state that it is decided on, the definition and the time.
-type Making = dyn Fn(&Instance, &PinnedDefinition, Timestamp) -> Result<Action, Error> + Send + Sync;
-
-/// Makes the answer that is kept with the effect.
-type Answering<'a> = Option<(&'a Once, &'a (dyn Fn(&Outcome) -> Result<Vec<u8>, Error> + Send + Sync))>;
-
-impl Order {
-    /// One action.
-    pub(super) fn new(by: By, action: Wish) -> Self {
-        Self::of(by, vec![Step { action, personal: Personal::default(), event_id: None }])
-    }
-
-    /// Several, all or none.
-    pub(super) fn of(by: By, steps: Vec<Step>) -> Self {
-        Self {
-            by,
-            steps,
-            guard: None,
-            inbox: None,
-            lease_duration: Duration::ZERO,
-            checkpoint: CheckpointChange::Keep,
-            start: None,
-            is_dry: false,
-            shows: false,
-        }
-    }
-}
-
-impl Outcome {
-    /// An instance that nothing was done to.
-    pub(super) fn unchanged(
-        instance: Arc<Instance>,
-        pinned: Arc<PinnedDefinition>,
-        around: Around,
-        now: Timestamp,
-    ) -> Self {
-        let before = Arc::clone(&instance);
-        Self { before, after: instance, events: Vec::new(), pinned, around, now, firsts: Vec::new() }
-    }
-
-    /// Names and addresses, for a start.
-    fn people(&self) -> BTreeMap<ParticipantId, Person> {
-        self.firsts.first().map(|first| first.personal.people.clone()).unwrap_or_default()
-    }
-}
-
-impl Order {
-    fn is_start(&self) -> bool {
-        self.start.is_some()
-    }
-}
 
 impl App {
     /// Executes an order and answers it, once for each request id.
@@ -441,91 +293,6 @@ impl App {
         }
         self.0.feeds.wake(key);
         Ok(outcome)
-    }
-}
-
-/// The rows of the history, each chained to the one before, and what is personal about them.
-fn entries(outcome: &Outcome, snapshot: &Snapshot) -> Result<(Vec<Entry>, Vec<PersonalRow>), Error> {
-    let mut entries = Vec::with_capacity(outcome.events.len());
-    let mut personal = Vec::new();
-    let mut previous = snapshot.head;
-    let mut firsts = outcome.firsts.iter().peekable();
-    for (position, event) in outcome.events.iter().enumerate() {
-        let sequence = outcome.before.version + 1 + position as u64;
-        let first = firsts.next_if(|first| first.position == position);
-        let mut commitment = None;
-        if let Some(first) = first.filter(|first| !first.personal.is_empty()) {
-            let body = serde_json::to_vec(&first.personal)
-                .map_err(|error| Error::Broken(format!("personal data has no JSON: {error}")))?;
-            let salt = rand::random::<[u8; SALT]>().to_vec();
-            commitment = Some(chain::commitment(&salt, &body));
-            personal.push(PersonalRow { sequence, salt, body });
-        }
-        let own_id = || EventId::generate().into_string();
-        let event_id = first.and_then(|first| first.event_id.clone()).unwrap_or_else(own_id);
-        let instance = outcome.after.id.clone();
-        let stored = StoredEntry::new(event_id.clone(), instance, sequence, event.clone(), commitment);
-        let body = serde_json::to_vec(&stored)
-            .map_err(|error| Error::Broken(format!("an event has no JSON: {error}")))?;
-        let hash = chain::hash(&previous, &body);
-        let record = domain::record(outcome.after.id.as_str(), event);
-        entries.push(Entry {
-            sequence,
-            event_id,
-            kind: record.watch_type.to_owned(),
-            audit_type: record.audit_type.to_owned(),
-            occurred_at: event.at,
-            body,
-            previous_hash: previous,
-            hash,
-        });
-        previous = hash;
-    }
-    Ok((entries, personal))
-}
-
-/// Rows that follow from the state: the difference between before and after.
-struct Follows {
-    unqueued: Vec<TaskId>,
-    queued: Vec<ReadyWork>,
-    ended: Vec<Ended>,
-    granted: Vec<Granted>,
-}
-
-impl Follows {
-    fn of(outcome: &Outcome, order: &Order) -> Self {
-        let definition = &outcome.pinned.definition;
-        let before = domain::ready_work(definition, &outcome.before);
-        let after = domain::ready_work(definition, &outcome.after);
-        let unqueued = before.keys().filter(|task| !after.contains_key(*task)).cloned().collect();
-        let queued =
-            after.into_iter().filter(|(task, work)| before.get(task) != Some(work)).map(|(_, work)| work);
-        let queued = queued.collect();
-        let held_before = domain::leases(&outcome.before);
-        let held_after = domain::leases(&outcome.after);
-        let is_same =
-            |task: &TaskId, fencing: u64| held_after.get(task).is_some_and(|held| held.fencing == fencing);
-        let ended = held_before
-            .values()
-            .filter(|held| !is_same(&held.task, held.fencing))
-            .map(|held| Ended {
-                task: held.task.clone(),
-                fencing: held.fencing,
-                checkpoint: order.checkpoint.clone(),
-            })
-            .collect();
-        let granted = held_after
-            .values()
-            .filter(|held| held_before.get(&held.task).is_none_or(|before| before.fencing != held.fencing))
-            .map(|held| Granted {
-                task: held.task.clone(),
-                fencing: held.fencing,
-                worker: held.worker.clone(),
-                duration: order.lease_duration,
-                ends_at: outcome.now + order.lease_duration,
-            })
-            .collect();
-        Self { unqueued, queued, ended, granted }
     }
 }
 

@@ -9,6 +9,7 @@ use phasegate_id::TaskId;
 use phasegate_process::Priority;
 use phasegate_proto::internal::event::v1::Event as BusEvent;
 
+use super::append_sqlite::write_sqlite;
 use super::chain::Entry;
 use super::{Error, Store, signed};
 use crate::domain::{Instance, ReadyWork};
@@ -126,7 +127,7 @@ pub(crate) enum Guard {
 }
 
 /// The rank of an urgency in the queue.
-fn rank(priority: Priority) -> i64 {
+pub(super) fn rank(priority: Priority) -> i64 {
     match priority {
         Priority::Low => 0,
         Priority::Normal => 1,
@@ -244,7 +245,7 @@ fn state(instance: &Instance) -> Result<Vec<u8>, Error> {
 }
 
 /// What the row is set to, with the version that it must have: the first nine values of both texts.
-fn row_values(transition: &Transition) -> Result<Vec<Value>, Error> {
+pub(super) fn row_values(transition: &Transition) -> Result<Vec<Value>, Error> {
     let instance = &transition.after;
     let head = transition.entries.last().map_or(super::NO_HASH, |entry| entry.hash);
     Ok(args![
@@ -304,7 +305,7 @@ async fn write_postgres(tx: &mut Transaction, transition: &Transition) -> Result
 }
 
 /// Losing the primary key of the history is being stale, too.
-fn lost_or(doing: &'static str) -> impl FnOnce(phasegate_database::Error) -> Error {
+pub(super) fn lost_or(doing: &'static str) -> impl FnOnce(phasegate_database::Error) -> Error {
     move |source| {
         if source.is_unique_violation() { Error::Stale } else { Error::Database { doing, source } }
     }
@@ -317,7 +318,7 @@ where
     Value::from(rows.iter().map(read).collect::<Vec<C>>())
 }
 
-fn checkpoint_change(change: &CheckpointChange) -> (i64, Vec<u8>) {
+pub(super) fn checkpoint_change(change: &CheckpointChange) -> (i64, Vec<u8>) {
     match change {
         CheckpointChange::Keep => (0, Vec::new()),
         CheckpointChange::Clear => (1, Vec::new()),
@@ -325,150 +326,10 @@ fn checkpoint_change(change: &CheckpointChange) -> (i64, Vec<u8>) {
     }
 }
 
-fn tools(work: &ReadyWork) -> String {
+pub(super) fn tools(work: &ReadyWork) -> String {
     serde_json::json!(work.tools).to_string()
 }
 
-fn micros(duration: Duration) -> i64 {
+pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}
-
-/// The same as the statement of PostgreSQL, step by step: here a statement costs no round trip, and nobody else writes.
-async fn write_sqlite(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
-    let (tenant, id) = (transition.tenant.as_str(), transition.after.id.as_str());
-    let moved = tx
-        .execute(
-            "update instance
-                set version = $4, status = $5, state = $6, head_hash = $7, ended_at = $8, updated_at = $9
-              where tenant_id = $1 and instance_id = $2 and version = $3",
-            row_values(transition)?,
-        )
-        .await
-        .map_err(Error::doing("write the instance"))?;
-    if moved != 1 {
-        return Err(Error::Stale);
-    }
-    for entry in &transition.entries {
-        tx.execute(
-            "insert into history (tenant_id, instance_id, sequence, event_id, kind, audit_type, occurred_at, body,
-                                  previous_hash, hash)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-            args![
-                tenant,
-                id,
-                signed(entry.sequence),
-                &entry.event_id,
-                &entry.kind,
-                &entry.audit_type,
-                entry.occurred_at,
-                &entry.body,
-                entry.previous_hash,
-                entry.hash
-            ],
-        )
-        .await
-        .map_err(lost_or("write the history"))?;
-    }
-    for row in &transition.personal {
-        tx.execute(
-            "insert into personal (tenant_id, instance_id, sequence, salt, body) values ($1, $2, $3, $4, $5)",
-            args![tenant, id, signed(row.sequence), &row.salt, &row.body],
-        )
-        .await
-        .map_err(Error::doing("keep personal data"))?;
-    }
-    write_sqlite_leases_ended(tx, transition).await?;
-    write_sqlite_work(tx, transition).await?;
-    write_sqlite_leases_granted(tx, transition).await
-}
-
-async fn write_sqlite_leases_ended(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
-    for lease in &transition.ended {
-        let (change, checkpoint) = checkpoint_change(&lease.checkpoint);
-        tx.execute(
-            "update lease
-                set ends_at = null,
-                    checkpoint = case $5 when 0 then checkpoint when 1 then null else $6 end
-              where tenant_id = $1 and instance_id = $2 and task_id = $3 and fencing = $4",
-            args![
-                &transition.tenant,
-                transition.after.id.as_str(),
-                lease.task.as_str(),
-                signed(lease.fencing),
-                change,
-                checkpoint
-            ],
-        )
-        .await
-        .map_err(Error::doing("end the lease"))?;
-    }
-    Ok(())
-}
-
-async fn write_sqlite_work(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
-    let (tenant, id) = (transition.tenant.as_str(), transition.after.id.as_str());
-    for task in &transition.unqueued {
-        tx.execute(
-            "delete from work where tenant_id = $1 and instance_id = $2 and task_id = $3",
-            args![tenant, id, task.as_str()],
-        )
-        .await
-        .map_err(Error::doing("take work back"))?;
-    }
-    for work in &transition.queued {
-        // A promise not to hand the task out for a moment outlives the lease that it was given under.
-        tx.execute(
-            "insert into work (tenant_id, instance_id, task_id, queue, priority, ready_at, fencing, tools)
-             values ($1, $2, $3, $4, $5,
-                     max($6, coalesce((select hold_until from lease
-                                        where tenant_id = $1 and instance_id = $2 and task_id = $3), 0)),
-                     $7, $8)
-             on conflict (tenant_id, instance_id, task_id) do update
-                set queue = excluded.queue, priority = excluded.priority, ready_at = excluded.ready_at,
-                    fencing = excluded.fencing, tools = excluded.tools",
-            args![
-                tenant,
-                id,
-                work.task.as_str(),
-                &work.queue,
-                rank(work.priority),
-                work.ready_at,
-                signed(work.fencing),
-                tools(work)
-            ],
-        )
-        .await
-        .map_err(Error::doing("queue work"))?;
-    }
-    Ok(())
-}
-
-async fn write_sqlite_leases_granted(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
-    for lease in &transition.granted {
-        let granted = tx
-            .execute(
-                "insert into lease (tenant_id, instance_id, task_id, fencing, worker, duration, ends_at)
-                 values ($1, $2, $3, $4, $5, $6, $7)
-                 on conflict (tenant_id, instance_id, task_id) do update
-                    set fencing = excluded.fencing, worker = excluded.worker, duration = excluded.duration,
-                        ends_at = excluded.ends_at, progress = 0, message = ''
-                  where lease.hold_until <= $8",
-                args![
-                    &transition.tenant,
-                    transition.after.id.as_str(),
-                    lease.task.as_str(),
-                    signed(lease.fencing),
-                    &lease.worker,
-                    micros(lease.duration),
-                    lease.ends_at,
-                    transition.now
-                ],
-            )
-            .await
-            .map_err(Error::doing("grant the lease"))?;
-        if granted != 1 {
-            return Err(Error::Lease);
-        }
-    }
-    Ok(())
 }

@@ -2,6 +2,7 @@
 //! from it. A transition is written in one transaction with everything that it leads to, or not at all.
 
 mod append;
+mod append_sqlite;
 pub(crate) mod chain;
 mod history;
 mod instance;
