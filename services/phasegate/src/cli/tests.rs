@@ -58,6 +58,7 @@ fn what_people_type_is_understood() {
         "audit list i --type approval --type phase_transition",
         "audit verify i",
         "agent run --queue q -- ./agent.py --flag",
+        "agent run --queue q --instance i --once -- ./agent.py",
         "agent run --queue q --queue r --concurrency 4 --once --lease 2m --address http://h:1 -- sh -c true",
         "instance --address http://127.0.0.1:1 get i --color never -q",
     ] {

@@ -54,6 +54,9 @@ pub struct Run {
     /// Queue to take tasks from; may be repeated
     #[arg(long, required = true, value_name = "QUEUE")]
     queue: Vec<String>,
+    /// Tasks of this instance only
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "INSTANCE")]
+    instance: String,
     /// Tasks at once
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100), value_name = "N")]
     concurrency: u16,
@@ -262,7 +265,7 @@ impl Worker {
             max_tasks: i32::try_from(room.max(1)).unwrap_or(1),
             wait: prost_types::Duration::try_from(POLL).ok(),
             lease_duration: prost_types::Duration::try_from(self.run.lease).ok(),
-            instance_id: String::new(),
+            instance_id: self.run.instance.clone(),
         });
         request.set_timeout(POLL + Duration::from_secs(10));
         Ok(self.client.workers().poll_tasks(request).await?.into_inner())
