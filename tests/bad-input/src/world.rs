@@ -97,12 +97,15 @@ pub fn on_both(test: impl AsyncFn(&World, &Scene) -> anyhow::Result<()>) -> anyh
     })
 }
 
-/// Runs a test on both in worlds of its own, with nothing in them: for what would disturb the others.
+/// Runs a test on both in worlds of its own, with nothing in them: for what would disturb the others, or keep them waiting.
 pub fn alone(test: impl AsyncFn(&World) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    both(async |kind| {
+    let run = async |kind| {
         let world = World::start(kind).await?;
         Box::pin(test(&world)).await
-    })
+    };
+    let (sqlite, postgres) =
+        runtime()?.block_on(Box::pin(async { tokio::join!(run(Kind::Sqlite), run(Kind::Postgres)) }));
+    joined(sqlite, postgres)
 }
 
 /// Runs a test that has to do with PostgreSQL only.
@@ -113,9 +116,13 @@ pub fn on_postgres(test: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result
 /// Runs something for each database, the second one whatever came of the first.
 fn both(run: impl AsyncFn(Kind) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let runtime = runtime()?;
-    let [sqlite, postgres] = [Kind::Sqlite, Kind::Postgres]
-        .map(|kind| runtime.block_on(Box::pin(run(kind))).context(format!("on {kind:?}")));
-    match (sqlite, postgres) {
+    let [sqlite, postgres] = [Kind::Sqlite, Kind::Postgres].map(|kind| runtime.block_on(Box::pin(run(kind))));
+    joined(sqlite, postgres)
+}
+
+/// Says on which one it failed.
+fn joined(sqlite: anyhow::Result<()>, postgres: anyhow::Result<()>) -> anyhow::Result<()> {
+    match (sqlite.context("on SQLite"), postgres.context("on PostgreSQL")) {
         (Err(sqlite), Err(postgres)) => bail!("{sqlite:#}\n{postgres:#}"),
         (sqlite, postgres) => sqlite.and(postgres),
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
-use phasegate_bad_input::{Case, Check, Refusal, World, find, on_both};
+use phasegate_bad_input::{Case, Check, Refusal, World, alone, find, on_both};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -218,7 +218,7 @@ fn grpc_messages_are_bounded() -> anyhow::Result<()> {
 
 #[test]
 fn silence_is_cut_off() -> anyhow::Result<()> {
-    on_both(async |world, _| {
+    alone(async |world| {
         let mut check = Check::new(world).await?;
         let host = world.doors.address.trim_start_matches("http://");
         // B013: a length, and then nothing; over REST and over gRPC, both at once.
