@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// Every shape of event. A new one needs a history of its own name.
-const SHAPES: [&str; 45] = [
+const SHAPES: [&str; 46] = [
     "approval_escalated",
     "approval_needed",
     "approval_reminded",
@@ -30,6 +30,7 @@ const SHAPES: [&str; 45] = [
     "instance_paused",
     "instance_resumed",
     "instance_started",
+    "link_asked",
     "link_created",
     "link_opened",
     "link_revoked",

@@ -89,9 +89,10 @@ fn payload(outcome: &Outcome, began: Option<&Began<'_>>, effect: Effect) -> Payl
                 phases: count(phases),
             })
         }
-        Effect::TaskEscalated { task, name, escalated_to, notify_participants, message } => {
+        Effect::WorkEscalated { task, phase, name, escalated_to, notify_participants, message } => {
             Payload::TaskEscalated(bus::TaskEscalated {
-                task_id: task.to_string(),
+                task_id: task.as_ref().map(ToString::to_string).unwrap_or_default(),
+                phase_id: phase.to_string(),
                 name,
                 escalated_to,
                 notify_participants: notify_participants.iter().map(ToString::to_string).collect(),

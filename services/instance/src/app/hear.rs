@@ -96,8 +96,12 @@ fn facts(payload: &Payload, at: Timestamp) -> Result<Vec<(Fact, Personal)>, Unre
             link: id("link_id", LinkId::parse(&link.link_id))?,
             participant: id("participant_id", ParticipantId::parse(&link.participant_id))?,
         }),
+        Payload::FreshLinkAsked(asked) => plain(Fact::LinkAsked {
+            link: id("old_link_id", LinkId::parse(&asked.old_link_id))?,
+            participant: id("participant_id", ParticipantId::parse(&asked.participant_id))?,
+        }),
         Payload::NotificationSettled(settled) => Ok(vec![notified(settled)?]),
-        // Our own, and a command between two others.
+        // Our own.
         Payload::InstanceStarted(_)
         | Payload::InstancePaused(_)
         | Payload::InstanceResumed(_)
@@ -105,8 +109,7 @@ fn facts(payload: &Payload, at: Timestamp) -> Result<Vec<(Fact, Personal)>, Unre
         | Payload::PhaseChanged(_)
         | Payload::TaskEscalated(_)
         | Payload::ApprovalsNeeded(_)
-        | Payload::ApprovalsMoot(_)
-        | Payload::FreshLinkAsked(_) => Ok(Vec::new()),
+        | Payload::ApprovalsMoot(_) => Ok(Vec::new()),
     }
 }
 

@@ -245,6 +245,36 @@ mod tests {
     }
 
     #[test]
+    fn an_approved_request_with_a_key_brings_the_facts_of_both_its_names() {
+        let definition = define(json!({
+            "phases": [{"id": "p", "tasks": [{"id": "a", "requiredApprovals": ["ann"]}]},
+                       {"id": "q", "entryConditions": ["a_approved", "legal_approved"], "tasks": [{"id": "b"}]}],
+        }));
+        let rows = [
+            (
+                "start; lease a; hand a",
+                "approve task:a key:legal",
+                "settled a approved, facts_set {\"a_approved\":true,\"legal_approved\":true}, task_completed a, \
+                 phase_completed p, phase_entered q, task_ready b",
+            ),
+            (
+                "start; lease a; hand a; approve task:a key:legal",
+                "reopen p a",
+                "facts_set {\"a_approved\":false,\"legal_approved\":false}, task_returned a#2, task_ready a",
+            ),
+        ];
+        for (given, when, then) in rows {
+            let mut play = Play::new(&definition);
+            play.script(given);
+            assert_eq!(
+                play.act(when).replace("phase_reopened p, ", ""),
+                then,
+                "given {given:?}, when {when:?}"
+            );
+        }
+    }
+
+    #[test]
     fn a_rejected_gate_is_unlocked_by_reopening_the_phase_before() {
         let definition = define(json!({
             "phases": [{"id": "p", "tasks": [{"id": "a"}]}, {"id": "q", "tasks": [{"id": "b"}]}],

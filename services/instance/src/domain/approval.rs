@@ -1,6 +1,6 @@
 //! What the request of a subject means for it: whether it may take effect, and what it needs first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use phasegate_clock::Timestamp;
 use phasegate_id::{ApprovalId, ArtifactKey, ParticipantId};
@@ -11,7 +11,7 @@ use super::fact::Fact;
 use super::instance::{GateStatus, Instance};
 use super::planted::{self, Bug};
 use super::request::{Approval, ApprovalStatus, Subject};
-use super::round::fact_of;
+use super::round::facts_of;
 use super::task::TaskStatus;
 use super::work::{Work, written_task};
 
@@ -117,9 +117,15 @@ pub(super) fn hear(work: &mut Work<'_>, actor: &Actor, fact: &Fact, at: Timestam
             before.is_none_or(ApprovalStatus::is_open) && standing(work, Some(approval)) == Standing::Approved
         }
     };
-    let set = fact_of(&request.subject, &request.key).filter(|_| counts);
-    if let Some(name) = set.filter(|name| work.instance.facts.get(name) != Some(&true)) {
-        work.follow(Change::FactsSet { facts: [(name, true)].into(), reason: String::new() });
+    if !counts {
+        return;
+    }
+    let known = &work.instance.facts;
+    let names = facts_of(&request.subject, &request.key).into_iter();
+    let facts: BTreeMap<String, bool> =
+        names.filter(|name| known.get(name) != Some(&true)).map(|name| (name, true)).collect();
+    if !facts.is_empty() {
+        work.follow(Change::FactsSet { facts, reason: String::new() });
     }
 }
 

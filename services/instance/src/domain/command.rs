@@ -195,7 +195,7 @@ pub enum Action {
     },
     /// Take up again after a pause.
     Resume {
-        /// Why; may be empty.
+        /// Why.
         reason: String,
     },
     /// End.

@@ -39,7 +39,7 @@ pub enum Change {
     },
     /// It was taken up again.
     InstanceResumed {
-        /// Why; may be empty.
+        /// Why.
         reason: String,
     },
     /// It ended well.

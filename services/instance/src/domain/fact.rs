@@ -189,6 +189,13 @@ pub enum Fact {
         /// Person.
         participant: ParticipantId,
     },
+    /// A person asked for a fresh link, because its own was over.
+    LinkAsked {
+        /// Link that is over.
+        link: LinkId,
+        /// Person.
+        participant: ParticipantId,
+    },
     /// A notification was sent, or given up. Why it was given up may name an address, so it is personal.
     NotificationSettled {
         /// Notification.

@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(task.status, super::super::TaskStatus::Escalated);
         assert_eq!(task.escalated_to, ["spare", "chief", "dan"]);
         let told = play.effects.iter().any(|effect| {
-            matches!(effect, super::super::Effect::TaskEscalated { escalated_to, notify_participants, .. }
+            matches!(effect, super::super::Effect::WorkEscalated { escalated_to, notify_participants, .. }
                 if escalated_to == "dan" && notify_participants.len() == 2)
         });
         assert!(told, "{:?}", play.effects);

@@ -27,6 +27,7 @@ pub(super) fn pause(work: &mut Work<'_>, actor: &Actor, reason: &str) -> Result<
 
 /// Takes a paused instance up again; what was held back follows.
 pub(super) fn resume(work: &mut Work<'_>, actor: &Actor, reason: &str) -> Result<(), Rejection> {
+    refuse_blank(reason)?;
     work.refuse_others(actor)?;
     work.refuse_terminal()?;
     if work.instance.status == Status::Paused {
@@ -147,9 +148,13 @@ fn enter_by_force(work: &mut Work<'_>, actor: &Actor, phase: &process::Phase, re
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::json;
 
+    use super::super::command::{Action, ActorKind, Command};
     use super::super::tests::play::{Play, check, define};
+    use super::{Actor, BTreeMap, Rejection, TaskId};
 
     fn three_phases() -> phasegate_process::Definition {
         define(json!({
@@ -188,6 +193,38 @@ mod tests {
         ];
         for (given, when, then) in rows {
             check(&definition, given, when, then);
+        }
+    }
+
+    #[test]
+    fn what_operators_do_takes_a_reason() {
+        let definition = three_phases();
+        let blank = || " \n".to_owned();
+        let task = TaskId::trusted("a");
+        let actions = [
+            Action::Pause { reason: blank() },
+            Action::Resume { reason: blank() },
+            Action::Cancel { reason: blank() },
+            Action::Advance { from_phase: None, force: true, reason: blank() },
+            Action::Reopen { phase: None, tasks: BTreeSet::new(), reason: blank() },
+            Action::RetryTask { task: task.clone(), reason: blank() },
+            Action::SkipTask { task, reason: blank() },
+            Action::SetFacts { facts: BTreeMap::new(), lease: None, reason: blank() },
+            Action::ChangeContext {
+                context: json!({}),
+                expected_version: None,
+                lease: None,
+                reason: blank(),
+            },
+        ];
+        for script in ["start", "start; pause"] {
+            let mut play = Play::new(&definition);
+            play.script(script);
+            for action in actions.clone() {
+                let actor = Actor { kind: ActorKind::Operator, ..Actor::engine() };
+                let decided = play.decide(&Command::new(actor, action.clone()));
+                assert_eq!(decided, Err(Rejection::ReasonRequired), "{action:?} after {script:?}");
+            }
         }
     }
 

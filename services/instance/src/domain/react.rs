@@ -10,8 +10,9 @@ use phasegate_process::{Definition, OnTimeout, RaidRole, Timing};
 use super::event::{Change, Event};
 use super::fact::Fact;
 use super::failure::OPERATOR;
-use super::instance::{Instance, PhaseStatus, Status};
+use super::instance::{Block, BlockCause, Instance, PhaseStatus, Status};
 use super::request::Subject;
+use super::task::TaskStatus;
 use super::work::written_task;
 
 /// What should follow outside, at least once. Written to the outbox with the events.
@@ -46,11 +47,13 @@ pub enum Effect {
         /// Number of phases.
         phases: usize,
     },
-    /// Tell those whom work went up to, and those who can unlock what was rejected.
-    TaskEscalated {
-        /// Task.
-        task: TaskId,
-        /// Its name.
+    /// Tell those whom work went up to, and those who can unlock what does not go on.
+    WorkEscalated {
+        /// Task; absent where a phase or a gate does not go on.
+        task: Option<TaskId>,
+        /// Its phase, or the phase that does not go on.
+        phase: PhaseId,
+        /// Name of the task, gate or phase.
         name: String,
         /// Agent, human or "operator".
         escalated_to: String,
@@ -121,8 +124,11 @@ pub struct NeedTiming {
 
 /// Says who must hear of `events`, which led from `before` to `after`.
 pub fn react(definition: &Definition, before: &Instance, after: &Instance, events: &[Event]) -> Vec<Effect> {
-    let mut effects: Vec<Effect> =
-        events.iter().filter_map(|event| heard_of(definition, after, &event.change)).collect();
+    let mut effects = Vec::new();
+    for event in events {
+        effects.extend(heard_of(definition, after, &event.change));
+        effects.extend(stopped(definition, after, &event.change));
+    }
     let needs: Vec<Need> = events
         .iter()
         .filter_map(|event| match_need(&event.change))
@@ -156,17 +162,11 @@ fn heard_of(definition: &Definition, after: &Instance, change: &Change) -> Optio
         Change::PhaseBlocked { phase, .. } => moved(phase, PhaseStatus::Blocked),
         Change::PhaseCompleted { phase } => moved(phase, PhaseStatus::Completed),
         Change::PhaseSkipped { phase, .. } => moved(phase, PhaseStatus::Skipped),
-        Change::PhaseReopened { phase, .. } => moved(phase, PhaseStatus::Active),
-        Change::TaskEscalated { task, to, message, .. } => gone_up(definition, task, to, message),
-        Change::TaskBlocked { task, message, .. } => {
-            let to = definition.escalation_path.first().map_or(OPERATOR, String::as_str);
-            gone_up(definition, task, to, message)
+        Change::PhaseReopened { phase, .. } => {
+            let has_begun = after.phases.get(phase).is_some_and(|state| state.started_at.is_some());
+            moved(phase, if has_begun { PhaseStatus::Active } else { PhaseStatus::Gated })
         }
-        Change::TaskFailed { task, message } if !after.status.is_terminal() => {
-            gone_up(definition, task, OPERATOR, message)
-        }
-        Change::TaskFailed { .. }
-        | Change::FactsSet { .. }
+        Change::FactsSet { .. }
         | Change::ContextChanged { .. }
         | Change::GateOpened { .. }
         | Change::GateRejected { .. }
@@ -179,12 +179,77 @@ fn heard_of(definition: &Definition, after: &Instance, change: &Change) -> Optio
         | Change::TaskAttemptFailed { .. }
         | Change::TaskRetryScheduled { .. }
         | Change::TaskReleased { .. }
+        | Change::TaskEscalated { .. }
+        | Change::TaskFailed { .. }
         | Change::TaskReturned { .. }
+        | Change::TaskBlocked { .. }
         | Change::TaskRetried { .. }
         | Change::TaskSkipped { .. }
         | Change::TaskHeldBack { .. }
         | Change::Heard(_) => None,
     }
+}
+
+/// What does not go on until somebody does something about it.
+fn stopped(definition: &Definition, after: &Instance, change: &Change) -> Option<Effect> {
+    if let Change::TaskEscalated { task, to, message, .. } = change {
+        let human = definition.humans.contains_key(to).then_some(to.as_str());
+        gone_up(definition, task, to, human.into_iter().collect(), message)
+    } else if let Change::TaskFailed { task, message } = change {
+        // What ends the instance is told of as its end.
+        if after.status.is_terminal() {
+            return None;
+        }
+        gone_up(definition, task, OPERATOR, Vec::new(), message)
+    } else if let Change::TaskBlocked { task, message, .. } = change {
+        let people = unlocking(definition);
+        gone_up(definition, task, people.first().copied().unwrap_or(OPERATOR), people, message)
+    } else if let Change::PhaseBlocked { phase, block } = change {
+        phase_stopped(definition, after, phase, block)
+    } else {
+        None
+    }
+}
+
+/// A phase that is held by itself or by a gate. What one of its tasks holds was told of with the task.
+fn phase_stopped(
+    definition: &Definition,
+    after: &Instance,
+    phase: &PhaseId,
+    block: &Block,
+) -> Option<Effect> {
+    let is_expression = block.cause == BlockCause::Condition;
+    let by_task = after.tasks.get(block.subject.as_str()).is_some_and(|task| {
+        task.phase == *phase && matches!(task.status, TaskStatus::Blocked | TaskStatus::Failed)
+    });
+    if by_task && !is_expression {
+        return None;
+    }
+    let is_meant = |gate: &&process::Gate| gate.id == block.subject && !is_expression;
+    let gate = definition.gates.iter().find(is_meant).map(|gate| &gate.name);
+    let written = || definition.phases.iter().find(|written| written.id == phase.as_str());
+    let name = gate.or_else(|| written().map(|written| &written.name))?.clone();
+    let people = unlocking(definition);
+    Some(Effect::WorkEscalated {
+        task: None,
+        phase: phase.clone(),
+        name,
+        escalated_to: people.first().copied().unwrap_or(OPERATOR).to_owned(),
+        notify_participants: people.into_iter().map(ParticipantId::trusted).collect(),
+        message: block.message.clone(),
+    })
+}
+
+/// The people who are told of what was rejected: the humans of the escalation path, else the delegators.
+fn unlocking(definition: &Definition) -> Vec<&str> {
+    let is_human = |id: &&String| definition.humans.contains_key(id.as_str());
+    let path: Vec<&str> = definition.escalation_path.iter().filter(is_human).map(String::as_str).collect();
+    if path.is_empty() { delegators(definition).collect() } else { path }
+}
+
+fn delegators(definition: &Definition) -> impl Iterator<Item = &str> {
+    let humans = definition.humans.iter();
+    humans.filter(|(_, human)| human.raid_role == RaidRole::Delegator).map(|(id, _)| id.as_str())
 }
 
 fn ended(status: Status, reason: &str) -> Effect {
@@ -198,14 +263,23 @@ fn phase_changed(definition: &Definition, id: &PhaseId, status: PhaseStatus) -> 
     Some(Effect::PhaseChanged { phase: id.clone(), name, status, position: position + 1, phases })
 }
 
-fn gone_up(definition: &Definition, id: &TaskId, to: &str, message: &str) -> Option<Effect> {
-    let written = written_task(definition, id.as_str())?;
-    let told = written.error_handling.notify_participants.iter();
-    let humans = told.map(String::as_str).chain(std::iter::once(to));
+fn gone_up(
+    definition: &Definition,
+    id: &TaskId,
+    to: &str,
+    people: Vec<&str>,
+    message: &str,
+) -> Option<Effect> {
+    let (phase, written) = definition.phases.iter().find_map(|phase| {
+        let task = phase.tasks.iter().find(|task| task.id == id.as_str())?;
+        Some((phase, task))
+    })?;
+    let told = written.error_handling.notify_participants.iter().map(String::as_str).chain(people);
     let notify_participants =
-        humans.filter(|human| definition.humans.contains_key(*human)).map(ParticipantId::trusted).collect();
-    Some(Effect::TaskEscalated {
-        task: id.clone(),
+        told.filter(|human| definition.humans.contains_key(*human)).map(ParticipantId::trusted).collect();
+    Some(Effect::WorkEscalated {
+        task: Some(id.clone()),
+        phase: PhaseId::trusted(&phase.id),
         name: written.name.clone(),
         escalated_to: to.to_owned(),
         notify_participants,
@@ -341,20 +415,20 @@ pub(super) fn words(definition: &Definition, instance: &Instance, subject: &Subj
     (title.to_owned(), parts.join("\n\n"))
 }
 
-/// Whom a late request goes to: the nearest target, the humans of the escalation path, else the delegators.
-/// How long a request may take, with everybody whom it can go up to.
+/// How long a request may take, with everybody whom it can go up to: the nearest target, the humans of the escalation
+/// path, then the delegators. Nobody is among them whose role decides nothing.
 pub fn need_timing(definition: &Definition, timing: &Timing) -> NeedTiming {
-    let is_human = |id: &&String| definition.humans.contains_key(id.as_str());
+    let decides = |id: &&str| {
+        let human = definition.humans.get(*id);
+        human.is_some_and(|human| matches!(human.raid_role, RaidRole::Approver | RaidRole::Delegator))
+    };
+    let named = timing.escalate_to.iter().chain(&definition.escalation_path).map(String::as_str);
     let mut escalate_to: Vec<ParticipantId> = Vec::new();
-    for id in timing.escalate_to.iter().chain(&definition.escalation_path).filter(is_human) {
+    for id in named.chain(delegators(definition)).filter(decides) {
         let id = ParticipantId::trusted(id);
         if !escalate_to.contains(&id) {
             escalate_to.push(id);
         }
-    }
-    if escalate_to.is_empty() {
-        let delegators = definition.humans.iter().filter(|(_, human)| human.raid_role == RaidRole::Delegator);
-        escalate_to.extend(delegators.map(|(id, _)| ParticipantId::trusted(id)));
     }
     NeedTiming {
         timeout: timing.timeout,
@@ -367,7 +441,7 @@ pub fn need_timing(definition: &Definition, timing: &Timing) -> NeedTiming {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::super::tests::play::{Play, define};
     use super::*;
@@ -390,7 +464,10 @@ mod tests {
             Effect::PhaseChanged { phase, status, position, phases, .. } => {
                 format!("{phase} {} {position}/{phases}", status.as_str())
             }
-            Effect::TaskEscalated { task, escalated_to, .. } => format!("{task} up to {escalated_to}"),
+            Effect::WorkEscalated { name, escalated_to, notify_participants, .. } => {
+                let told: Vec<&str> = notify_participants.iter().map(ParticipantId::as_str).collect();
+                format!("{name} up to {escalated_to}, {} told", told.join("+"))
+            }
             Effect::AskApprovals { needs, .. } => {
                 let subjects: Vec<&str> = needs.iter().map(|need| need.subject.id()).collect();
                 format!("ask {}", subjects.join("+"))
@@ -423,13 +500,80 @@ mod tests {
             (handed_in, "cancel", vec!["ended cancelled"]),
             ("start; lease a", "hand a doc@1", vec!["p awaiting_approval 1/2", "ask a+p+g"]),
             (handed_in, "changes task:a", vec!["p active 1/2", "withdraw 2"]),
-            (handed_in, "reject task:a", vec!["a up to chief", "p blocked 1/2"]),
+            (handed_in, "reject task:a", vec!["a up to ben, ben told", "p blocked 1/2"]),
+            (
+                "start; lease a; hand a doc@1; approve task:a",
+                "reject phase:p",
+                vec!["p blocked 1/2", "p up to ben, ben told"],
+            ),
+            (
+                "start; lease a; hand a doc@1; approve task:a; approve phase:p",
+                "reject gate:g",
+                vec!["q blocked 2/2", "g up to ben, ben told"],
+            ),
+            (
+                "start; lease a; hand a doc@1; approve task:a; approve phase:p; lapse gate:g",
+                "reopen q",
+                vec!["q gated 2/2", "ask g"],
+            ),
             (handed_in, "skip a", vec!["withdraw 1"]),
             (handed_in, "approve task:a", vec![]),
             (handed_in, "advance force", vec!["p skipped 1/2", "q active 2/2", "withdraw 3"]),
         ] {
             assert_eq!(effects(&definition, given, when), then, "given {given:?}, when {when:?}");
         }
+    }
+
+    #[test]
+    fn what_does_not_go_on_is_told_to_those_who_can_unlock_it() {
+        let people = json!({
+            "ann": {"role": "approver", "raidRole": "approver"},
+            "dan": {"role": "support", "raidRole": "delegator"},
+            "deb": {"role": "support", "raidRole": "delegator"},
+            "eve": {"role": "sponsor", "raidRole": "informed"},
+        });
+        let path = |path: Value| {
+            define(json!({
+                "humans": people, "escalationPath": path,
+                "phases": [
+                    {"id": "p", "requiredApprovals": ["ann"], "maxRounds": 1, "tasks": [
+                        {"id": "a", "errorHandling": {"taskFailure": "retry", "maxRetries": 0,
+                                                      "notifyParticipants": ["ann"]}}]},
+                    {"id": "q", "entryConditions": ["context.size > 3"], "tasks": [{"id": "b"}]}],
+            }))
+        };
+        let handed_in = "start; lease a; hand a";
+        for (humans, given, when, then) in [
+            (json!(["chief", "eve", "dan"]), handed_in, "reject phase:p", "p up to eve, dan+eve told"),
+            (json!(["chief"]), handed_in, "reject phase:p", "p up to dan, dan+deb told"),
+            (json!([]), handed_in, "changes phase:p", "p up to dan, dan+deb told"),
+            (json!([]), handed_in, "approve phase:p", "q up to dan, dan+deb told"),
+            (json!(["dan"]), "start; lease a", "fail a", "a up to operator, ann told"),
+        ] {
+            let definition = path(humans);
+            let told = effects(&definition, given, when);
+            let told: Vec<_> = told.iter().filter(|effect| effect.contains(" up to ")).collect();
+            assert_eq!(told, [then], "given {given:?}, when {when:?}");
+        }
+        // What the task was told of is not told of once more with its phase.
+        let definition = path(json!(["dan"]));
+        assert_eq!(effects(&definition, "start; lease a; fail a", "fact x=true"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn nobody_decides_in_the_end_whose_role_decides_nothing() {
+        let definition = define(json!({
+            "humans": {
+                "ann": {"role": "approver", "raidRole": "approver"},
+                "bob": {"role": "builder", "raidRole": "responsible"},
+                "dan": {"role": "support", "raidRole": "delegator"},
+                "eve": {"role": "sponsor", "raidRole": "informed"},
+            },
+            "escalationPath": ["eve", "chief", "bob", "ann"],
+            "phases": [{"id": "p", "requiredApprovals": ["ann"], "tasks": [{"id": "a"}]}],
+        }));
+        let timing = need_timing(&definition, &definition.phases[0].timing);
+        assert_eq!(timing.escalate_to, [ParticipantId::trusted("ann"), ParticipantId::trusted("dan")]);
     }
 
     #[test]

@@ -129,6 +129,7 @@ fn heard(fact: &Fact) -> (&'static str, &'static str, &'static str, &str) {
         Fact::LinkCreated { link, .. } => ("link.created", "link", "created_link", link.as_str()),
         Fact::LinkRevoked { link, .. } => ("link.revoked", "link", "revoked_link", link.as_str()),
         Fact::LinkOpened { link, .. } => ("link.opened", "link", "opened_link", link.as_str()),
+        Fact::LinkAsked { link, .. } => ("link.asked", "link", "asked_for_link", link.as_str()),
         Fact::NotificationSettled { notification, sent: true, .. } => {
             ("notification.sent", "notification", "sent_notification", notification.as_str())
         }
@@ -179,7 +180,7 @@ mod tests {
         play.script(
             "start; pause; resume; lease a; release a; lease a; fail a; wait 5; lease a; hand a; asked task:a;
              changes task:a; lease a; hand a; reject task:a; retry a; lease a; hand a; approve task:a; fact x=true;
-             context {}; stored doc@1; commented; linked; opened; unlinked; notified; answered legal; reminded legal;
+             context {}; stored doc@1; commented; linked; opened; unlinked; relinked; notified; answered legal; reminded legal;
              overdue legal; approve phase:p; advance; reopen p; advance force; skip b",
         );
         let words: BTreeSet<(&str, &str)> = play

@@ -118,8 +118,6 @@ pub enum BlockerKind {
     NoWorker,
     /// The instance is on hold.
     Paused,
-    /// An earlier phase comes first.
-    Phase,
     /// A task has still to be done.
     Task,
 }
@@ -137,7 +135,6 @@ impl BlockerKind {
             Self::Escalated => "ESCALATED",
             Self::NoWorker => "NO_WORKER",
             Self::Paused => "PAUSED",
-            Self::Phase => "PHASE",
             Self::Task => "TASK",
         }
     }

@@ -15,23 +15,19 @@ use super::request::{Approval, ApprovalStatus, Subject};
 use super::task::Remark;
 use super::work::{Work, gates_before};
 
-/// The fact that an approved request sets.
-pub(super) fn fact_of(subject: &Subject, key: &str) -> Option<String> {
-    let name = if key.is_empty() { subject.id() } else { key };
-    (!name.is_empty()).then(|| approved_fact(name))
+/// The facts that an approved request sets: one by what it is about, and one by its key.
+pub(super) fn facts_of(subject: &Subject, key: &str) -> BTreeSet<String> {
+    [subject.id(), key].into_iter().filter(|name| !name.is_empty()).map(approved_fact).collect()
 }
 
 /// Takes back the facts that these requests had set.
 pub(super) fn retract(work: &mut Work<'_>, requests: &[ApprovalId]) {
-    let set_by = |approval: &Approval| {
-        (approval.status == ApprovalStatus::Approved)
-            .then(|| fact_of(&approval.subject, &approval.key))
-            .flatten()
-    };
     let approvals = &work.instance.approvals;
+    let approved = |approval: &&Approval| approval.status == ApprovalStatus::Approved;
     let facts: BTreeMap<String, bool> = requests
         .iter()
-        .filter_map(|id| approvals.get(id).and_then(set_by))
+        .filter_map(|id| approvals.get(id).filter(approved))
+        .flat_map(|approval| facts_of(&approval.subject, &approval.key))
         .filter(|fact| work.instance.facts.get(fact) == Some(&true))
         .map(|fact| (fact, false))
         .collect();

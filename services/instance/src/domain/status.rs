@@ -205,8 +205,7 @@ fn stuck(definition: &Definition, instance: &Instance) -> Vec<Blocker> {
             | BlockerKind::Paused
             | BlockerKind::Failed
             | BlockerKind::Escalated
-            | BlockerKind::NoWorker
-            | BlockerKind::Phase => true,
+            | BlockerKind::NoWorker => true,
             BlockerKind::Approval | BlockerKind::Rejected | BlockerKind::Gate | BlockerKind::Condition => {
                 of_current && (blocker.task.is_some() || handed_in || is_next(instance, blocker))
             }

@@ -143,7 +143,8 @@ fn text_name(change: &Change) -> &'static str {
         | Fact::ArtifactStored { .. }
         | Fact::LinkCreated { .. }
         | Fact::LinkRevoked { .. }
-        | Fact::LinkOpened { .. } => "text",
+        | Fact::LinkOpened { .. }
+        | Fact::LinkAsked { .. } => "text",
     }
 }
 

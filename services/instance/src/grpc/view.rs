@@ -39,6 +39,7 @@ pub(super) fn instance(outcome: &Outcome) -> proto::ProcessInstance {
         id: instance.id.to_string(),
         process_id: instance.process_id.to_string(),
         process_version: instance.process_version.clone(),
+        process_name: outcome.pinned.definition.name.clone(),
         definition_digest: instance.definition_digest.clone(),
         name: instance.name.clone(),
         status: status_to_proto(instance.status).into(),

@@ -207,7 +207,8 @@ async fn nothing_is_handed_out_while_an_instance_is_paused() -> anyhow::Result<(
         ensure!(beat(house, &token, None).await? == Directive::Pause);
         house.complete(&token).await?;
         ensure!(house.poll("bot").await?.is_none(), "work was handed out during a pause");
-        let resume = ResumeInstanceRequest { instance_id: id.clone(), ..Default::default() };
+        let resume =
+            ResumeInstanceRequest { instance_id: id.clone(), reason: "on".to_owned(), ..Default::default() };
         house.instances().resume_instance(house.call(resume)).await?;
         let (_, token) = house.lease("bot", "second").await?;
         let cancel = CancelInstanceRequest {

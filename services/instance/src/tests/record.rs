@@ -296,7 +296,7 @@ async fn a_watcher_is_told_when_the_server_stops() -> anyhow::Result<()> {
         house.instances().pause_instance(house.call(pause)).await?;
         let paused = next(&mut stream).await?.context("a message")?;
         ensure!(paused.events[0].r#type == "instance.paused", "{paused:?}");
-        let resume = ResumeInstanceRequest { instance_id: id, ..Default::default() };
+        let resume = ResumeInstanceRequest { instance_id: id, reason: "on".to_owned(), ..Default::default() };
         house.instances().resume_instance(house.call(resume)).await?;
         ensure!(next(&mut stream).await?.context("a message")?.events[0].r#type == "instance.resumed");
         house.context.shutdown.cancel();

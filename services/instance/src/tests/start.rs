@@ -24,6 +24,7 @@ async fn an_instance_runs_from_start_to_end() -> anyhow::Result<()> {
         ensure!(instance.status() == InstanceStatus::Running && instance.phase == "work");
         ensure!(instance.progress_percent == 0 && instance.completed_phases.is_empty());
         ensure!(instance.as_of == instance.version.to_string());
+        ensure!(instance.process_id == "plain" && instance.process_name == "Plain");
 
         let (leased, token) = house.lease("bot", "first").await?;
         ensure!(leased.attempt == 1 && leased.instance_id == id && leased.agent_id == "bot");
@@ -125,7 +126,8 @@ async fn a_request_id_gives_the_first_answer_again() -> anyhow::Result<()> {
             request_id: "p-1".to_owned(),
         };
         let first = house.instances().pause_instance(house.call(pause.clone())).await?.into_inner();
-        let resume = ResumeInstanceRequest { instance_id: id.clone(), ..Default::default() };
+        let resume =
+            ResumeInstanceRequest { instance_id: id.clone(), reason: "on".to_owned(), ..Default::default() };
         house.instances().resume_instance(house.call(resume)).await?;
         let again = house.instances().pause_instance(house.call(pause)).await?;
         ensure!(again.metadata().contains_key("phasegate-repeated") && again.into_inner() == first);
@@ -150,6 +152,7 @@ async fn lists_come_in_pages_and_tokens_belong_to_their_list() -> anyhow::Result
         loop {
             let page = house.instances().list_instances(house.call(request.clone())).await?.into_inner();
             ensure!(page.instances.len() <= 2);
+            ensure!(page.instances.iter().all(|instance| instance.process_name == "Plain"));
             found.extend(page.instances.into_iter().map(|instance| instance.id));
             if page.next_page_token.is_empty() {
                 break;

@@ -319,6 +319,7 @@ async fn wishes_count_except_where_an_answer_is_needed() -> anyhow::Result<()> {
                 escalated_to: "deployment_lead".to_owned(),
                 notify_participants: vec!["it_admin".to_owned(), "nobody".to_owned()],
                 message: "It failed four times.".to_owned(),
+                phase_id: "sso".to_owned(),
             }))
             .await?;
         house

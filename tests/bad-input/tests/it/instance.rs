@@ -365,6 +365,7 @@ fn reasons_are_required() -> anyhow::Result<()> {
         for (row, method, rest) in [
             ("B085", "CancelInstance", json!({})),
             ("B085", "PauseInstance", json!({})),
+            ("B085", "ResumeInstance", json!({})),
             ("B085", "ReopenPhase", json!({})),
             ("B085", "SkipTask", json!({"taskId": "write"})),
             ("B085", "AdvancePhase", json!({"force": true})),

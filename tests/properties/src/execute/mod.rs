@@ -162,7 +162,7 @@ impl<'d> Play<'d> {
     /// One more thing happens.
     fn step(&mut self, cover: &mut Cover) -> Result<(), Difference> {
         if self.instance.status == Status::Paused && self.chance.percent(25) {
-            let action = Action::Resume { reason: String::new() };
+            let action = Action::Resume { reason: "go on".to_owned() };
             return self.both(operator(), action, "resume", cover, |model| model.turn("running"));
         }
         match self.chance.below(100) {

@@ -57,6 +57,7 @@ pub(super) fn evolve(instance: &mut Instance, fact: &Fact) {
         | Fact::LinkCreated { .. }
         | Fact::LinkRevoked { .. }
         | Fact::LinkOpened { .. }
+        | Fact::LinkAsked { .. }
         | Fact::NotificationSettled { .. } => {}
     }
 }

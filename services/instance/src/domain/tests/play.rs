@@ -309,6 +309,7 @@ impl<'a> Play<'a> {
             },
             "unlinked" => Fact::LinkRevoked { link, participant, reason: "because".to_owned() },
             "opened" => Fact::LinkOpened { link, participant },
+            "relinked" => Fact::LinkAsked { link, participant },
             "notified" => Fact::NotificationSettled {
                 notification: NotificationId::trusted("ntf-1"),
                 participant,
@@ -336,7 +337,12 @@ impl<'a> Play<'a> {
             round,
             title: "Please look".to_owned(),
             task: None,
-            key: if let Subject::AdHoc(key) = subject { key.clone() } else { String::new() },
+            key: match subject {
+                Subject::AdHoc(key) => key.clone(),
+                Subject::Task(_) | Subject::Phase(_) | Subject::Gate(_) => {
+                    words.iter().find_map(|word| word.strip_prefix("key:")).unwrap_or_default().to_owned()
+                }
+            },
             approvers: BTreeSet::from([ParticipantId::trusted("ann")]),
             waiting_on: BTreeSet::from([ParticipantId::trusted("ann")]),
             artifacts: words

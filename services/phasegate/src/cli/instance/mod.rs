@@ -8,8 +8,8 @@ mod watch;
 use clap::Subcommand;
 use phasegate_client::request_id;
 use phasegate_proto::instance::v1::{
-    AdvancePhaseRequest, CancelInstanceRequest, GetInstanceRequest, GetTimelineRequest, InstanceStatus,
-    ListInstancesRequest, PauseInstanceRequest, ProcessInstance, ResumeInstanceRequest,
+    AdvancePhaseRequest, AdvancePhaseResponse, CancelInstanceRequest, GetInstanceRequest, GetTimelineRequest,
+    InstanceStatus, ListInstancesRequest, PauseInstanceRequest, ProcessInstance, ResumeInstanceRequest,
 };
 
 use super::failure::Failure;
@@ -89,12 +89,14 @@ pub enum Verb {
         reason: String,
     },
     /// Take a paused instance up again
-    #[command(before_help = "Example:\n  phasegate instance resume proc-inst-123")]
+    #[command(
+        before_help = "Example:\n  phasegate instance resume proc-inst-123 --reason \"the freeze is over\""
+    )]
     Resume {
         /// Instance
         instance_id: String,
         /// Why
-        #[arg(long, default_value = "", hide_default_value = true)]
+        #[arg(long)]
         reason: String,
     },
     /// End an instance: open requests are taken back, links revoked, work stopped
@@ -108,6 +110,22 @@ pub enum Verb {
         #[arg(long)]
         reason: String,
     },
+}
+
+impl Verb {
+    /// The instance that it is about.
+    pub(super) fn instance_id(&self) -> Option<&str> {
+        match self {
+            Verb::Start(_) | Verb::List { .. } => None,
+            Verb::Watch(watch) => Some(watch.instance_id()),
+            Verb::Get { instance_id }
+            | Verb::Advance { instance_id, .. }
+            | Verb::Timeline { instance_id }
+            | Verb::Pause { instance_id, .. }
+            | Verb::Resume { instance_id, .. }
+            | Verb::Cancel { instance_id, .. } => Some(instance_id),
+        }
+    }
 }
 
 /// Does it.
@@ -224,8 +242,7 @@ async fn advance(request: AdvancePhaseRequest, session: &mut Session<'_>) -> Res
         let text = if lines.is_empty() { "Nothing is in the way.".to_owned() } else { lines.join("\n") };
         return session.output.lines(&text);
     }
-    let current = if answer.current_phase.is_empty() { "its end" } else { &answer.current_phase };
-    session.output.lines(&format!("{} → {current}", answer.previous_phase))
+    session.output.lines(&moved(&answer))
 }
 
 async fn show_timeline(instance_id: String, session: &mut Session<'_>) -> Result<(), Failure> {
@@ -247,6 +264,17 @@ async fn cancel(instance_id: String, reason: String, session: &mut Session<'_>) 
     changed(answer.await?.instance, session)
 }
 
+/// Says what an advance has done.
+fn moved(answer: &AdvancePhaseResponse) -> String {
+    match (answer.previous_phase.as_str(), answer.current_phase.as_str()) {
+        // A gate has opened, or the phase waited for nothing else than being looked at.
+        (previous, current) if previous == current => format!("{current} goes on"),
+        ("", current) => format!("{current} has begun"),
+        (previous, "") => format!("{previous} → the end"),
+        (previous, current) => format!("{previous} → {current}"),
+    }
+}
+
 /// Says where an instance stands after a change.
 fn changed(instance: Option<ProcessInstance>, session: &mut Session<'_>) -> Result<(), Failure> {
     let instance = instance.unwrap_or_default();
@@ -255,4 +283,26 @@ fn changed(instance: Option<ProcessInstance>, session: &mut Session<'_>) -> Resu
     }
     let status = word(instance.status().as_str_name(), "INSTANCE_STATUS_");
     session.output.lines(&clean(&format!("{} {status}", instance.id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_advance_says_what_it_has_done() {
+        for (previous, current, said) in [
+            ("draft", "publish", "draft → publish"),
+            ("publish", "publish", "publish goes on"),
+            ("publish", "", "publish → the end"),
+            ("", "draft", "draft has begun"),
+        ] {
+            let answer = AdvancePhaseResponse {
+                previous_phase: previous.to_owned(),
+                current_phase: current.to_owned(),
+                ..AdvancePhaseResponse::default()
+            };
+            assert_eq!(moved(&answer), said);
+        }
+    }
 }
