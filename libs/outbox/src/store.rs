@@ -218,8 +218,8 @@ pub(crate) async fn sweep(db: &Database, sent: Timestamp, received: Timestamp) -
                 .await?;
             let inbox = tx
                 .execute(
-                    "delete from inbox where (consumer, event_id) in (
-                            select consumer, event_id from inbox where received_at < $1 limit $2)",
+                    "delete from inbox where (tenant_id, consumer, event_id) in (
+                            select tenant_id, consumer, event_id from inbox where received_at < $1 limit $2)",
                     args![received, DELETED_AT_ONCE],
                 )
                 .await?;

@@ -55,7 +55,7 @@ impl Handler for Recorder {
                 .transaction(move |tx| {
                     Box::pin(async move {
                         let now = Timestamp::from_micros(1);
-                        if inbox_receive(tx, "recorder", &event.event_id, now).await? {
+                        if inbox_receive(tx, &event.tenant_id, "recorder", &event.event_id, now).await? {
                             tx.execute(
                                 "insert into effect (instance_id, reason) values ($1, $2)",
                                 args![&event.instance_id, reason],
@@ -216,6 +216,26 @@ async fn an_event_that_is_delivered_twice_takes_effect_once() -> anyhow::Result<
 }
 
 /// On SQLite one process owns the file, and its relay makes no claims.
+#[tokio::test]
+async fn the_same_id_in_another_tenant_or_with_another_consumer_is_another_event() -> anyhow::Result<()> {
+    both(async |fresh: TestDatabase| {
+        let db = fresh.open(&[MIGRATION, EFFECT]).await?;
+        for (tenant, consumer, is_new) in
+            [("t", "a", true), ("t", "a", false), ("u", "a", true), ("t", "b", true), ("u", "a", false)]
+        {
+            let noted = db.transaction(move |tx| {
+                Box::pin(async move {
+                    inbox_receive(tx, tenant, consumer, "e-1", Timestamp::from_micros(1)).await
+                })
+            });
+            let noted: Result<bool, Error> = noted.await;
+            ensure!(noted? == is_new, "{tenant} {consumer}");
+        }
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_claim_lasts_while_its_relay_lives_and_little_longer() -> anyhow::Result<()> {
     let fresh = phasegate_test_database::postgres().await?;

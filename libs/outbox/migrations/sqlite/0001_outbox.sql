@@ -35,10 +35,11 @@ create index outbox_sent on outbox (sent_at) where sent_at is not null;
 
 -- What this service has taken from the others, written in the transaction of the effect.
 create table inbox (
+    tenant_id text not null,
     consumer text not null,
     event_id text not null,
     received_at integer not null,
-    constraint inbox_pk primary key (consumer, event_id)
+    constraint inbox_pk primary key (tenant_id, consumer, event_id)
 ) strict, without rowid;
 
 create index inbox_received on inbox (received_at);

@@ -148,7 +148,14 @@ impl From<idempotency::Error> for Error {
 
 async fn write(tx: &mut Transaction, commit: &Commit) -> Result<(), Error> {
     if let Some(receipt) = &commit.receipt
-        && !phasegate_outbox::inbox_receive(tx, receipt.consumer, &receipt.event_id, commit.now).await?
+        && !phasegate_outbox::inbox_receive(
+            tx,
+            &commit.tenant,
+            receipt.consumer,
+            &receipt.event_id,
+            commit.now,
+        )
+        .await?
     {
         return Err(Error::Taken);
     }

@@ -144,8 +144,9 @@ impl Store {
 }
 
 async fn append(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
-    if let Some(inbox) = &transition.receipt.inbox
-        && !phasegate_outbox::inbox_receive(tx, inbox.consumer, &inbox.event_id, transition.now).await?
+    if let Some(Inbox { consumer, event_id }) = &transition.receipt.inbox
+        && !phasegate_outbox::inbox_receive(tx, &transition.tenant, consumer, event_id, transition.now)
+            .await?
     {
         return Err(Error::Seen);
     }

@@ -120,7 +120,8 @@ impl Receiver {
                 notifications.push(self.notification(&heard, occasion, person, letter)?);
             }
         }
-        self.store.notifications_add(heard.id, notifications, self.clock.now()).await.map_err(refused)?;
+        let add = self.store.notifications_add(heard.tenant, heard.id, notifications, self.clock.now());
+        add.await.map_err(refused)?;
         self.wake.notify_one();
         Ok(())
     }

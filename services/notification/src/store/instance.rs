@@ -88,7 +88,7 @@ impl Store {
         self.database
             .transaction(move |tx| {
                 Box::pin(async move {
-                    if phasegate_outbox::inbox_receive(tx, CONSUMER, &event, now).await? {
+                    if phasegate_outbox::inbox_receive(tx, &tenant, CONSUMER, &event, now).await? {
                         tx.execute(
                             "insert into settled_approval (tenant_id, approval_id, settled_at)
                              values ($1, $2, $3) on conflict do nothing",

@@ -72,6 +72,7 @@ impl Store {
     /// Adds the messages of an event, once.
     pub(crate) async fn notifications_add(
         &self,
+        tenant: TenantId,
         event: EventId,
         notifications: Vec<Notification>,
         now: Timestamp,
@@ -79,7 +80,7 @@ impl Store {
         self.database
             .transaction(move |tx| {
                 Box::pin(async move {
-                    if !phasegate_outbox::inbox_receive(tx, CONSUMER, &event, now).await? {
+                    if !phasegate_outbox::inbox_receive(tx, &tenant, CONSUMER, &event, now).await? {
                         return Ok(());
                     }
                     for notification in &notifications {

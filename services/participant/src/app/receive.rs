@@ -46,7 +46,7 @@ impl App {
         let event_id = event.event_id.clone();
         let done = self.store.db().transaction(move |tx| {
             Box::pin(async move {
-                if inbox_receive(tx, CONSUMER, &event_id, now).await? {
+                if inbox_receive(tx, &place.tenant, CONSUMER, &event_id, now).await? {
                     rows::instance_start_in(tx, &place, now).await?;
                     for person in &people {
                         rows::person_insert_in(tx, &place, person).await?;
@@ -75,7 +75,7 @@ impl App {
         let event_id = event.event_id.clone();
         let done = self.store.db().transaction(move |tx| {
             Box::pin(async move {
-                if inbox_receive(tx, CONSUMER, &event_id, now).await? {
+                if inbox_receive(tx, &place.tenant, CONSUMER, &event_id, now).await? {
                     rows::instance_end_in(tx, &place, end, now).await?;
                     let known = Known { has_people: true, end: Some(end) };
                     if known.is_called_off() {
