@@ -2,11 +2,18 @@
 //!
 //! The answer is stored in the transaction of the effect, under tenant, caller and method, with a fingerprint of the
 //! request: so a lost reply can be asked for again, nobody gets the answer of another, and an id that is used again for
-//! something else is refused. When to look up, and what is in an answer, is for each service to say.
+//! something else is refused. [`run`] does a change once; a service that writes in another way uses [`lookup`] and
+//! [`store`] themselves. What is in an answer is for each service to say.
+
+mod once;
 
 use phasegate_clock::Timestamp;
 use phasegate_database::{Database, Migration, Transaction, args};
+use phasegate_principal::{Caller, Principal};
+use phasegate_rpc_error::Invalid;
 use sha2::{Digest as _, Sha256};
+
+pub use once::{Answer, Encode, Failure, Once, Refused, run};
 
 /// The table of this crate. The second migration of every service.
 pub const MIGRATION: Migration = Migration {
@@ -48,13 +55,15 @@ create index idempotency_created on idempotency (created_at);
 const KEPT_MICROS: i64 = 8 * 24 * 3_600 * 1_000_000;
 /// Old answers that one transaction deletes.
 const DELETED_AT_ONCE: i64 = 500;
+/// Longest request id.
+const REQUEST_ID_CHARS_MAX: usize = 128;
 
 /// What a request is known by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     /// Tenant of the caller.
     pub tenant: String,
-    /// The caller: kind and id.
+    /// The caller: kind and id, and for a person the instance.
     pub actor: String,
     /// The method, such as `StartInstance`.
     pub method: String,
@@ -92,6 +101,33 @@ impl Key {
             method: method.into(),
             request_id: request_id.into(),
         }
+    }
+
+    /// What a caller's request is known by; nothing where it has no id.
+    pub fn of(principal: &Principal, method: &str, request_id: &str) -> Result<Option<Self>, Invalid> {
+        if request_id.is_empty() {
+            return Ok(None);
+        }
+        if request_id.len() > REQUEST_ID_CHARS_MAX || !request_id.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            let message = format!("must be at most {REQUEST_ID_CHARS_MAX} visible ASCII characters");
+            return Err(Invalid::new("REQUEST_ID_INVALID", "request_id", message));
+        }
+        Ok(Some(Self::new(principal.tenant.as_str(), actor(principal), method, request_id)))
+    }
+}
+
+/// Who calls. A person's id is the definition's, so that the same one stands for somebody else in every instance.
+fn actor(principal: &Principal) -> String {
+    let kind = match principal.kind {
+        Caller::Operator => "operator",
+        Caller::Service => "service",
+        Caller::Participant => "participant",
+        Caller::System => "system",
+    };
+    match &principal.participation {
+        Some(own) => format!("{kind}:{}:{}", own.instance_id, principal.id),
+        None => format!("{kind}:{}", principal.id),
     }
 }
 
@@ -151,6 +187,7 @@ mod tests {
     use anyhow::ensure;
     use phasegate_clock::Timestamp;
     use phasegate_database::{Database, args};
+    use phasegate_principal::{Participation, Principal};
     use phasegate_test_database::{TestDatabase, both};
 
     use super::{Error, Key, MIGRATION, lookup, store};
@@ -190,6 +227,57 @@ mod tests {
             Ok(())
         })
         .await
+    }
+
+    fn person(instance: &str, id: &str) -> Principal {
+        let participation = Participation {
+            instance_id: instance.to_owned(),
+            participant_id: id.to_owned(),
+            link_id: "lnk-1".to_owned(),
+            permissions: Vec::new(),
+        };
+        Principal::participant("t", "Jane Doe", participation)
+    }
+
+    #[test]
+    fn every_caller_has_request_ids_of_its_own() {
+        let operator = Principal { tenant: "t".to_owned(), ..Principal::dev_operator() };
+        let callers = [
+            person("proc-inst-1", "ciso"),
+            person("proc-inst-2", "ciso"),
+            person("proc-inst-1", "it_admin"),
+            Principal::system("ciso", "t"),
+            Principal { id: "ciso".to_owned(), ..operator.clone() },
+            Principal { tenant: "u".to_owned(), ..operator.clone() },
+            operator,
+        ];
+        let keys: Vec<Option<Key>> =
+            callers.iter().map(|caller| Key::of(caller, "CreateComment", "r-1").unwrap()).collect();
+        for (index, key) in keys.iter().enumerate() {
+            assert!(key.is_some() && !keys[..index].contains(key), "{key:?} is shared");
+        }
+        // Whichever link brought the person in, it is the same person.
+        let mut again = person("proc-inst-1", "ciso");
+        again.participation.as_mut().unwrap().link_id = "lnk-2".to_owned();
+        assert_eq!(Key::of(&again, "CreateComment", "r-1").unwrap(), keys[0]);
+    }
+
+    #[test]
+    fn request_ids_have_a_form() {
+        let caller = Principal::dev_operator();
+        assert_eq!(Key::of(&caller, "M", ""), Ok(None));
+        for good in ["r", "a/b:c", &"x".repeat(128)] {
+            let key = Key::of(&caller, "M", good).unwrap().unwrap();
+            assert_eq!(key, Key::new("default", "operator:dev", "M", good));
+        }
+        for bad in [" ", "a b", "a\n", "\u{e4}", "\0", &"x".repeat(129)] {
+            let refused = Key::of(&caller, "M", bad).unwrap_err();
+            assert_eq!(
+                (refused.reason, refused.field.as_str()),
+                ("REQUEST_ID_INVALID", "request_id"),
+                "{bad:?}"
+            );
+        }
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use phasegate_id::{ParticipantId, TenantId};
 use phasegate_idempotency as idempotency;
 use phasegate_principal::{Caller as Kind, Permission, Principal};
 use phasegate_proto::actor::v1::Actor as ActorMessage;
+use phasegate_rpc_error::Invalid;
 
 use super::Error;
 use crate::domain::{Actor, ActorKind, Assurance, Channel};
@@ -79,19 +80,12 @@ impl Caller {
         if self.principal.permits(permission) { Ok(()) } else { Err(Error::PermissionMissing(name)) }
     }
 
-    /// What a call of this caller is known by; nothing where it cannot be repeated. Persons of different instances
-    /// share ids, so the instance is part of theirs.
-    pub fn idempotency_key(&self, method: &str, request_id: &str) -> Option<idempotency::Key> {
-        if request_id.is_empty() {
-            return None;
-        }
-        let actor = match (&self.principal.participation, self.principal.kind) {
-            (Some(own), _) => format!("participant:{}:{}", own.instance_id, own.participant_id),
-            (None, Kind::Operator) => format!("operator:{}", self.principal.id),
-            (None, Kind::Service) => format!("service:{}", self.principal.id),
-            (None, Kind::Participant) => format!("participant:{}", self.principal.id),
-            (None, Kind::System) => format!("system:{}", self.principal.id),
-        };
-        Some(idempotency::Key::new(self.principal.tenant.clone(), actor, method, request_id))
+    /// What a call of this caller is known by; nothing where it cannot be repeated.
+    pub fn idempotency_key(
+        &self,
+        method: &str,
+        request_id: &str,
+    ) -> Result<Option<idempotency::Key>, Invalid> {
+        idempotency::Key::of(&self.principal, method, request_id)
     }
 }

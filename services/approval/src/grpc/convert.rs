@@ -28,8 +28,6 @@ const PATH_MAX: usize = 1024;
 const ARTIFACTS_MAX: usize = 50;
 /// Remarks of one answer.
 const REMARKS_MAX: usize = 100;
-/// Characters of a request id.
-const REQUEST_ID_MAX: usize = 128;
 /// Longest time that a caller may give people.
 const EXPIRY_MAX: Duration = Duration::from_hours(90 * 24);
 
@@ -127,14 +125,6 @@ pub(super) fn resume_at(token: &str) -> Result<ResumeAt, Invalid> {
 /// The token is none of ours.
 pub(super) fn resume_token_invalid() -> Invalid {
     Invalid::new("RESUME_TOKEN_INVALID", "resume_token", "must be empty, 0, or one of an earlier message")
-}
-
-/// Refuses a request id that could not be kept.
-pub(super) fn request_id(id: &str) -> Result<(), Invalid> {
-    if id.len() <= REQUEST_ID_MAX && id.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(());
-    }
-    Err(Invalid::new("REQUEST_ID_INVALID", "request_id", "must be at most 128 visible ASCII characters"))
 }
 
 fn status_word(status: ApprovalStatus) -> &'static str {
@@ -379,15 +369,6 @@ mod tests {
                 Err("RESUME_TOKEN_INVALID"),
                 "{token}"
             );
-        }
-    }
-
-    #[test]
-    fn a_request_id_is_short_and_visible() {
-        assert_eq!(request_id(""), Ok(()));
-        assert_eq!(request_id(&"x".repeat(128)), Ok(()));
-        for id in ["x".repeat(129), "a b".to_owned(), "é".to_owned()] {
-            assert_eq!(request_id(&id).map_err(|invalid| invalid.reason), Err("REQUEST_ID_INVALID"), "{id}");
         }
     }
 }

@@ -143,8 +143,7 @@ fn call(
     request: &impl Message,
     encode: fn(&Record) -> Vec<u8>,
 ) -> Result<Option<Call>, Status> {
-    convert::request_id(request_id).map_err(refused)?;
-    let key = caller.idempotency_key(method, request_id);
+    let key = caller.idempotency_key(method, request_id).map_err(refused)?;
     Ok(key.map(|key| Call { key, fingerprint: phasegate_idempotency::fingerprint(request), encode }))
 }
 

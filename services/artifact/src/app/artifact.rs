@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use phasegate_database::Transaction;
 use phasegate_id::{AgentId, ArtifactKey, InstanceId};
+use phasegate_idempotency::{Answer, run};
 use phasegate_principal::Principal;
 use phasegate_proto::actor::v1::{Actor, ActorKind, Channel};
 use phasegate_proto::internal::event::v1::ArtifactStored;
@@ -12,8 +13,7 @@ use phasegate_rpc_error::Invalid;
 use prost::Message as _;
 
 use super::instance::Lease;
-use super::once::{self, Answer, Once};
-use super::{App, Error};
+use super::{App, Error, Once};
 use crate::domain::Author;
 use crate::domain::artifact::{self as rules, Content, Decision, Version};
 use crate::store::artifact as rows;
@@ -79,7 +79,7 @@ impl App {
             return Err(Error::ParticipantMayNotStore);
         }
         let put = Arc::new(put);
-        let done = once::run(self.store.db(), once.as_ref(), || {
+        let done = run(self.store.db(), once.as_ref(), || {
             self.artifact_store_once(principal, &place, Arc::clone(&put), once.clone())
         })
         .await;
@@ -112,6 +112,10 @@ impl App {
         limit: usize,
     ) -> Result<Vec<Version>, Error> {
         let place = self.readable(principal, instance_id).await?;
+        // Nothing was ever stored under such words. PostgreSQL cannot even be told of a NUL.
+        if [&filter.phase, &filter.kind].into_iter().any(|word| word.chars().any(char::is_control)) {
+            return Ok(Vec::new());
+        }
         Ok(self.store.artifact_list(&place, filter, after, limit).await?)
     }
 
@@ -145,7 +149,12 @@ impl App {
                 Invalid::new("METADATA_INVALID", "keys", format!("must be at most {KEYS_MAX}")).into()
             );
         }
-        Ok(self.store.artifact_current(&place, keys).await?)
+        // What is no key names nothing, and must not make "all" of "none of these".
+        let named: Vec<String> = keys.iter().filter(|key| rules::key(key).is_ok()).cloned().collect();
+        if named.is_empty() && !keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.store.artifact_current(&place, &named).await?)
     }
 
     async fn artifact_store_once(

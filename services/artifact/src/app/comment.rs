@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use phasegate_id::{CommentId, InstanceId};
+use phasegate_idempotency::{Answer, run};
 use phasegate_principal::{Permission, Principal};
 use phasegate_proto::internal::event::v1::CommentCreated;
 use phasegate_proto::internal::event::v1::event::Payload;
 use prost::Message as _;
 
-use super::once::{self, Answer, Once};
-use super::{App, Error};
+use super::{App, Error, Once};
 use crate::domain::Author;
 use crate::domain::comment::{self as rules, Comment, Draft, Subject, Writer};
 use crate::store::Place;
@@ -47,7 +47,7 @@ impl App {
         // Permission comes before the first answer: one that was taken away is gone for repetitions, too.
         rules::may_write(writer, &draft)?;
         let draft = Arc::new(draft);
-        let done = once::run(self.store.db(), once.as_ref(), || {
+        let done = run(self.store.db(), once.as_ref(), || {
             self.comment_create_once(principal, &place, Arc::clone(&draft), writer, once.clone())
         })
         .await;

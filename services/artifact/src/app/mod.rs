@@ -5,10 +5,10 @@ pub mod artifact;
 pub mod canonical;
 pub mod comment;
 mod instance;
-pub mod once;
 
 use phasegate_clock::SharedClock;
 use phasegate_id::{InstanceId, TenantId};
+use phasegate_idempotency::{Failure, Refused};
 use phasegate_outbox::Relay;
 use phasegate_principal::{Permission, Principal};
 use phasegate_rpc_error::{Invalid, Relayed};
@@ -26,6 +26,9 @@ pub struct App {
     relay: Relay,
     clock: SharedClock,
 }
+
+/// How a request of this service is told from its repetition.
+pub type Once<T> = phasegate_idempotency::Once<T, Error>;
 
 /// Why the service does not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -67,18 +70,9 @@ pub enum Error {
     /// The link does not let its holder read.
     #[error("the link does not let its holder read")]
     MayNotRead,
-    /// The request id was used for another request.
-    #[error("request id {request_id} was used for another request")]
-    RequestIdReused {
-        /// The id.
-        request_id: String,
-    },
-    /// The same request is being answered by somebody else.
-    #[error("request id {request_id} is still being answered")]
-    RequestInProgress {
-        /// The id.
-        request_id: String,
-    },
+    /// The id of the request stands in the way.
+    #[error(transparent)]
+    RequestId(#[from] Refused),
     /// The write took longer than the lease was sure to hold.
     #[error("the artifact could not be written while the lease was sure to hold")]
     LeaseUnsure,
@@ -126,12 +120,13 @@ impl Error {
     pub fn inconsistent(table: &'static str, row: impl Into<String>) -> Self {
         Self::Store(store::Error::Inconsistent { table, row: row.into() })
     }
+}
 
-    /// Somebody else wrote at the same time, or the database was busy: the same may succeed if it is tried again.
-    fn is_race(&self) -> bool {
+impl Failure for Error {
+    fn is_passing(&self) -> bool {
         match self {
             Self::Store(error) => error.is_race() || error.is_transient(),
-            Self::RequestInProgress { .. } => true,
+            Self::RequestId(refused) => refused.is_passing(),
             Self::Artifact(_)
             | Self::Comment(_)
             | Self::Invalid(_)
@@ -140,7 +135,6 @@ impl Error {
             | Self::ArtifactNotFound { .. }
             | Self::ParticipantMayNotStore
             | Self::MayNotRead
-            | Self::RequestIdReused { .. }
             | Self::LeaseUnsure
             | Self::Peer(_) => false,
         }

@@ -8,9 +8,8 @@ use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::{Api, answer, convert, status};
-use crate::app::Error;
 use crate::app::artifact::{Filter, Stored};
-use crate::app::once::Once;
+use crate::app::{Error, Once};
 
 #[tonic::async_trait]
 impl ArtifactService for Api {

@@ -8,8 +8,8 @@ use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::{Api, answer, convert, status};
+use crate::app::Once;
 use crate::app::comment::{After, Written};
-use crate::app::once::Once;
 use crate::domain::comment::Subject;
 
 #[tonic::async_trait]

@@ -6,6 +6,7 @@ mod convert;
 mod internal;
 mod refusal;
 
+use phasegate_idempotency::Answer;
 use phasegate_page_token::PageTokens;
 use phasegate_proto::artifact::v1::artifact_service_server::ArtifactServiceServer;
 use phasegate_proto::artifact::v1::comment_service_server::CommentServiceServer;
@@ -15,7 +16,6 @@ use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::{Response, Status};
 
-use crate::app::once::Answer;
 use crate::app::{App, Error};
 
 /// Says that the answer is that of an earlier call, or that there was nothing to do.

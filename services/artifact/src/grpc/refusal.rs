@@ -26,8 +26,7 @@ impl Refusal for Error {
             Self::InstanceNotFound { .. } | Self::ArtifactNotFound { .. } => Kind::NotFound,
             Self::InstanceTerminal { .. } => Kind::Precondition,
             Self::ParticipantMayNotStore | Self::MayNotRead => Kind::Forbidden,
-            Self::RequestIdReused { .. } => Kind::Invalid,
-            Self::RequestInProgress { .. } => Kind::Conflict,
+            Self::RequestId(refused) => refused.kind(),
             Self::LeaseUnsure => Kind::Unavailable,
             Self::Peer(relayed) => relayed.kind(),
             Self::Store(error) if error.is_transient() || error.is_race() => Kind::Unavailable,
@@ -45,8 +44,7 @@ impl Refusal for Error {
             Self::InstanceTerminal { .. } => "INSTANCE_TERMINAL",
             Self::ParticipantMayNotStore => "ROLE_FORBIDDEN",
             Self::MayNotRead => "LINK_PERMISSION_MISSING",
-            Self::RequestIdReused { .. } => "REQUEST_ID_REUSED",
-            Self::RequestInProgress { .. } => "REQUEST_IN_PROGRESS",
+            Self::RequestId(refused) => refused.reason(),
             Self::LeaseUnsure => "STORE_UNAVAILABLE",
             Self::Peer(relayed) => relayed.reason(),
             Self::Store(error) if error.is_transient() || error.is_race() => "STORE_UNAVAILABLE",
@@ -69,9 +67,7 @@ impl Refusal for Error {
             }
             Self::ParticipantMayNotStore => vec![("role", "participant".to_owned())],
             Self::MayNotRead => vec![("permission", "view".to_owned())],
-            Self::RequestIdReused { request_id } | Self::RequestInProgress { request_id } => {
-                vec![("request_id", request_id.clone())]
-            }
+            Self::RequestId(refused) => refused.metadata(),
             Self::Peer(relayed) => relayed.metadata(),
             Self::LeaseUnsure | Self::Store(_) => Vec::new(),
         }
@@ -87,8 +83,7 @@ impl Refusal for Error {
             | Self::InstanceTerminal { .. }
             | Self::ParticipantMayNotStore
             | Self::MayNotRead
-            | Self::RequestIdReused { .. }
-            | Self::RequestInProgress { .. }
+            | Self::RequestId(_)
             | Self::LeaseUnsure
             | Self::Peer(_)
             | Self::Store(_) => return Vec::new(),
@@ -102,8 +97,10 @@ impl Refusal for Error {
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        let is_worth_it = self.kind() == Kind::Unavailable || matches!(self, Self::RequestInProgress { .. });
-        is_worth_it.then_some(Duration::from_secs(1))
+        if let Self::RequestId(refused) = self {
+            return refused.retry_after();
+        }
+        (self.kind() == Kind::Unavailable).then_some(Duration::from_secs(1))
     }
 
     fn passed(&self) -> Option<&Status> {

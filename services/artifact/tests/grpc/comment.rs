@@ -5,9 +5,41 @@ use std::time::Duration;
 use crate::world::{INSTANCE, World, is_repeated, operator, participant, refused};
 use phasegate_principal::Permission;
 use phasegate_proto::artifact::v1::{CreateCommentRequest, ListCommentsRequest};
+use phasegate_proto::instance::v1::InstanceStatus;
 use phasegate_proto::internal::event::v1::event::Payload;
 use phasegate_test_database::both;
 use tonic::Code;
+
+/// Ids of people are those of the definition: in another instance the same one is somebody else.
+#[tokio::test]
+async fn people_of_two_instances_have_request_ids_of_their_own() -> anyhow::Result<()> {
+    both(|database| async move {
+        let world = World::start(&database).await?;
+        world.instance.set_status("i-2", InstanceStatus::Running);
+        let mut client = world.comments();
+        let mut ids = Vec::new();
+        for (instance, body) in [(INSTANCE, "hello"), ("i-2", "good morning")] {
+            let person = participant(instance, &[Permission::View, Permission::Comment]);
+            let request = CreateCommentRequest {
+                instance_id: instance.into(),
+                body: body.into(),
+                request_id: "r-1".into(),
+                ..Default::default()
+            };
+            let written = client.create_comment(world.call(&person, request.clone())).await?;
+            assert!(!is_repeated(&written));
+            let comment = written.into_inner().comment.unwrap_or_default();
+            assert_eq!((comment.instance_id.as_str(), comment.body.as_str()), (instance, body));
+            let again = client.create_comment(world.call(&person, request)).await?;
+            assert!(is_repeated(&again));
+            assert_eq!(again.into_inner().comment.unwrap_or_default().id, comment.id);
+            ids.push(comment.id);
+        }
+        assert_ne!(ids[0], ids[1]);
+        Ok(())
+    })
+    .await
+}
 
 #[tokio::test]
 async fn comments_are_written_answered_repeated_and_refused() -> anyhow::Result<()> {

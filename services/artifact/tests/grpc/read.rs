@@ -41,6 +41,8 @@ async fn lists_are_filtered_and_paged() -> anyhow::Result<()> {
             ("discovery", "document", 2),
             ("launch", "", 0),
             ("", "poem", 0),
+            ("disc\0very", "", 0),
+            ("", "docu\0ment", 0),
         ] {
             let page =
                 client.list_artifacts(world.call(&operator(), list(phase, kind, 0, ""))).await?.into_inner();
@@ -185,6 +187,8 @@ async fn other_services_ask_for_current_versions() -> anyhow::Result<()> {
             );
         }
         assert!(client.get_current_versions(ask("other", &[])).await?.into_inner().artifacts.is_empty());
+        let none = client.get_current_versions(ask("default", &["../plan", "pl\0n"])).await?.into_inner();
+        assert!(none.artifacts.is_empty());
         let answer = client.get_current_versions(ask("default", &["k"; 1_001])).await;
         refused(answer, Code::InvalidArgument, "METADATA_INVALID", "too many keys")?;
         Ok(())

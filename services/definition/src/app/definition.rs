@@ -5,12 +5,12 @@ use std::sync::Arc;
 use phasegate_clock::Timestamp;
 use phasegate_database::Transaction;
 use phasegate_id::TenantId;
+use phasegate_idempotency::{Answer, run};
 use phasegate_principal::Principal;
 use phasegate_process::{Draft, Issue, Schema, Severity, validate};
 use serde_json::Value;
 
-use super::once::{self, Answer, Once};
-use super::{App, Error, Subject, aside, shown};
+use super::{App, Error, Once, Subject, aside, shown};
 use crate::domain::{self, Author, Change, Status, Version, Warning};
 use crate::store::definition::Newest;
 use crate::store::{self};
@@ -57,7 +57,7 @@ impl App {
         let author = Self::author(principal);
         let sound = Arc::new(sound(draft).await?);
         let db = self.store.db();
-        once::run(db, once.as_ref(), || {
+        run(db, once.as_ref(), || {
             let (tenant, author, sound, once) =
                 (tenant.clone(), author.clone(), Arc::clone(&sound), once.clone());
             let now = self.clock.now();
@@ -99,7 +99,7 @@ impl App {
     ) -> Result<Answer<Kept>, Error> {
         let tenant = Self::tenant(principal)?;
         let db = self.store.db();
-        once::run(db, once.as_ref(), || async {
+        run(db, once.as_ref(), || async {
             let current = self.version(&tenant, process_id, version).await?;
             let change = domain::publish(&current);
             if change == Change::Publish {
@@ -252,7 +252,7 @@ async fn apply_in(
             store::definition::publish_in(tx, tenant, &version, now).await?
         }
     };
-    if written { Ok(Kept { version, unchanged: false }) } else { Err(Error::Raced) }
+    if written { Ok(Kept { version, unchanged: false }) } else { Err(Error::Overtaken) }
 }
 
 /// Checks a draft in full.

@@ -2,11 +2,11 @@
 //! one transaction.
 
 pub mod definition;
-pub mod once;
 pub mod template;
 
 use phasegate_clock::SharedClock;
 use phasegate_id::TenantId;
+use phasegate_idempotency::{Failure, Refused};
 use phasegate_principal::{Caller, Principal};
 use phasegate_process::{Issue, SchemaFault};
 use phasegate_rpc_error::Invalid;
@@ -32,6 +32,9 @@ pub enum Subject {
     /// A team template.
     Template,
 }
+
+/// How a request of this service is told from its repetition.
+pub type Once<T> = phasegate_idempotency::Once<T, Error>;
 
 /// Why the service does not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -103,15 +106,12 @@ pub enum Error {
     /// A field of the request is wrong in a way that every service knows.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The request id was used for another request.
-    #[error("request id {request_id} was used for another request")]
-    RequestIdReused {
-        /// The id.
-        request_id: String,
-    },
-    /// The same request, or one about the same version, is being answered by somebody else.
+    /// The id of the request stands in the way.
+    #[error(transparent)]
+    RequestId(#[from] Refused),
+    /// Somebody else wrote the same version or template at the same moment.
     #[error("somebody else is writing the same at this moment")]
-    Raced,
+    Overtaken,
     /// The store could not.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -143,11 +143,11 @@ impl App {
 
 // === impl Error ===
 
-impl Error {
-    /// Somebody else wrote at the same time, or the database was busy: the same may succeed if it is tried again.
-    fn is_race(&self) -> bool {
+impl Failure for Error {
+    fn is_passing(&self) -> bool {
         match self {
-            Self::Raced => true,
+            Self::Overtaken => true,
+            Self::RequestId(refused) => refused.is_passing(),
             Self::Store(error) => error.is_race() || error.is_transient(),
             Self::ValidationFailed { .. }
             | Self::TooLarge { .. }
@@ -159,8 +159,7 @@ impl Error {
             | Self::OnboardingInvalid { .. }
             | Self::TeamNotFound { .. }
             | Self::RoleForbidden
-            | Self::Invalid(_)
-            | Self::RequestIdReused { .. } => false,
+            | Self::Invalid(_) => false,
         }
     }
 }

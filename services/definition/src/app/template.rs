@@ -5,13 +5,13 @@ use std::sync::Arc;
 use phasegate_clock::Timestamp;
 use phasegate_database::Transaction;
 use phasegate_id::{TeamId, TenantId};
+use phasegate_idempotency::{Answer, run};
 use phasegate_principal::Principal;
 use phasegate_process::{Schema, Severity, TeamDraft, slug, validate_template};
 use phasegate_rpc_error::Invalid;
 use serde_json::Value;
 
-use super::once::{self, Answer, Once};
-use super::{App, Error, Subject, aside, shown};
+use super::{App, Error, Once, Subject, aside, shown};
 use crate::domain::{Template, Warning};
 use crate::store;
 use crate::store::template::Team;
@@ -74,7 +74,7 @@ impl App {
             created_at: self.clock.now(),
         });
         let db = self.store.db();
-        once::run(db, once.as_ref(), || {
+        run(db, once.as_ref(), || {
             let (tenant, template, once) = (tenant.clone(), Arc::clone(&template), once.clone());
             db.transaction(move |tx| {
                 Box::pin(async move {
@@ -137,7 +137,7 @@ impl App {
             );
         }
         let db = self.store.db();
-        once::run(db, once.as_ref(), || async {
+        run(db, once.as_ref(), || async {
             let template = self.template_get(principal, &wanted.template_id).await?;
             let template = read(&template)?;
             fit(&template, wanted.onboarding.clone()).await?;
@@ -182,7 +182,7 @@ async fn create_in(tx: &mut Transaction, tenant: &TenantId, template: &Template)
         return same(current, &template.content);
     }
     if !store::template::add_in(tx, tenant, template).await? {
-        return Err(Error::Raced);
+        return Err(Error::Overtaken);
     }
     Ok(Kept { template: template.clone(), unchanged: false })
 }

@@ -6,6 +6,7 @@ mod internal;
 mod refusal;
 mod template;
 
+use phasegate_idempotency::Answer;
 use phasegate_page_token::PageTokens;
 use phasegate_proto::definition::v1::definition_service_server::DefinitionServiceServer;
 use phasegate_proto::definition::v1::team_template_service_server::TeamTemplateServiceServer;
@@ -16,7 +17,6 @@ use tonic::service::Routes;
 use tonic::{Response, Status};
 
 use crate::app::StoreError;
-use crate::app::once::Answer;
 use crate::app::{App, Error};
 
 /// Says that the answer is that of an earlier call, or that there was nothing to do.

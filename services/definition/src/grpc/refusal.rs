@@ -14,9 +14,8 @@ const FINDING_BYTES_MAX: usize = 4 * 1024;
 impl Refusal for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::ValidationFailed { .. } | Self::OnboardingInvalid { .. } | Self::RequestIdReused { .. } => {
-                Kind::Invalid
-            }
+            Self::ValidationFailed { .. } | Self::OnboardingInvalid { .. } => Kind::Invalid,
+            Self::RequestId(refused) => refused.kind(),
             Self::Invalid(invalid) => invalid.kind(),
             Self::TooLarge { .. } => Kind::Exhausted,
             Self::Immutable(_) | Self::TemplateExists { .. } => Kind::Exists,
@@ -25,7 +24,7 @@ impl Refusal for Error {
             }
             Self::NotStartable { .. } => Kind::Precondition,
             Self::RoleForbidden => Kind::Forbidden,
-            Self::Raced => Kind::Conflict,
+            Self::Overtaken => Kind::Unavailable,
             Self::Store(error) if error.is_transient() || error.is_race() => Kind::Unavailable,
             Self::Store(_) => Kind::Internal,
         }
@@ -45,8 +44,8 @@ impl Refusal for Error {
             Self::TeamNotFound { .. } => "TEAM_NOT_FOUND",
             Self::RoleForbidden => "ROLE_FORBIDDEN",
             Self::Invalid(invalid) => invalid.reason(),
-            Self::RequestIdReused { .. } => "REQUEST_ID_REUSED",
-            Self::Raced => "REQUEST_IN_PROGRESS",
+            Self::RequestId(refused) => refused.reason(),
+            Self::Overtaken => "STORE_UNAVAILABLE",
             Self::Store(error) if error.is_transient() || error.is_race() => "STORE_UNAVAILABLE",
             Self::Store(_) => "INTERNAL",
         }
@@ -72,14 +71,16 @@ impl Refusal for Error {
             }
             Self::TeamNotFound { id } => vec![("team_id", id.clone())],
             Self::Invalid(invalid) => invalid.metadata(),
-            Self::RequestIdReused { request_id } => vec![("request_id", request_id.clone())],
-            Self::RoleForbidden | Self::Raced | Self::Store(_) => Vec::new(),
+            Self::RequestId(refused) => refused.metadata(),
+            Self::RoleForbidden | Self::Overtaken | Self::Store(_) => Vec::new(),
         }
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        let is_worth_it = matches!(self.kind(), Kind::Unavailable | Kind::Conflict);
-        is_worth_it.then_some(Duration::from_secs(1))
+        if let Self::RequestId(refused) = self {
+            return refused.retry_after();
+        }
+        (self.kind() == Kind::Unavailable).then_some(Duration::from_secs(1))
     }
 
     fn violations(&self) -> Vec<Violation> {
@@ -100,8 +101,8 @@ impl Refusal for Error {
             | Self::TemplateExists { .. }
             | Self::TeamNotFound { .. }
             | Self::RoleForbidden
-            | Self::RequestIdReused { .. }
-            | Self::Raced
+            | Self::RequestId(_)
+            | Self::Overtaken
             | Self::Store(_) => Vec::new(),
         }
     }

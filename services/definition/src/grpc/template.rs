@@ -1,5 +1,6 @@
 //! `TeamTemplateService`.
 
+use phasegate_idempotency::Answer;
 use phasegate_page_token::page_size;
 use phasegate_principal::Principal;
 use phasegate_proto::definition::v1 as proto;
@@ -8,9 +9,8 @@ use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::{Api, answer, convert, status};
-use crate::app::Error;
-use crate::app::once::{Answer, Once};
 use crate::app::template::{Kept, Made, Wanted};
+use crate::app::{Error, Once};
 
 #[tonic::async_trait]
 impl TeamTemplateService for Api {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use phasegate_clock::Timestamp;
-use phasegate_principal::{Caller, Principal};
+use phasegate_principal::Principal;
 use phasegate_rpc_error::Invalid;
 use prost::Message;
 use tonic::{Response, Status};
@@ -11,8 +11,6 @@ use tonic::{Response, Status};
 use super::refusal::refuse;
 use crate::app::{Answered, Once};
 
-/// Longest request id.
-const REQUEST_ID_MAX: usize = 128;
 /// Says in the metadata that an answer was given before.
 const REPEATED: &str = "phasegate-repeated";
 
@@ -23,24 +21,9 @@ pub(crate) fn once(
     request_id: &str,
     request: &impl Message,
 ) -> Result<Option<Once>, Status> {
-    if request_id.is_empty() {
-        return Ok(None);
-    }
-    if request_id.len() > REQUEST_ID_MAX || !request_id.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let message = format!("must be at most {REQUEST_ID_MAX} visible ASCII characters");
-        return Err(refuse(Invalid::new("REQUEST_ID_INVALID", "request_id", message).into()));
-    }
-    let kind = match principal.kind {
-        Caller::Operator => "operator",
-        Caller::Service => "service",
-        Caller::Participant => "participant",
-        Caller::System => "system",
-    };
-    // A person is somebody else in every instance.
-    let within = principal.participation.as_ref().map_or("", |own| own.instance_id.as_str());
-    let actor = format!("{kind}:{within}:{}", principal.id);
-    let key = phasegate_idempotency::Key::new(principal.tenant.as_str(), actor, method, request_id);
-    Ok(Some(Once { key, fingerprint: phasegate_idempotency::fingerprint(request) }))
+    let key = phasegate_idempotency::Key::of(principal, method, request_id);
+    let key = key.map_err(|invalid| refuse(invalid.into()))?;
+    Ok(key.map(|key| Once { key, fingerprint: phasegate_idempotency::fingerprint(request) }))
 }
 
 /// The refusal of a state that is none.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use phasegate_clock::Timestamp;
 use phasegate_database::Transaction;
 use phasegate_id::{LinkId, ParticipantId};
+use phasegate_idempotency::{Answer, run};
 use phasegate_principal::Principal;
 use phasegate_proto::actor::v1::Actor;
 use phasegate_proto::internal::event::v1::event::Payload;
@@ -13,9 +14,8 @@ use phasegate_proto::internal::event::v1::{LinkCreated, LinkRevoked};
 use phasegate_proto::participant::v1::LinkPermission;
 use prost::Message as _;
 
-use super::once::{self, Answer, Once};
 use super::secret::Secret;
-use super::{App, Error, link_not_found, ourselves, parse_link, shortened, tell_in};
+use super::{App, Error, Once, link_not_found, ourselves, parse_link, shortened, tell_in};
 use crate::domain::Author;
 use crate::domain::link::{self as rules, Link, Revoked};
 use crate::domain::permission::{Permission, Permissions};
@@ -69,7 +69,7 @@ impl App {
     ) -> Result<Answer<Held>, Error> {
         let place = self.manageable(principal, instance_id).await?;
         let wish = Arc::new(wish);
-        let done = once::run(self.store.db(), once.as_ref(), || {
+        let done = run(self.store.db(), once.as_ref(), || {
             self.link_create_once(principal, &place, Arc::clone(&wish), once.clone())
         })
         .await;
@@ -93,6 +93,10 @@ impl App {
     ) -> Result<Vec<Held>, Error> {
         let place = self.manageable(principal, instance_id).await?;
         let now = self.clock.now();
+        // What is no id is nobody's. PostgreSQL cannot even be told of a NUL.
+        if !participant_id.is_empty() && ParticipantId::parse(participant_id).is_err() {
+            return Ok(Vec::new());
+        }
         let links = self.store.link_list(&place, participant_id, after, limit).await?;
         let mut ids: Vec<String> = links.iter().map(|link| link.participant.to_string()).collect();
         ids.sort_unstable();
@@ -120,7 +124,7 @@ impl App {
             return Err(Error::ParticipantMayNotManage);
         }
         let actor = principal.actor();
-        let done = once::run(self.store.db(), once.as_ref(), || {
+        let done = run(self.store.db(), once.as_ref(), || {
             let now = self.clock.now();
             let (id, tenant, person) = (link.id.clone(), link.tenant.clone(), person.clone());
             let (reason, actor, once) = (reason.to_owned(), actor.clone(), once.clone());
@@ -320,6 +324,7 @@ pub(super) fn new_link(
         created_at: now,
         expires_at,
         last_used_at: None,
+        writers: 0,
         revoked: None,
     }
 }

@@ -4,7 +4,6 @@
 mod instance;
 pub mod link;
 pub mod mailed;
-pub mod once;
 pub mod person;
 pub mod receive;
 pub mod secret;
@@ -14,6 +13,7 @@ pub mod token;
 use phasegate_clock::{SharedClock, Timestamp};
 use phasegate_database::Transaction;
 use phasegate_id::{InstanceId, LinkId, TenantId};
+use phasegate_idempotency::{Failure, Refused};
 use phasegate_outbox::Relay;
 use phasegate_principal::{Permission, Principal};
 use phasegate_proto::actor::v1::Actor;
@@ -36,6 +36,9 @@ pub struct App {
     clock: SharedClock,
     tokens: Tokens,
 }
+
+/// How a request of this service is told from its repetition.
+pub type Once<T> = phasegate_idempotency::Once<T, Error>;
 
 /// Why the service does not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -97,18 +100,9 @@ pub enum Error {
     /// The link does not let its holder read.
     #[error("the link does not let its holder read")]
     MayNotRead,
-    /// The request id was used for another request.
-    #[error("request id {request_id} was used for another request")]
-    RequestIdReused {
-        /// The id.
-        request_id: String,
-    },
-    /// The same request is being answered by somebody else.
-    #[error("request id {request_id} is still being answered")]
-    RequestInProgress {
-        /// The id.
-        request_id: String,
-    },
+    /// The id of the request stands in the way.
+    #[error(transparent)]
+    RequestId(#[from] Refused),
     /// Another service refused, or did not answer.
     #[error(transparent)]
     Peer(Relayed),
@@ -174,12 +168,13 @@ impl Error {
     pub fn inconsistent(table: &'static str, row: impl Into<String>) -> Self {
         Self::Store(store::Error::Inconsistent { table, row: row.into() })
     }
+}
 
-    /// Somebody else wrote at the same time, or the database was busy: the same may succeed if it is tried again.
-    fn is_race(&self) -> bool {
+impl Failure for Error {
+    fn is_passing(&self) -> bool {
         match self {
             Self::Store(error) => error.is_race() || error.is_transient(),
-            Self::RequestInProgress { .. } => true,
+            Self::RequestId(refused) => refused.is_passing(),
             Self::Link(_)
             | Self::Session(_)
             | Self::LinkOver { .. }
@@ -191,7 +186,6 @@ impl Error {
             | Self::LinkNotFound { .. }
             | Self::ParticipantMayNotManage
             | Self::MayNotRead
-            | Self::RequestIdReused { .. }
             | Self::Peer(_)
             | Self::Randomness(_)
             | Self::Token(_) => false,

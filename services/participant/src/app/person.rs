@@ -42,7 +42,12 @@ impl App {
         ids: &[String],
     ) -> Result<Vec<Person>, Error> {
         let place = Self::place(principal, instance_id)?;
-        let people = self.store.people(&place, ids).await?;
+        // What is no id is nobody's. PostgreSQL cannot even be told of a NUL.
+        let named: Vec<String> = ids.iter().filter(|id| ParticipantId::parse(id).is_ok()).cloned().collect();
+        if named.is_empty() && !ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let people = self.store.people(&place, &named).await?;
         Ok(people.into_iter().map(|person| shown(principal, person)).collect())
     }
 }

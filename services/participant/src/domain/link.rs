@@ -39,7 +39,7 @@ pub struct Link {
     pub instance: InstanceId,
     /// Person.
     pub participant: ParticipantId,
-    /// The notification that it was made for; nothing where somebody asked for it.
+    /// The notification that it was made for, or that it is a fresh one; nothing where an operator asked for it.
     pub purpose: Option<String>,
     /// What the row allows; the person's role allows less, perhaps.
     pub permissions: Permissions,
@@ -51,6 +51,8 @@ pub struct Link {
     pub expires_at: Timestamp,
     /// When a session of it was last used.
     pub last_used_at: Option<Timestamp>,
+    /// Sessions of it that have written.
+    pub writers: i64,
     /// Its withdrawal.
     pub revoked: Option<Revoked>,
 }
@@ -161,6 +163,11 @@ impl Link {
         }
     }
 
+    /// No further session of it may write.
+    pub fn is_exhausted(&self) -> bool {
+        self.writers >= WRITERS_MAX
+    }
+
     /// What its holder may do: what its row and the person's role have in common.
     pub fn allows(&self, person: &Person) -> Permissions {
         self.permissions.and(Permissions::of_role(person))
@@ -247,6 +254,7 @@ mod tests {
             created_at: Timestamp::from_micros(0),
             expires_at: end,
             last_used_at: None,
+            writers: 0,
             revoked: None,
         };
         assert_eq!(link.state(Timestamp::from_micros(9)), State::Active);

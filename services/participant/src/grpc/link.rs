@@ -2,6 +2,7 @@
 
 use phasegate_clock::Timestamp;
 use phasegate_id::LinkId;
+use phasegate_idempotency::Answer;
 use phasegate_page_token::page_size;
 use phasegate_principal::Principal;
 use phasegate_proto::participant::v1 as proto;
@@ -10,8 +11,8 @@ use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::{Api, answer, convert, kept, status};
+use crate::app::Once;
 use crate::app::link::{After, Held};
-use crate::app::once::{Answer, Once};
 use crate::app::secret::Secret;
 
 #[tonic::async_trait]

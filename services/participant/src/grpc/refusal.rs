@@ -20,8 +20,7 @@ impl Refusal for Error {
             Self::InstanceTerminal { .. } => Kind::Precondition,
             Self::PeopleUnknown { .. } => Kind::Unavailable,
             Self::ParticipantMayNotManage | Self::MayNotRead => Kind::Forbidden,
-            Self::RequestIdReused { .. } => Kind::Invalid,
-            Self::RequestInProgress { .. } => Kind::Conflict,
+            Self::RequestId(refused) => refused.kind(),
             Self::Peer(relayed) => relayed.kind(),
             Self::Store(error) if error.is_transient() || error.is_race() => Kind::Unavailable,
             Self::Randomness(_) | Self::Token(_) | Self::Store(_) => Kind::Internal,
@@ -40,8 +39,7 @@ impl Refusal for Error {
             Self::PeopleUnknown { .. } => "DEPENDENCY_DOWN",
             Self::ParticipantMayNotManage => "ROLE_FORBIDDEN",
             Self::MayNotRead => "LINK_PERMISSION_MISSING",
-            Self::RequestIdReused { .. } => "REQUEST_ID_REUSED",
-            Self::RequestInProgress { .. } => "REQUEST_IN_PROGRESS",
+            Self::RequestId(refused) => refused.reason(),
             Self::Peer(relayed) => relayed.reason(),
             Self::Store(error) if error.is_transient() || error.is_race() => "STORE_UNAVAILABLE",
             Self::Randomness(_) | Self::Token(_) | Self::Store(_) => "INTERNAL",
@@ -70,9 +68,7 @@ impl Refusal for Error {
             }
             Self::ParticipantMayNotManage => vec![("role", "participant".to_owned())],
             Self::MayNotRead => vec![("permission", "view".to_owned())],
-            Self::RequestIdReused { request_id } | Self::RequestInProgress { request_id } => {
-                vec![("request_id", request_id.clone())]
-            }
+            Self::RequestId(refused) => refused.metadata(),
             Self::Peer(relayed) => relayed.metadata(),
             Self::Session(_) | Self::Randomness(_) | Self::Token(_) | Self::Store(_) => Vec::new(),
         }
@@ -95,8 +91,7 @@ impl Refusal for Error {
             | Self::LinkNotFound { .. }
             | Self::ParticipantMayNotManage
             | Self::MayNotRead
-            | Self::RequestIdReused { .. }
-            | Self::RequestInProgress { .. }
+            | Self::RequestId(_)
             | Self::Peer(_)
             | Self::Randomness(_)
             | Self::Token(_)
@@ -105,8 +100,10 @@ impl Refusal for Error {
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        let is_worth_it = self.kind() == Kind::Unavailable || matches!(self, Self::RequestInProgress { .. });
-        is_worth_it.then_some(Duration::from_secs(1))
+        if let Self::RequestId(refused) = self {
+            return refused.retry_after();
+        }
+        (self.kind() == Kind::Unavailable).then_some(Duration::from_secs(1))
     }
 
     fn passed(&self) -> Option<&Status> {

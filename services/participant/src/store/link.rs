@@ -49,7 +49,7 @@ pub async fn link_of_purpose_in(
     let found = tx
         .fetch_optional(
             "select tenant_id, link_id, instance_id, participant_id, purpose, permissions, created_by, created_at,
-                    expires_at, last_used_at, revoked_at, revoked_reason
+                    expires_at, last_used_at, writers, revoked_at, revoked_reason
                from link where tenant_id = $1 and instance_id = $2 and participant_id = $3 and purpose = $4",
             args![place.tenant.as_str(), place.instance.as_str(), participant.as_str(), purpose],
         )
@@ -62,7 +62,7 @@ pub async fn link_in(tx: &mut Transaction, tenant: &TenantId, id: &LinkId) -> Re
     let found = tx
         .fetch_optional(
             "select tenant_id, link_id, instance_id, participant_id, purpose, permissions, created_by, created_at,
-                    expires_at, last_used_at, revoked_at, revoked_reason
+                    expires_at, last_used_at, writers, revoked_at, revoked_reason
                from link where tenant_id = $1 and link_id = $2",
             args![tenant.as_str(), id.as_str()],
         )
@@ -212,7 +212,7 @@ impl Store {
             .db
             .fetch_optional(
                 "select tenant_id, link_id, instance_id, participant_id, purpose, permissions, created_by, created_at,
-                        expires_at, last_used_at, revoked_at, revoked_reason
+                        expires_at, last_used_at, writers, revoked_at, revoked_reason
                    from link where link_id = $1",
                 args![id.as_str()],
             )
@@ -240,7 +240,7 @@ impl Store {
         };
         let sql = format!(
             "select tenant_id, link_id, instance_id, participant_id, purpose, permissions, created_by, created_at,
-                    expires_at, last_used_at, revoked_at, revoked_reason
+                    expires_at, last_used_at, writers, revoked_at, revoked_reason
                from link
               where tenant_id = $1 and instance_id = $2 and (created_at, link_id) < ($3, $4) {narrowed}
               order by created_at desc, link_id desc limit $5"

@@ -54,6 +54,7 @@ pub(super) fn link(row: &Row) -> Result<Link, Error> {
         created_at: row.get::<Timestamp>("created_at")?,
         expires_at: row.get::<Timestamp>("expires_at")?,
         last_used_at: row.get::<Option<Timestamp>>("last_used_at")?,
+        writers: row.get("writers")?,
         revoked,
         id: LinkId::trusted(id),
     })

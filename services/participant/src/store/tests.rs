@@ -159,6 +159,8 @@ async fn a_link_takes_ten_sessions_that_write_and_no_more() -> anyhow::Result<()
         }
         counted.sort_unstable();
         assert_eq!(counted, (1..=WRITERS_MAX).collect::<Vec<_>>());
+        let link = store.link_find(&LinkId::trusted("lnk-1")).await?;
+        assert!(link.is_some_and(|link| link.is_exhausted()));
         Ok(())
     })
     .await
@@ -382,6 +384,7 @@ fn link(id: &str, created: i64) -> Link {
         created_at: at(created),
         expires_at: Timestamp::from_micros(3_000_000),
         last_used_at: None,
+        writers: 0,
         revoked: None,
     }
 }

@@ -165,6 +165,11 @@ async fn the_sixth_live_link_ends_the_oldest() -> anyhow::Result<()> {
         let none =
             client.list_links(world.call(&operator(), list("sponsor", 0, String::new()))).await?.into_inner();
         assert!(none.links.is_empty());
+        let none = client
+            .list_links(world.call(&operator(), list("it\0admin", 0, String::new())))
+            .await?
+            .into_inner();
+        assert!(none.links.is_empty());
 
         // Sixteen at once do not make more than five live ones either.
         let mut makers = tokio::task::JoinSet::new();

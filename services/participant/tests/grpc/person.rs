@@ -42,6 +42,16 @@ async fn people_come_with_their_instance() -> anyhow::Result<()> {
             assert_eq!(got.participant.unwrap_or_default().email, email, "{id}");
         }
 
+        let ask = |ids: &[&str]| GetPeopleRequest {
+            instance_id: INSTANCE.into(),
+            participant_ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+        };
+        let system = Principal::system("approval", "default");
+        for (ids, count) in [(&["lead", "it\0admin", "nobody"][..], 1), (&["it\0admin"], 0), (&[], 4)] {
+            let found = world.internal().get_people(world.call(&system, ask(ids))).await?.into_inner();
+            assert_eq!(found.participants.len(), count, "{ids:?}");
+        }
+
         for id in ["nobody", "", "it admin"] {
             let answer = client.get_participant(world.call(&operator(), get(id))).await;
             refused(answer, Code::NotFound, "PARTICIPANT_NOT_FOUND", id)?;
