@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use phasegate_clock::Timestamp;
-use phasegate_id::{ApprovalId, ParticipantId};
+use phasegate_id::{ApprovalId, LinkId, ParticipantId};
 use phasegate_proto::actor::v1::{Actor, ActorKind};
 use phasegate_proto::approval::v1::{Approval, ApprovalStatus, ApproverStatus, Decision};
 use phasegate_proto::instance::v1::{InstanceStatus, PhaseStatus};
@@ -47,9 +47,10 @@ pub(super) fn occasion(payload: &Payload, at: Timestamp) -> Option<Occasion> {
             };
             Some(Occasion::Ended { outcome, reason: ended.reason.clone() })
         }
-        Payload::FreshLinkAsked(asked) => {
-            ParticipantId::parse(&asked.participant_id).ok().map(Occasion::FreshLinkAsked)
-        }
+        Payload::FreshLinkAsked(asked) => Some(Occasion::FreshLinkAsked {
+            person: ParticipantId::parse(&asked.participant_id).ok()?,
+            link: LinkId::parse(&asked.new_link_id).ok()?,
+        }),
         Payload::InstanceStarted(_)
         | Payload::InstancePaused(_)
         | Payload::InstanceResumed(_)

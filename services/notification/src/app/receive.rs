@@ -145,7 +145,7 @@ impl Receiver {
             | Occasion::PhaseChanged { .. }
             | Occasion::TaskEscalated { .. }
             | Occasion::Ended { .. }
-            | Occasion::FreshLinkAsked(_) => Ok(BTreeSet::new()),
+            | Occasion::FreshLinkAsked { .. } => Ok(BTreeSet::new()),
         }
     }
 
@@ -184,7 +184,7 @@ impl Receiver {
             link: letter.link.map(|link| MailLink {
                 placeholder,
                 expires_at: link.expires_at,
-                link_id: None,
+                link_id: occasion.link().cloned(),
             }),
             status: match unwanted {
                 Some(_) => Status::Suppressed,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use phasegate_clock::Timestamp;
-use phasegate_id::{ApprovalId, ParticipantId};
+use phasegate_id::{ApprovalId, LinkId, ParticipantId};
 
 use super::Template;
 
@@ -124,8 +124,13 @@ pub(crate) enum Occasion {
         /// Why.
         reason: String,
     },
-    /// A person asked for a fresh link.
-    FreshLinkAsked(ParticipantId),
+    /// A person asked for a fresh link, and has one.
+    FreshLinkAsked {
+        /// Who.
+        person: ParticipantId,
+        /// The link.
+        link: LinkId,
+    },
 }
 
 impl Occasion {
@@ -139,7 +144,7 @@ impl Occasion {
             Occasion::PhaseChanged { .. } => Template::PhaseChanged,
             Occasion::TaskEscalated { .. } => Template::TaskEscalated,
             Occasion::Ended { .. } => Template::InstanceEnded,
-            Occasion::FreshLinkAsked(_) => Template::LinkNew,
+            Occasion::FreshLinkAsked { .. } => Template::LinkNew,
         }
     }
 
@@ -155,8 +160,13 @@ impl Occasion {
             Occasion::PhaseChanged { .. }
             | Occasion::TaskEscalated { .. }
             | Occasion::Ended { .. }
-            | Occasion::FreshLinkAsked(_) => Vec::new(),
+            | Occasion::FreshLinkAsked { .. } => Vec::new(),
         }
+    }
+
+    /// The link that is there already; for the others one is made with the message.
+    pub(crate) fn link(&self) -> Option<&LinkId> {
+        if let Occasion::FreshLinkAsked { link, .. } = self { Some(link) } else { None }
     }
 }
 
@@ -169,7 +179,7 @@ pub(crate) fn addressees(occasion: &Occasion, informed: &[ParticipantId]) -> BTr
         Occasion::Reminded { people, .. }
         | Occasion::Escalated { people, .. }
         | Occasion::TaskEscalated { people, .. } => people.iter().cloned().collect(),
-        Occasion::Answered { person, .. } | Occasion::FreshLinkAsked(person) => {
+        Occasion::Answered { person, .. } | Occasion::FreshLinkAsked { person, .. } => {
             BTreeSet::from([person.clone()])
         }
         Occasion::PhaseChanged { .. } | Occasion::Ended { .. } => informed.iter().cloned().collect(),

@@ -2,21 +2,31 @@
 
 use std::time::Duration;
 
+use phasegate_clock::Timestamp;
+
 /// Longest subject line, in characters.
-const LINE_MAX: usize = 200;
+pub(super) const LINE_MAX: usize = 200;
+
+/// Longest description in a message, in characters; the page that the link opens has all of it.
+const DESCRIPTION_MAX: usize = 4_000;
 
 /// Makes one line of a text: line breaks, control characters and characters that turn the reading direction become a space,
 /// spaces run together, and what is too long is cut. Nothing that comes out of this can begin another header.
 pub(crate) fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len().min(LINE_MAX * 4));
+    line_within(text, LINE_MAX)
+}
+
+/// The same of at most `max` characters.
+pub(super) fn line_within(text: &str, max: usize) -> String {
+    let mut line = String::with_capacity(text.len().min(max * 4));
     let mut length = 0;
     for word in text.split(|c: char| c.is_whitespace() || is_unprintable(c)).filter(|word| !word.is_empty()) {
-        if !line.is_empty() && length + 1 < LINE_MAX {
+        if !line.is_empty() && length + 1 < max {
             line.push(' ');
             length += 1;
         }
         for c in word.chars() {
-            if length + 1 >= LINE_MAX {
+            if length + 1 >= max {
                 line.push('…');
                 return line;
             }
@@ -67,6 +77,40 @@ pub(super) fn in_words(length: Duration) -> String {
         _ => (minutes / 1_440, "day"),
     };
     if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") }
+}
+
+/// Cuts a text into paragraphs at its empty lines, and each into its lines.
+pub(super) fn paragraphs(text: &str) -> Vec<Vec<String>> {
+    let mut shown: String = text.chars().take(DESCRIPTION_MAX).collect();
+    if shown.len() < text.len() {
+        shown.push_str(" …");
+    }
+    let mut paragraphs = Vec::new();
+    let mut lines = Vec::new();
+    for line in shown.lines() {
+        let line: String = line.chars().map(|c| if is_unprintable(c) { ' ' } else { c }).collect();
+        let line = line.trim_end();
+        if line.is_empty() {
+            if !lines.is_empty() {
+                paragraphs.push(std::mem::take(&mut lines));
+            }
+        } else {
+            lines.push(line.to_owned());
+        }
+    }
+    if !lines.is_empty() {
+        paragraphs.push(lines);
+    }
+    paragraphs
+}
+
+/// A time to the minute, in UTC.
+pub(super) fn minute(at: Timestamp) -> String {
+    let text = at.to_string();
+    match text.split_once('T') {
+        Some((day, time)) => format!("{day} {} UTC", time.chars().take(5).collect::<String>()),
+        None => text,
+    }
 }
 
 #[cfg(test)]
@@ -145,5 +189,13 @@ mod tests {
         ] {
             assert_eq!(in_words(Duration::from_secs(seconds)), words, "{seconds} s");
         }
+    }
+
+    #[test]
+    fn paragraphs_keep_their_lines() {
+        assert_eq!(paragraphs("a\r\nb\n\n\n c \n"), vec![vec!["a", "b"], vec![" c"]]);
+        assert!(paragraphs(" \n ").is_empty());
+        let long = paragraphs(&"é".repeat(5_000));
+        assert_eq!(long[0][0].chars().count(), DESCRIPTION_MAX + 2);
     }
 }

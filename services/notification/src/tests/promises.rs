@@ -326,6 +326,7 @@ async fn wishes_count_except_where_an_answer_is_needed() -> anyhow::Result<()> {
             .hear(Payload::FreshLinkAsked(FreshLinkAsked {
                 participant_id: "ciso".to_owned(),
                 old_link_id: "lnk-old".to_owned(),
+                new_link_id: "lnk-new".to_owned(),
             }))
             .await?;
         house
@@ -353,6 +354,10 @@ async fn wishes_count_except_where_an_answer_is_needed() -> anyhow::Result<()> {
         );
         let ids: BTreeSet<NotificationId> = all.iter().map(|one| one.id.clone()).collect();
         assert_eq!(ids.len(), all.len());
+        // The fresh link is the one that was made for it: it allows what the old one did, and no more.
+        let arrived = house.server.arrived();
+        let fresh = arrived.iter().find(|mail| mail.header("Subject").starts_with("Your new link")).unwrap();
+        assert!(fresh.body().contains("token=secret.lnk-new.signature"), "{}", fresh.body());
         Ok(())
     })
     .await

@@ -77,12 +77,13 @@ impl App {
         self.link_url(&link.id, link.expires_at)
     }
 
-    /// Has a fresh link mailed to the holder of one that is over. Says nothing, whatever comes of it.
+    /// Has a fresh link mailed to the holder of one that is over, allowing what that one did. Says nothing, whatever
+    /// comes of it.
     pub async fn link_renew(&self, token: &Secret) -> Result<(), Error> {
         let Some(id) = self.tokens.verify(token) else { return Ok(()) };
         let Some(link) = self.store.link_find(&id).await? else { return Ok(()) };
         let now = self.clock.now();
-        if link.state(now) == State::Active {
+        if link.state(now) == State::Active && !link.is_exhausted() {
             return Ok(());
         }
         let place = Place { tenant: link.tenant.clone(), instance: link.instance.clone() };
@@ -91,15 +92,22 @@ impl App {
                 let known = people::instance_in(tx, &place).await?.unwrap_or_default();
                 let person = lock_in(tx, &place, &link.participant).await?;
                 let asked = rows::fresh_count_in(tx, &place, &person.id, now).await?;
-                if known.is_called_off() || person.email.is_empty() || asked >= rules::FRESH_MAX {
+                let permissions = link.allows(&person);
+                let is_over = known.is_called_off() || person.email.is_empty() || permissions.is_empty();
+                if is_over || asked >= rules::FRESH_MAX {
                     return Ok(());
                 }
+                let (actor, end) = (holder(&person), rules::expires_within(now, None));
+                let mut fresh = new_link(&place, &person, None, permissions, &actor, now, end);
+                // With a purpose of its own it is none of those that are counted and crowded out.
+                fresh.purpose = Some(format!("fresh {}", fresh.id));
+                create_in(tx, &place, &fresh, actor.clone(), now).await?;
                 let payload = Payload::FreshLinkAsked(FreshLinkAsked {
                     participant_id: person.id.as_str().to_owned(),
                     old_link_id: link.id.as_str().to_owned(),
+                    new_link_id: fresh.id.as_str().to_owned(),
                 });
-                let event =
-                    phasegate_outbox::event(&place.tenant, &place.instance, holder(&person), now, payload);
+                let event = phasegate_outbox::event(&place.tenant, &place.instance, actor, now, payload);
                 phasegate_outbox::append(tx, &event).await?;
                 rows::fresh_insert_in(tx, &place, &person.id, &event.event_id, now).await?;
                 Ok::<_, Error>(())

@@ -7,8 +7,11 @@ use phasegate_clock::{Clock as _, Timestamp};
 use phasegate_principal::{Permission, Principal};
 use phasegate_proto::instance::v1::InstanceStatus;
 use phasegate_proto::internal::event::v1::event::Payload;
-use phasegate_proto::internal::participant::v1::{EnsureLinkRequest, SignLinkRequest};
-use phasegate_proto::participant::v1::{LinkStatus, RequestNewLinkRequest};
+use phasegate_proto::internal::event::v1::{Event, FreshLinkAsked};
+use phasegate_proto::internal::participant::v1::{EnsureLinkRequest, ExchangeLinkRequest, SignLinkRequest};
+use phasegate_proto::participant::v1::{
+    CreateLinkRequest, LinkPermission, LinkStatus, RequestNewLinkRequest,
+};
 use phasegate_test_database::both;
 use tonic::Code;
 
@@ -129,6 +132,75 @@ async fn the_link_of_a_notification_is_made_once_and_signed_whenever() -> anyhow
     .await
 }
 
+/// Who was let in to look, and asks again, is let in to look.
+#[tokio::test]
+async fn a_fresh_link_allows_what_the_old_one_did() -> anyhow::Result<()> {
+    both(|database| async move {
+        let world = World::start(&database).await?;
+        let view = [LinkPermission::View];
+        let request = CreateLinkRequest {
+            permissions: view.iter().map(|permission| (*permission).into()).collect(),
+            ..wish("it_admin")
+        };
+        let made = world.links().create_link(world.call(&operator(), request)).await?.into_inner();
+        // Five more of the person's own are no crowd for it, nor it for them.
+        let mut others = Vec::new();
+        world.clock.advance(7 * DAY);
+        for _ in 0..5 {
+            others.push(world.link().await?.1);
+        }
+        renew(&world, &token_of(&made.url)?).await?;
+        let events = world.heard.events(8).await?;
+        let asked = asked(&events);
+        let (_, told) = &asked[0];
+        let old = made.link.unwrap_or_default();
+        assert_eq!((told.old_link_id.as_str(), told.participant_id.as_str()), (old.id.as_str(), "it_admin"));
+        let system = Principal::system("notification", "default");
+        let sign = SignLinkRequest { link_id: told.new_link_id.clone() };
+        let url = world.internal().sign_link(world.call(&system, sign)).await?.into_inner().url;
+        let opened = world.gateway(ExchangeLinkRequest { token: token_of(&url)? });
+        let link = world.internal().exchange_link(opened).await?.into_inner().link.unwrap_or_default();
+        assert_eq!(link.id, told.new_link_id);
+        assert_eq!(link.permissions().collect::<Vec<_>>(), view);
+        let end = link.expires_at.as_ref().and_then(Timestamp::from_proto).unwrap_or_default();
+        assert!((world.clock.now() + 7 * DAY).duration_since(end) < Duration::from_secs(1));
+        for token in others {
+            exchange(&world, &token).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A link that has been used from too many places lets nobody else decide: its holder needs another one.
+#[tokio::test]
+async fn an_exhausted_link_can_be_replaced() -> anyhow::Result<()> {
+    both(|database| async move {
+        let world = World::start(&database).await?;
+        let (made, token) = world.link().await?;
+        let id = made.link.unwrap_or_default().id;
+        for _ in 0..10 {
+            let session = exchange(&world, &token).await?;
+            verify(&world, &session, &id, true).await?;
+        }
+        let session = exchange(&world, &token).await?;
+        let refusal = verify(&world, &session, &id, true).await;
+        refused(refusal, Code::ResourceExhausted, "LINK_EXHAUSTED", "the eleventh")?;
+        renew(&world, &token).await?;
+        let events = world.heard.events(4).await?;
+        assert_eq!(asked(&events).len(), 1);
+        Ok(())
+    })
+    .await
+}
+
+fn asked(events: &[Event]) -> Vec<(&Event, &FreshLinkAsked)> {
+    let asked = events.iter().filter_map(|event| {
+        if let Some(Payload::FreshLinkAsked(asked)) = &event.payload { Some((event, asked)) } else { None }
+    });
+    asked.collect()
+}
+
 #[tokio::test]
 async fn a_fresh_link_is_asked_for_three_times_an_hour_at_most() -> anyhow::Result<()> {
     both(|database| async move {
@@ -148,15 +220,18 @@ async fn a_fresh_link_is_asked_for_three_times_an_hour_at_most() -> anyhow::Resu
         while let Some(done) = askers.join_next().await {
             done??;
         }
-        let events = world.heard.events(4).await?;
-        assert_eq!(events.len(), 4);
-        for event in &events[1..] {
-            let is_asked = matches!(&event.payload, Some(Payload::FreshLinkAsked(asked)) if asked.participant_id == "it_admin");
-            assert!(is_asked && event.tenant_id == "default" && event.instance_id == INSTANCE, "{event:?}");
+        // Each comes with its link.
+        let events = world.heard.events(7).await?;
+        assert_eq!(events.len(), 7);
+        let asked = asked(&events);
+        assert_eq!(asked.len(), 3);
+        for (event, asked) in &asked {
+            assert_eq!(asked.participant_id, "it_admin");
+            assert_eq!((event.tenant_id.as_str(), event.instance_id.as_str()), ("default", INSTANCE));
         }
         world.clock.advance(HOUR);
         renew(&world, &token).await?;
-        assert_eq!(world.heard.events(5).await?.len(), 5);
+        assert_eq!(world.heard.events(9).await?.len(), 9);
         Ok(())
     })
     .await
