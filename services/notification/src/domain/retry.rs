@@ -14,9 +14,10 @@ pub struct RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// One second, doubling to a quarter of an hour, twelve tries: a mail server may be away for half an hour.
+    /// One second, doubling to a quarter of an hour, for a day: a mail server may be away overnight, and whoever was not
+    /// asked by then holds a process up.
     fn default() -> Self {
-        Self { first_wait: Duration::from_secs(1), longest_wait: Duration::from_mins(15), tries: 12 }
+        Self { first_wait: Duration::from_secs(1), longest_wait: Duration::from_mins(15), tries: 107 }
     }
 }
 
@@ -50,7 +51,11 @@ mod tests {
         let policy = RetryPolicy::default();
         let waits: Vec<u64> = (1..12).map(|tries| policy.wait_after(tries, 0).unwrap().as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900]);
-        assert_eq!(policy.wait_after(12, 0), None);
+        let all: Duration = (1..policy.tries).map(|tries| policy.wait_after(tries, 999).unwrap()).sum();
+        assert!(all >= Duration::from_hours(19), "{all:?}");
+        let all: Duration = (1..policy.tries).map(|tries| policy.wait_after(tries, 0).unwrap()).sum();
+        assert!(all >= Duration::from_hours(24), "{all:?}");
+        assert_eq!(policy.wait_after(policy.tries, 0), None);
         assert_eq!(policy.wait_after(u32::MAX, 0), None);
     }
 

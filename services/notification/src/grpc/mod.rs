@@ -67,7 +67,7 @@ impl Api {
         caller: &Principal,
         request: GetNotificationRequest,
     ) -> Result<GetNotificationResponse, Error> {
-        let unknown = || Error::NotificationNotFound(request.notification_id.clone());
+        let unknown = || Error::NotificationNotFound(shortened(&request.notification_id));
         let id = NotificationId::parse(&request.notification_id).map_err(|_| unknown())?;
         let tenant = TenantId::parse(&caller.tenant).map_err(|_| unknown())?;
         let found = self.store.notification_find(&tenant, &id).await?.ok_or_else(unknown)?;
@@ -83,7 +83,7 @@ impl Api {
 
     /// Checks that the instance exists for the caller. One that has not been heard of here yet may have just been started.
     async fn instance(&self, caller: &Principal, id: &str) -> Result<(TenantId, InstanceId), Error> {
-        let unknown = || Error::InstanceNotFound(id.to_owned());
+        let unknown = || Error::InstanceNotFound(shortened(id));
         let instance = InstanceId::parse(id).map_err(|_| unknown())?;
         let tenant = TenantId::parse(&caller.tenant).map_err(|_| unknown())?;
         if !caller.sees_instance(id) {
@@ -98,6 +98,11 @@ impl Api {
         }
         Ok((tenant, instance))
     }
+}
+
+/// What a caller asked for, no longer than an id can be: it goes back in a header.
+fn shortened(id: &str) -> String {
+    id.chars().take(phasegate_id::LENGTH_MAX).collect()
 }
 
 #[tonic::async_trait]

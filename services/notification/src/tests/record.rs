@@ -119,6 +119,15 @@ async fn nobody_sees_what_is_not_theirs() -> anyhow::Result<()> {
             assert_eq!(refused.code(), Code::NotFound, "{caller:?} {id:?}");
             assert_eq!(reason_of(&refused).as_deref(), Some("NOTIFICATION_NOT_FOUND"));
         }
+        // What was asked for goes back in a header: no more of it than an id can have.
+        let long = "x".repeat(100_000);
+        let one = api.get_notification(by(&Principal::dev_operator(), get(&long))).await.unwrap_err();
+        let message = ListNotificationsRequest { instance_id: long, ..Default::default() };
+        let many = api.list_notifications(by(&Principal::dev_operator(), message)).await.unwrap_err();
+        for refused in [one, many] {
+            assert_eq!(refused.code(), Code::NotFound);
+            assert!(refused.message().len() + refused.details().len() < 1_000, "{}", refused.message().len());
+        }
         let found = api.get_notification(by(&person("it_admin", INSTANCE), get(&others))).await?.into_inner();
         assert_eq!(found.notification.unwrap().id, others);
 
