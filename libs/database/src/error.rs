@@ -35,6 +35,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// The connection was lost over a commit: whether the transaction took effect, nobody knows.
+    #[error("a transaction may or may not have been committed")]
+    InDoubt(#[source] sqlx::Error),
     /// The task of a transaction ended before its time; the transaction was rolled back.
     #[error("the transaction was aborted: {0}")]
     Aborted(String),
@@ -53,6 +56,21 @@ impl Error {
         Self::Statement { doing: doing.to_owned(), source }
     }
 
+    /// What the database refuses to commit is rolled back; where it did not get to say so, the change may be there.
+    pub(crate) fn committing(source: sqlx::Error) -> Self {
+        let is_refused = if let sqlx::Error::Database(error) = &source {
+            error.code().is_none_or(|code| !code.starts_with("57P") && !code.starts_with("08"))
+        } else {
+            false
+        };
+        if is_refused { Self::doing("commit a transaction", source) } else { Self::InDoubt(source) }
+    }
+
+    /// The change may have taken effect. Whoever tries again must look first.
+    pub const fn is_in_doubt(&self) -> bool {
+        matches!(self, Self::InDoubt(_))
+    }
+
     /// A row with that key is there already.
     pub fn is_unique_violation(&self) -> bool {
         matches!(self, Self::Statement { source: sqlx::Error::Database(error), .. } if error.is_unique_violation())
@@ -60,7 +78,9 @@ impl Error {
 
     /// The same may succeed if it is tried again: the database was away, busy, or chose another transaction.
     pub fn is_transient(&self) -> bool {
-        let Self::Statement { source, .. } = self else { return matches!(self, Self::Aborted(_)) };
+        let Self::Statement { source, .. } = self else {
+            return matches!(self, Self::Aborted(_) | Self::InDoubt(_));
+        };
         if let sqlx::Error::Database(error) = source {
             return error.code().is_some_and(|code| is_transient_code(&code));
         }

@@ -110,7 +110,7 @@ impl Open {
     }
 
     pub(crate) async fn commit(self) -> Result<(), Error> {
-        self.0.commit().await.map_err(|error| Error::doing("commit a transaction", error))
+        self.0.commit().await.map_err(Error::committing)
     }
 
     pub(crate) async fn roll_back(self) -> Result<(), Error> {

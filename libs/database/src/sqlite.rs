@@ -144,7 +144,7 @@ impl Open {
 
     pub(crate) async fn commit(mut self) -> Result<(), Error> {
         let done = self.0.connection()?.execute("commit").await;
-        done.map_err(|error| Error::doing("commit a transaction", error))?;
+        done.map_err(Error::committing)?;
         self.0.is_open = false;
         Ok(())
     }

@@ -116,6 +116,36 @@ async fn what_failed_is_rolled_back_and_named() -> anyhow::Result<()> {
     .await
 }
 
+/// Ends the connection, or refuses, when a transaction that wrote a certain row is committed.
+const FATAL: Migration = Migration {
+    version: 2,
+    name: "fatal",
+    postgres: "
+create function at_commit() returns trigger language plpgsql as $$
+begin
+    if new.item_id = 'lost' then perform pg_terminate_backend(pg_backend_pid());
+    elsif new.item_id = 'refused' then raise exception 'not this one';
+    end if;
+    return null;
+end $$;
+create constraint trigger item_at_commit after insert on item
+    deferrable initially deferred for each row execute function at_commit();",
+    sqlite: "",
+};
+
+#[tokio::test]
+async fn a_commit_that_was_not_answered_is_in_doubt_and_a_refused_one_is_not() -> anyhow::Result<()> {
+    let fresh = postgres().await?;
+    let db = fresh.open(&[ITEM, FATAL]).await?;
+    for (id, in_doubt) in [("lost", true), ("refused", false)] {
+        let Err(error) = add(&db, id, 1).await else { anyhow::bail!("{id} was committed") };
+        ensure!(error.is_in_doubt() == in_doubt && error.is_transient() == in_doubt, "{id}: {error:?}");
+    }
+    add(&db, "kept", 1).await?;
+    ensure!(count(&db).await? == 1);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_panic_rolls_back_and_leaves_the_database_usable() -> anyhow::Result<()> {
     both(async |fresh: TestDatabase| {

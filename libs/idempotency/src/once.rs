@@ -54,7 +54,8 @@ pub enum Refused {
 
 /// The error of a service whose changes run once.
 pub trait Failure: From<Refused> + From<phasegate_database::Error> {
-    /// Somebody else wrote at the same time, or the database was busy: the same may succeed if it is tried again.
+    /// Somebody else wrote at the same time, or the database was busy: nothing took effect, and the same may succeed if
+    /// it is tried again.
     fn is_passing(&self) -> bool;
 }
 

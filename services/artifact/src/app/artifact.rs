@@ -178,7 +178,7 @@ impl App {
                         Decision::Next(number) => {
                             let version = version(&put, number, &provenance, now);
                             rows::version_append_in(tx, &place, &version, put.content.bytes.clone()).await?;
-                            let event = event(&place, &version, provenance.actor.clone());
+                            let event = event(&place, &version, &provenance);
                             phasegate_outbox::append(tx, &event).await?;
                             Stored { instance: place.instance.clone(), version, unchanged: false }
                         }
@@ -249,7 +249,11 @@ fn version(put: &Put, number: i32, provenance: &Provenance, now: phasegate_clock
     }
 }
 
-fn event(place: &Place, version: &Version, actor: Actor) -> phasegate_proto::internal::event::v1::Event {
+fn event(
+    place: &Place,
+    version: &Version,
+    provenance: &Provenance,
+) -> phasegate_proto::internal::event::v1::Event {
     let payload = Payload::ArtifactStored(ArtifactStored {
         key: version.key.as_str().to_owned(),
         version: version.number,
@@ -258,7 +262,9 @@ fn event(place: &Place, version: &Version, actor: Actor) -> phasegate_proto::int
         size_bytes: version.size,
         phase_id: version.phase_id.clone(),
         task_id: version.task_id.clone(),
+        hold_id: provenance.lease.as_ref().map(|lease| lease.holder.hold_id.clone()).unwrap_or_default(),
     });
+    let actor = provenance.actor.clone();
     phasegate_outbox::event(&place.tenant, &place.instance, actor, version.created_at, payload)
 }
 

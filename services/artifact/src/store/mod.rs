@@ -79,6 +79,11 @@ impl Error {
         matches!(self, Self::Database(error) if error.is_transient())
     }
 
+    /// The change may have taken effect.
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_in_doubt())
+    }
+
     /// Somebody wrote the same key first.
     pub fn is_race(&self) -> bool {
         matches!(self, Self::Database(error) if error.is_unique_violation())

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use crate::world::{INSTANCE, World, is_repeated, operator, participant, refused};
+use anyhow::Context as _;
+use phasegate_database::{Database, args};
 use phasegate_principal::Permission;
 use phasegate_proto::artifact::v1::{CreateCommentRequest, ListCommentsRequest};
 use phasegate_proto::instance::v1::InstanceStatus;
 use phasegate_proto::internal::event::v1::event::Payload;
-use phasegate_test_database::both;
+use phasegate_test_database::{both, postgres};
 use tonic::Code;
 
 /// Ids of people are those of the definition: in another instance the same one is somebody else.
@@ -39,6 +41,47 @@ async fn people_of_two_instances_have_request_ids_of_their_own() -> anyhow::Resu
         Ok(())
     })
     .await
+}
+
+/// The connection is lost over the commit: the comment may be there. Written again, it might be there twice.
+#[tokio::test]
+async fn what_may_have_been_committed_is_not_done_again() -> anyhow::Result<()> {
+    let database = postgres().await?;
+    let world = World::start(&database).await?;
+    let db = Database::open(&database.settings(), &phasegate_artifact::store::MIGRATIONS).await?;
+    db.transaction(|tx| {
+        Box::pin(async move {
+            // A sequence keeps count whatever becomes of the transaction.
+            tx.execute("create sequence tries", args![]).await?;
+            tx.execute(
+                "create function lose() returns trigger language plpgsql as $$
+                 begin perform nextval('tries'); perform pg_terminate_backend(pg_backend_pid()); return null; end $$",
+                args![],
+            )
+            .await?;
+            tx.execute(
+                "create constraint trigger comment_lost after insert on comment
+                     deferrable initially deferred for each row execute function lose()",
+                args![],
+            )
+            .await?;
+            Ok::<_, phasegate_database::Error>(())
+        })
+    })
+    .await?;
+    for (tries, request_id) in [(1_i64, ""), (2, "r-1")] {
+        let request = CreateCommentRequest {
+            instance_id: INSTANCE.into(),
+            body: "hello".into(),
+            request_id: request_id.into(),
+            ..Default::default()
+        };
+        let answer = world.comments().create_comment(world.call(&operator(), request)).await;
+        refused(answer, Code::Unavailable, "STORE_UNAVAILABLE", request_id)?;
+        let row = db.fetch_optional("select last_value from tries", args![]).await?;
+        assert_eq!(row.context("no row")?.get::<i64>("last_value")?, tries, "{request_id:?}");
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -297,6 +297,11 @@ async fn a_lease_says_who_stores_and_a_lost_one_stores_nothing() -> anyhow::Resu
         assert_eq!((author.kind(), author.id.as_str()), (ActorKind::Agent, "requirements_agent"));
         let event = world.heard.events(1).await?.remove(0);
         assert_eq!(event.actor.unwrap_or_default(), author);
+        let told = match event.payload {
+            Some(Payload::ArtifactStored(stored)) => stored.hold_id,
+            other => anyhow::bail!("{other:?}"),
+        };
+        assert_eq!(told, "hold-1", "the promise of the lease cannot end before its time");
         // Somebody else's instance is no business of this lease.
         world.instance.set_status("i-2", InstanceStatus::Running);
         let astray = StoreArtifactRequest { instance_id: "i-2".into(), ..leased("astray", "x") };

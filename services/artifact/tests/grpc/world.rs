@@ -167,6 +167,7 @@ impl FakeInstance {
             phase_id: "discovery".into(),
             agent_id: agent.into(),
             fencing_token: 1,
+            hold_id: "hold-1".into(),
         };
         self.says().leases.insert(token.to_owned(), lease);
     }

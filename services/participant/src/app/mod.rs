@@ -173,7 +173,8 @@ impl Error {
 impl Failure for Error {
     fn is_passing(&self) -> bool {
         match self {
-            Self::Store(error) => error.is_race() || error.is_transient(),
+            // What may have been committed is not done again: a repetition by its id finds out.
+            Self::Store(error) => error.is_race() || (error.is_transient() && !error.is_in_doubt()),
             Self::RequestId(refused) => refused.is_passing(),
             Self::Link(_)
             | Self::Session(_)
