@@ -64,6 +64,8 @@ pub enum Rejection {
     ContentChanged {
         /// The content that is asked about.
         current: ContentDigest,
+        /// The artifacts whose version changed when people were asked last.
+        changed: Vec<Renewed>,
     },
     /// The instance is over.
     #[error("the instance has ended")]
@@ -71,6 +73,17 @@ pub enum Rejection {
     /// Only who asked and operators take a request back.
     #[error("only who asked and operators withdraw a request")]
     RoleForbidden,
+}
+
+/// An artifact whose version under review has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewed {
+    /// Key.
+    pub key: ArtifactKey,
+    /// Version that was under review before.
+    pub from: u32,
+    /// Version that is.
+    pub to: u32,
 }
 
 /// Puts a request to its approvers.
@@ -158,7 +171,8 @@ fn answer_pending(approval: &Approval, answer: &Answer, now: Timestamp) -> Resul
         InstanceCondition::Paused => {}
     }
     if answer.seen != approval.digest {
-        return Err(Rejection::ContentChanged { current: approval.digest.clone() });
+        let (current, changed) = (approval.digest.clone(), renewed(approval));
+        return Err(Rejection::ContentChanged { current, changed });
     }
     let person = &answer.approver;
     let remark = |wish: &Wish| Remark {
@@ -248,6 +262,18 @@ fn refresh(
     };
     let artifacts = approval.request.artifacts.iter().map(&mut renew).collect();
     if is_stale { vec![Event::AskedAgain { artifacts, at: now }] } else { Vec::new() }
+}
+
+/// What was renewed when people were asked last; nothing while they were asked once.
+fn renewed(approval: &Approval) -> Vec<Renewed> {
+    let bound = approval.request.artifacts.iter().filter(|_| approval.edition > 1);
+    let newer = bound.filter(|one| one.previous_version != one.version);
+    let renewed = |one: &ReviewedArtifact| Renewed {
+        key: one.key.clone(),
+        from: one.previous_version,
+        to: one.version,
+    };
+    newer.map(renewed).collect()
 }
 
 /// A deadline comes before everything that was due earlier and was missed; reminders that were missed are one.

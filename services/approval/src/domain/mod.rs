@@ -41,7 +41,7 @@ pub use approval::{
 pub use command::{
     Answer, Command, CurrentArtifact, Decision, InstanceCondition, Remark, Verdict, Wish, WordsMissing,
 };
-pub use decide::{Rejection, decide, request};
+pub use decide::{Rejection, Renewed, decide, request};
 pub use digest::{ContentDigest, content, substance};
 pub use event::Event;
 pub use evolve::{evolve, fold};

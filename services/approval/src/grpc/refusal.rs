@@ -6,7 +6,7 @@ use phasegate_rpc_error::{Kind, Refusal, Violation, status};
 use tonic::Status;
 
 use crate::app::Error;
-use crate::domain::Rejection;
+use crate::domain::{Rejection, Renewed};
 
 impl Refusal for Error {
     fn kind(&self) -> Kind {
@@ -139,7 +139,14 @@ fn values(rejection: &Rejection) -> Vec<(&'static str, String)> {
             let by = by.as_ref().map(ToString::to_string).unwrap_or_default();
             vec![("superseded_by", by), ("superseded_at", at.to_string())]
         }
-        Rejection::ContentChanged { current } => vec![("current_digest", current.to_string())],
+        Rejection::ContentChanged { current, changed } => {
+            let mut values = vec![("current_digest", current.to_string())];
+            if !changed.is_empty() {
+                let one = |one: &Renewed| format!("{} {} -> {}", one.key, one.from, one.to);
+                values.push(("changed_artifacts", changed.iter().map(one).collect::<Vec<_>>().join(", ")));
+            }
+            values
+        }
     }
 }
 

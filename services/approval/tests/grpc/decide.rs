@@ -276,6 +276,7 @@ async fn what_has_changed_is_asked_again() -> anyhow::Result<()> {
         ensure!(told == "APPROVAL_CONTENT_CHANGED", "{told}");
         let again = world.get(&asked.id).await?;
         ensure!(metadata["current_digest"] == again.content_digest);
+        ensure!(metadata["changed_artifacts"] == "design 1 -> 2", "{metadata:?}");
         ensure!(again.content_digest != asked.content_digest);
         ensure!((again.artifacts[0].version, again.artifacts[0].previous_version) == (2, 1));
         ensure!(again.approvers.iter().all(|one| one.status() == ApproverStatus::Pending), "votes are void");

@@ -14,7 +14,7 @@ use super::super::{
     InstanceCondition, OnTimeout, Outcome, SettledBy, Standing, Subject, SubjectKind, Verdict, Wish,
     WordsMissing, content, due_next, evolve, fold, invariant, substance,
 };
-use super::{Rejection, decide};
+use super::{Rejection, Renewed, decide};
 
 #[test]
 fn a_request_asks_distinct_people() {
@@ -137,7 +137,7 @@ fn an_answer_is_refused() {
             "of another content",
             &asked,
             Answer { seen: ContentDigest::claimed("sha256:00"), ..good.clone() },
-            Rejection::ContentChanged { current: asked.digest.clone() },
+            Rejection::ContentChanged { current: asked.digest.clone(), changed: Vec::new() },
         ),
         ("after the end of the instance", &asked, ended(&asked), Rejection::InstanceEnded),
         (
@@ -301,7 +301,8 @@ fn a_newer_version_asks_again() {
     assert_eq!(again.expires_at, Some(at + hours(48)), "people get their time for what is new");
     assert_ne!(again.digest, state.digest);
     let old = Answer { seen: state.digest, ..answer(&again, "bob", Decision::Approve) };
-    let changed = Rejection::ContentChanged { current: again.digest.clone() };
+    let design = Renewed { key: ArtifactKey::trusted("design"), from: 1, to: 3 };
+    let changed = Rejection::ContentChanged { current: again.digest.clone(), changed: vec![design] };
     assert_eq!(decide(&again, &Command::Answer(old), at), Err(changed));
 
     let ended = does(&again, &reply(&again, "bob", Decision::Reject), at);
