@@ -383,6 +383,7 @@ impl instance_server::InstanceInternalService for Fakes {
             phase_id: "configuration".to_owned(),
             agent_id: (*agent).to_owned(),
             fencing_token: 1,
+            hold_id: "hold-1".to_owned(),
         }))
     }
 }

@@ -111,6 +111,8 @@ create table lease (
     checkpoint blob,
     -- No new lease of the task before this: somebody was promised so, to write an artifact.
     hold_until integer not null default 0,
+    -- Writes that the promise was given for and that were not heard of yet: their ids, a comma after each.
+    holds text not null default '',
     constraint lease_pk primary key (tenant_id, instance_id, task_id),
     constraint lease_progress check (progress between 0 and 100)
 ) strict;

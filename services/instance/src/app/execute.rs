@@ -269,6 +269,7 @@ impl App {
             after: Arc::clone(&outcome.after),
             before: outcome.before.version,
             guard: order.guard.clone().filter(|_| !entries.is_empty()),
+            written: order.written.clone(),
             entries,
             personal,
             unqueued: follows.unqueued,

@@ -67,8 +67,10 @@ impl Follows {
         let before = domain::ready_work(definition, &outcome.before);
         let after = domain::ready_work(definition, &outcome.after);
         let unqueued = before.keys().filter(|task| !after.contains_key(*task)).cloned().collect();
-        let queued =
-            after.into_iter().filter(|(task, work)| before.get(task) != Some(work)).map(|(_, work)| work);
+        // What was held for a writer may be due now.
+        let was_held = |task: &TaskId| order.written.as_ref().is_some_and(|written| written.task == *task);
+        let is_due = |task: &TaskId, work: &ReadyWork| before.get(task) != Some(work) || was_held(task);
+        let queued = after.into_iter().filter(|(task, work)| is_due(task, work)).map(|(_, work)| work);
         let queued = queued.collect();
         let held_before = domain::leases(&outcome.before);
         let held_after = domain::leases(&outcome.after);

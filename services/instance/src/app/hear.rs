@@ -18,6 +18,7 @@ use crate::domain::{
     Actor, ActorKind, ApprovalStatus, Assurance, Channel, CurrentVersion, Decision, Fact, Personal,
     RemarkMade, RequestView, Subject,
 };
+use crate::store::Written;
 
 /// What an event says about an instance.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +30,8 @@ pub(super) struct Heard {
     pub(super) facts: Vec<(Fact, Personal)>,
     /// It was told before, and may be known.
     pub(super) again: bool,
+    /// The write that it tells of, where that was made under a lease.
+    pub(super) written: Option<Written>,
 }
 
 /// Why an event cannot be taken.
@@ -46,7 +49,14 @@ pub(super) fn read(event: &bus::Event) -> Result<Option<Heard>, Unreadable> {
     let instance_id = id("instance_id", InstanceId::parse(&event.instance_id))?;
     let actor = event.actor.as_ref().map_or_else(|| Ok(Actor::engine()), actor)?;
     let again = matches!(payload, Payload::ApprovalSettled(settled) if settled.again);
-    Ok(Some(Heard { instance_id, actor, at, facts, again }))
+    let written = if let Payload::ArtifactStored(stored) = payload { written(stored)? } else { None };
+    Ok(Some(Heard { instance_id, actor, at, facts, again, written }))
+}
+
+fn written(stored: &bus::ArtifactStored) -> Result<Option<Written>, Unreadable> {
+    let task = optional("task_id", &stored.task_id, TaskId::parse)?;
+    let hold = stored.hold_id.clone();
+    Ok(task.filter(|_| !hold.is_empty()).map(|task| Written { task, hold }))
 }
 
 fn facts(payload: &Payload, at: Timestamp) -> Result<Vec<(Fact, Personal)>, Unreadable> {

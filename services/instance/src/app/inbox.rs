@@ -53,6 +53,7 @@ fn order(event: &Event, heard: &Heard) -> Order {
         }
     });
     let mut order = Order::of(By::Somebody(heard.actor.clone()), steps.collect());
+    order.written.clone_from(&heard.written);
     order.inbox = Some(store::Inbox { consumer: CONSUMER, event_id: event.event_id.clone() });
     order
 }

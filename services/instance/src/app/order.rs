@@ -54,6 +54,8 @@ pub(super) struct Order {
     pub(super) steps: Vec<Step>,
     pub(super) guard: Option<Guard>,
     pub(super) inbox: Option<store::Inbox>,
+    /// A write under a lease that was heard of.
+    pub(super) written: Option<store::Written>,
     /// Length of the lease that is granted.
     pub(super) lease_duration: Duration,
     /// What becomes of the checkpoint of a lease that ends.
@@ -122,6 +124,7 @@ impl Order {
             steps,
             guard: None,
             inbox: None,
+            written: None,
             lease_duration: Duration::ZERO,
             checkpoint: CheckpointChange::Keep,
             start: None,

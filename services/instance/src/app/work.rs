@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use phasegate_clock::Timestamp;
-use phasegate_id::PhaseId;
+use phasegate_id::{EventId, PhaseId};
 use phasegate_principal::Principal;
 use phasegate_rpc_error::Invalid;
 use prost::Message;
@@ -15,7 +15,8 @@ use super::{Answered, App, Error, Once, Outcome};
 use crate::domain::{Action, Rejection, Status};
 use crate::store::{Beat, CheckpointChange, Guard, Out};
 
-/// No new lease of a task is granted for so long after one was confirmed to a writer of artifacts.
+/// No new lease of a task is granted for so long after one was confirmed to a writer of artifacts, unless the write is
+/// heard of before.
 const HOLD: Duration = Duration::from_secs(5);
 /// Bytes of an output, as JSON.
 const OUTPUT_MAX: usize = 256 * 1024;
@@ -55,6 +56,8 @@ pub(crate) struct Held {
     pub(crate) lease: Out,
     pub(crate) phase: PhaseId,
     pub(crate) agent: String,
+    /// What the promise is known by.
+    pub(crate) hold: String,
 }
 
 impl App {
@@ -200,11 +203,12 @@ impl App {
             return Err(lost());
         }
         let now = self.now();
-        if !self.store().lease_hold(lease.clone(), now, now + HOLD).await? {
+        let hold = EventId::generate().into_string();
+        if !self.store().lease_hold(lease.clone(), hold.clone(), now, now + HOLD).await? {
             return Err(lost());
         }
         let (phase, agent) = (task.phase.clone(), task.assignee.clone());
-        Ok(Held { lease, phase, agent })
+        Ok(Held { lease, phase, agent, hold })
     }
 
     /// Ends a lease whose time is over. Nothing happens when a heartbeat was faster.

@@ -91,6 +91,7 @@ impl InstanceInternalService for Api {
             task_id: held.lease.task.to_string(),
             phase_id: held.phase.to_string(),
             agent_id: held.agent,
+            hold_id: held.hold,
             fencing_token: i64::try_from(held.lease.fencing).unwrap_or(i64::MAX),
         }))
     }

@@ -11,6 +11,7 @@ use phasegate_proto::internal::event::v1::Event as BusEvent;
 
 use super::append_sqlite::write_sqlite;
 use super::chain::Entry;
+use super::lease::{self, Written};
 use super::{Error, Store, signed};
 use crate::domain::{Instance, ReadyWork};
 
@@ -32,6 +33,8 @@ pub(crate) struct Transition {
     pub(crate) ended: Vec<Ended>,
     pub(crate) granted: Vec<Granted>,
     pub(crate) guard: Option<Guard>,
+    /// A write under a lease that was heard of.
+    pub(crate) written: Option<Written>,
     pub(crate) outbox: Vec<BusEvent>,
     pub(crate) receipt: Receipt,
     /// For a start.
@@ -152,6 +155,10 @@ async fn append(tx: &mut Transaction, transition: &Transition) -> Result<(), Err
     }
     if let Some(guard) = &transition.guard {
         check(tx, transition, guard).await?;
+    }
+    // Before work is queued, which looks at what was promised.
+    if let Some(written) = &transition.written {
+        lease::release(tx, &transition.tenant, &transition.after.id, written).await?;
     }
     if let Some(pinned) = &transition.pinned {
         tx.execute(

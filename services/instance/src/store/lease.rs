@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use phasegate_clock::Timestamp;
-use phasegate_database::{Row, args};
+use phasegate_database::{Row, Transaction, args};
 use phasegate_id::{InstanceId, TaskId};
 
 use super::{Error, Store, signed, unsigned};
@@ -42,6 +42,41 @@ pub(crate) struct Beat {
     pub(crate) checkpoint: Option<Vec<u8>>,
     /// Absent: the length that the lease had.
     pub(crate) extend_by: Option<Duration>,
+}
+
+/// What a writer was promised, and has kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) task: TaskId,
+    /// What the promise is known by.
+    pub(crate) hold: String,
+}
+
+/// Characters of the list of writers that are remembered.
+const HOLDS_LENGTH_MAX: i64 = 2_000;
+
+/// A writer as an entry of the list.
+fn listed(hold: &str) -> String {
+    format!("{hold},")
+}
+
+/// Strikes a writer that has written off the list. Once nobody is left on it, the task may be leased again.
+pub(super) async fn release(
+    tx: &mut Transaction,
+    tenant: &str,
+    instance_id: &InstanceId,
+    written: &Written,
+) -> Result<(), Error> {
+    tx.execute(
+        "update lease
+            set holds = replace(holds, $4, ''),
+                hold_until = case when replace(holds, $4, '') = '' then 0 else hold_until end
+          where tenant_id = $1 and instance_id = $2 and task_id = $3 and replace(holds, $4, '') <> holds",
+        args![tenant, instance_id.as_str(), written.task.as_str(), listed(&written.hold)],
+    )
+    .await
+    .map_err(Error::doing("release the lease"))?;
+    Ok(())
 }
 
 impl Store {
@@ -88,19 +123,27 @@ impl Store {
             .await
     }
 
-    /// Promises that no new lease of the task is granted before `hold_until`. False when the lease does not hold.
+    /// Promises, to the writer that is known by `hold`, that no new lease of the task is granted before `hold_until`. False
+    /// when the lease does not hold.
     pub(crate) async fn lease_hold(
         &self,
         lease: Out,
+        hold: String,
         now: Timestamp,
         hold_until: Timestamp,
     ) -> Result<bool, Error> {
-        let held = self
+        let rows = self
             .db
             .transaction(move |tx| {
                 Box::pin(async move {
+                    // Where there are too many writers to remember, the promise ends with its time only.
                     tx.execute(
-                        "update lease set hold_until = case when hold_until > $6 then hold_until else $6 end
+                        "update lease
+                            set holds = case when hold_until <= $5 then ''
+                                             when length(holds) > $8 then '+,'
+                                             else holds
+                                        end || $7,
+                                hold_until = case when hold_until > $6 then hold_until else $6 end
                           where tenant_id = $1 and instance_id = $2 and task_id = $3 and fencing = $4
                             and ends_at > $5",
                         args![
@@ -109,7 +152,9 @@ impl Store {
                             lease.task.as_str(),
                             signed(lease.fencing),
                             now,
-                            hold_until
+                            hold_until,
+                            listed(&hold),
+                            HOLDS_LENGTH_MAX
                         ],
                     )
                     .await
@@ -117,7 +162,7 @@ impl Store {
             })
             .await
             .map_err(Error::doing("hold the lease"))?;
-        Ok(held == 1)
+        Ok(rows == 1)
     }
 
     /// Leases whose time is over, those first that have been so longest. While an instance is paused no timer fires.

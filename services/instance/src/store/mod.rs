@@ -17,7 +17,7 @@ pub(crate) use append::{
 pub(crate) use chain::{Entry, NO_HASH, StoredEntry, Verdict};
 pub(crate) use history::AuditFilter;
 pub(crate) use instance::{ListFilter, ListPosition, Snapshot};
-pub(crate) use lease::{Beat, LeaseRow, Out};
+pub(crate) use lease::{Beat, LeaseRow, Out, Written};
 pub(crate) use work::{Candidate, CandidatePosition};
 
 /// The tables of the service.

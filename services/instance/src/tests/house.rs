@@ -288,6 +288,7 @@ impl House {
             size_bytes: 10,
             phase_id: artifact.phase_id,
             task_id: artifact.task_id,
+            hold_id: String::new(),
         };
         self.tell(instance_id, Payload::ArtifactStored(stored)).await?;
         Ok(version)

@@ -7,6 +7,8 @@ use phasegate_proto::instance::v1::{
     CancelInstanceRequest, Failure, PauseInstanceRequest, ResumeInstanceRequest, RetryTaskRequest,
     SetFactsRequest, SkipTaskRequest, TaskStatus,
 };
+use phasegate_proto::internal::event::v1::ArtifactStored;
+use phasegate_proto::internal::event::v1::event::Payload;
 use phasegate_proto::internal::instance::v1::ConfirmLeaseRequest;
 use phasegate_proto::worker::v1::heartbeat_tasks_request::Item;
 use phasegate_proto::worker::v1::{
@@ -190,6 +192,104 @@ async fn a_confirmed_lease_keeps_others_away_for_five_seconds() -> anyhow::Resul
         house.clock.advance(Duration::from_millis(200));
         let (anew, _) = house.lease("bot", "first").await?;
         ensure!(anew.attempt == 1 && anew.reason() == DeliveryReason::Released);
+        Ok(())
+    })
+    .await
+}
+
+/// Confirms a lease to a writer.
+async fn hold(house: &House, instance_id: &str, token: &str) -> anyhow::Result<String> {
+    let confirm = ConfirmLeaseRequest { task_token: token.to_owned(), instance_id: instance_id.to_owned() };
+    Ok(house.internal().confirm_lease(house.call(confirm)).await?.into_inner().hold_id)
+}
+
+#[tokio::test]
+async fn the_promise_to_writers_ends_with_the_last_of_their_writes() -> anyhow::Result<()> {
+    both(async |house: &mut House| {
+        house.define(plain())?;
+        let id = house.start("plain").await?;
+        let (_, token) = house.lease("bot", "first").await?;
+        let version = std::cell::Cell::new(0);
+        let written = async |hold_id: &str, task_id: &str| {
+            version.set(version.get() + 1);
+            let stored = ArtifactStored {
+                key: "notes".to_owned(),
+                version: version.get(),
+                task_id: task_id.to_owned(),
+                hold_id: hold_id.to_owned(),
+                ..Default::default()
+            };
+            house.tell(&id, Payload::ArtifactStored(stored)).await
+        };
+        // Heard of while the lease is out: nothing is left to wait for when it ends.
+        written(&hold(house, &id, &token).await?, "first").await?;
+        let release = ReleaseTaskRequest { task_token: token.clone(), ..Default::default() };
+        house.workers().release_task(house.call(release)).await?;
+        let (_, token) = house.lease("bot", "first").await?;
+
+        let (one, two) = (hold(house, &id, &token).await?, hold(house, &id, &token).await?);
+        ensure!(one != two && !one.is_empty());
+        let release = ReleaseTaskRequest { task_token: token, ..Default::default() };
+        house.workers().release_task(house.call(release)).await?;
+        // What somebody else stored, what was stored for another task, and one of the two writes do not end it.
+        for (hold, task) in [("", "first"), ("", ""), ("no-such", "first"), (&one, "second"), (&one, "first")]
+        {
+            written(hold, task).await?;
+            ensure!(house.poll("bot").await?.is_none(), "the promise was broken by {hold:?} of {task:?}");
+        }
+        written(&one, "first").await?;
+        ensure!(
+            house.poll("bot").await?.is_none(),
+            "a write that was told of twice counted for the other one"
+        );
+        written(&two, "first").await?;
+        let (_, token) = house.lease("bot", "first").await?;
+
+        // A write that is never heard of ends it with its time, and a late word about it ends no other promise.
+        let late = hold(house, &id, &token).await?;
+        house.clock.advance(Duration::from_secs(6));
+        hold(house, &id, &token).await?;
+        let release = ReleaseTaskRequest { task_token: token, ..Default::default() };
+        house.workers().release_task(house.call(release)).await?;
+        written(&late, "first").await?;
+        house.clock.advance(Duration::from_millis(4_900));
+        ensure!(house.poll("bot").await?.is_none(), "a late word ended another promise");
+        house.clock.advance(Duration::from_millis(200));
+        house.lease("bot", "first").await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_writer_that_is_never_heard_of_ends_nothing_however_many_there_are() -> anyhow::Result<()> {
+    both(async |house: &mut House| {
+        house.define(plain())?;
+        let id = house.start("plain").await?;
+        let (_, token) = house.lease("bot", "first").await?;
+        let mut last = String::new();
+        for _ in 0..120 {
+            last = hold(house, &id, &token).await?;
+        }
+        let db = house.database().await?;
+        let row = db
+            .fetch_optional(
+                "select cast(length(holds) as bigint) as n from lease",
+                phasegate_database::args![],
+            )
+            .await?;
+        ensure!(row.context("a row")?.get::<i64>("n")? < 2_200, "the list grows without end");
+        let release = ReleaseTaskRequest { task_token: token, ..Default::default() };
+        house.workers().release_task(house.call(release)).await?;
+        let stored = ArtifactStored {
+            key: "notes".to_owned(),
+            version: 1,
+            task_id: "first".to_owned(),
+            hold_id: last,
+            ..Default::default()
+        };
+        house.tell(&id, Payload::ArtifactStored(stored)).await?;
+        ensure!(house.poll("bot").await?.is_none(), "the promise was broken");
         Ok(())
     })
     .await
