@@ -4,6 +4,9 @@ use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value as ProtoValue};
 use serde_json::{Map, Number, Value};
 
+/// Objects and lists in each other, the outermost included. A message may have 100 messages in each other, or its readers
+/// give up; an object in an object takes three of them, and an answer holds it some levels further down.
+pub(crate) const LEVELS_MAX: usize = 24;
 /// Integers beyond this are not exact as a double.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
@@ -25,6 +28,29 @@ pub(crate) fn json_object(value: Value) -> Map<String, Value> {
         other @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
             Map::from_iter([("value".to_owned(), other)])
         }
+    }
+}
+
+/// How many objects and lists are in each other, the outermost included.
+pub(crate) fn levels(object: &Map<String, Value>) -> usize {
+    let mut levels = 1;
+    let mut level: Vec<&Value> = object.values().collect();
+    loop {
+        let mut inner = Vec::new();
+        let mut deeper = false;
+        for value in level {
+            match value {
+                Value::Object(object) => inner.extend(object.values()),
+                Value::Array(values) => inner.extend(values),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => continue,
+            }
+            deeper = true;
+        }
+        if !deeper {
+            return levels;
+        }
+        levels += 1;
+        level = inner;
     }
 }
 
@@ -67,7 +93,36 @@ fn number(value: f64) -> Value {
 mod tests {
     use serde_json::json;
 
-    use super::{json_object, json_to_struct, struct_to_json};
+    use prost::Message as _;
+    use prost_types::Struct;
+
+    use super::{LEVELS_MAX, json_object, json_to_struct, levels, struct_to_json};
+
+    #[test]
+    fn levels_are_objects_and_lists_in_each_other() {
+        for (object, expected) in [
+            (json!({}), 1),
+            (json!({"a": 1, "b": "x", "c": null}), 1),
+            (json!({"a": {}}), 2),
+            (json!({"a": []}), 2),
+            (json!({"a": 1, "b": [1, {"c": [true]}], "d": {"e": 2}}), 4),
+        ] {
+            assert_eq!(levels(&json_object(object.clone())), expected, "{object}");
+        }
+    }
+
+    #[test]
+    fn what_is_allowed_can_be_read_with_room_to_spare() {
+        // As deep as it gets in an answer: a response, its list, an entry, its details, and a member in them.
+        let spare = 8;
+        let nested = |levels| (1..levels).fold(json!({}), |inner, _| json!({ "a": inner }));
+        let read = |levels| {
+            let object = json_to_struct(&json_object(nested(levels)));
+            Struct::decode(object.encode_to_vec().as_slice()).is_ok()
+        };
+        assert!(read(LEVELS_MAX + spare));
+        assert!(!read(100 / 3 + 2), "the reader goes on, and the limit may be another one");
+    }
 
     #[test]
     fn json_comes_back_as_it_went() {

@@ -41,7 +41,7 @@ pub(crate) use crate::store::{AuditFilter, Entry, ListFilter, ListPosition, Out,
 
 pub(crate) use around::Around;
 pub(crate) use audit::AuditPage;
-pub(crate) use convert::{json_object, json_to_struct, struct_to_json};
+pub(crate) use convert::{LEVELS_MAX, json_object, json_to_struct, levels, struct_to_json};
 pub(crate) use effects::{actor_to_proto, phase_status_to_proto, status_to_proto, timing};
 pub(crate) use execute::{Answered, Once, Outcome};
 pub(crate) use feed::{FeedFilter, Piece};
@@ -118,9 +118,13 @@ pub(crate) enum Error {
         /// How much is allowed.
         max: usize,
     },
-    /// The output of a task is more than is kept in line.
-    #[error("the output must be at most {max} bytes")]
+    /// What a worker hands in is more than is kept in line.
+    #[error("the {field} must be at most {max} {limit}")]
     OutputTooLarge {
+        /// Field of the request.
+        field: &'static str,
+        /// What is limited.
+        limit: &'static str,
         /// How much is allowed.
         max: usize,
     },

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use super::execute::{By, Order, Origin, Wish};
 use super::operate::actor_of;
 use super::people::{ExternalPerson, people};
-use super::{Answered, App, Error, Once, Outcome, PinnedDefinition};
+use super::{Answered, App, Error, LEVELS_MAX, Once, Outcome, PinnedDefinition, levels};
 use crate::domain::{Action, Rejection, Start};
 use crate::store;
 
@@ -27,8 +27,6 @@ const LABELS_MAX: usize = 64;
 const LABEL_MAX: usize = 256;
 /// Bytes of a context, as JSON.
 const CONTEXT_BYTES_MAX: usize = 256 * 1024;
-/// Levels of a context.
-const CONTEXT_DEPTH_MAX: usize = 32;
 /// Keys of a context, at all levels.
 const CONTEXT_KEYS_MAX: usize = 5_000;
 /// Ids that are words of paths.
@@ -168,27 +166,20 @@ fn check_texts(wish: &StartWish, faults: &mut Vec<Violation>) -> InstanceId {
 
 /// Refuses a context that is more than is kept.
 pub(super) fn check_context_size(context: &Map<String, Value>) -> Result<(), Error> {
-    let mut keys = 0;
-    let mut level: Vec<&Value> = context.values().collect();
-    keys += context.len();
-    let mut depth = 1;
-    while !level.is_empty() {
-        if depth > CONTEXT_DEPTH_MAX {
-            return Err(Error::ContextTooLarge { limit: "levels", max: CONTEXT_DEPTH_MAX });
-        }
-        let mut next = Vec::new();
-        for value in level {
-            match value {
-                Value::Object(object) => {
-                    keys += object.len();
-                    next.extend(object.values());
-                }
-                Value::Array(values) => next.extend(values),
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    if levels(context) > LEVELS_MAX {
+        return Err(Error::ContextTooLarge { limit: "levels", max: LEVELS_MAX });
+    }
+    let mut keys = context.len();
+    let mut left: Vec<&Value> = context.values().collect();
+    while let Some(value) = left.pop() {
+        match value {
+            Value::Object(object) => {
+                keys += object.len();
+                left.extend(object.values());
             }
+            Value::Array(values) => left.extend(values),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
-        level = next;
-        depth += 1;
     }
     if keys > CONTEXT_KEYS_MAX {
         return Err(Error::ContextTooLarge { limit: "keys", max: CONTEXT_KEYS_MAX });
@@ -238,8 +229,8 @@ mod tests {
     #[test]
     fn contexts_are_bounded_in_every_way() {
         assert_eq!(limit(json!({"a": {"b": [1, 2, {"c": null}]}, "__proto__": {}})), None);
-        assert_eq!(limit(nested(32)), None);
-        assert_eq!(limit(nested(34)), Some("levels"));
+        assert_eq!(limit(nested(24)), None);
+        assert_eq!(limit(nested(25)), Some("levels"));
         assert_eq!(limit(json!({"a": "x".repeat(256 * 1024)})), Some("bytes"));
         let many: Map<String, Value> = (0..5_001).map(|n| (format!("k{n}"), Value::Null)).collect();
         assert_eq!(limit(Value::Object(many)), Some("keys"));

@@ -11,7 +11,7 @@ use rand::Rng as _;
 use serde_json::{Map, Value};
 
 use super::execute::{By, Order, Wish};
-use super::{Answered, App, Error, Once, Outcome};
+use super::{Answered, App, Error, LEVELS_MAX, Once, Outcome, levels};
 use crate::domain::{Action, Rejection, Status};
 use crate::store::{Beat, CheckpointChange, Guard, Out};
 
@@ -76,7 +76,8 @@ impl App {
         let mut beats = Vec::with_capacity(items.len());
         for (token, wish) in items {
             let lease = self.lease_of(principal, &token)?;
-            let checkpoint = wish.details.as_ref().map(checkpoint).transpose()?;
+            let kept = |details| bytes_of("details", details, CHECKPOINT_MAX);
+            let checkpoint = wish.details.as_ref().map(kept).transpose()?;
             let (progress, message) = (wish.progress, wish.message);
             beats.push(Beat { lease, progress, message, checkpoint, extend_by: wish.extend_by });
         }
@@ -107,13 +108,13 @@ impl App {
         make: impl Fn(&Out, &Outcome) -> Result<M, Error> + Send + Sync,
     ) -> Result<Answered<M>, Error> {
         let lease = self.lease_of(principal, token)?;
-        let output = output.map(Value::Object);
-        if output.as_ref().is_some_and(|output| output.to_string().len() > OUTPUT_MAX) {
-            return Err(Error::OutputTooLarge { max: OUTPUT_MAX });
+        if let Some(output) = &output {
+            bytes_of("output", output, OUTPUT_MAX)?;
         }
         if summary.len() > SUMMARY_MAX {
-            return Err(Error::OutputTooLarge { max: SUMMARY_MAX });
+            return Err(Error::OutputTooLarge { field: "summary", limit: "bytes", max: SUMMARY_MAX });
         }
+        let output = output.map(Value::Object);
         let (task, fencing) = (lease.task.clone(), lease.fencing);
         let action = Action::HandIn { task, fencing, output, summary };
         self.under_lease(lease, action, CheckpointChange::Clear, once, make).await
@@ -239,15 +240,19 @@ pub(crate) struct BeatWish {
     pub(crate) extend_by: Option<Duration>,
 }
 
-fn checkpoint(details: &Map<String, Value>) -> Result<Vec<u8>, Error> {
-    let bytes = serde_json::to_vec(details).map_err(|error| Error::Broken(error.to_string()))?;
-    if bytes.len() > CHECKPOINT_MAX { Err(Error::OutputTooLarge { max: CHECKPOINT_MAX }) } else { Ok(bytes) }
+/// An object of a worker as it is kept. Refuses one that is too large, or that no reader could get through.
+fn bytes_of(field: &'static str, object: &Map<String, Value>, max: usize) -> Result<Vec<u8>, Error> {
+    if levels(object) > LEVELS_MAX {
+        return Err(Error::OutputTooLarge { field, limit: "levels", max: LEVELS_MAX });
+    }
+    let bytes = serde_json::to_vec(object).map_err(|error| Error::Broken(error.to_string()))?;
+    if bytes.len() > max { Err(Error::OutputTooLarge { field, limit: "bytes", max }) } else { Ok(bytes) }
 }
 
 fn checkpoint_change(kept: Option<&Map<String, Value>>) -> Result<CheckpointChange, Error> {
     Ok(match kept {
         None => CheckpointChange::Keep,
-        Some(kept) => CheckpointChange::Set(checkpoint(kept)?),
+        Some(kept) => CheckpointChange::Set(bytes_of("checkpoint", kept, CHECKPOINT_MAX)?),
     })
 }
 

@@ -183,6 +183,32 @@ async fn workers_are_checked() -> anyhow::Result<()> {
         let complete = CompleteTaskRequest { task_token: token.clone(), output: large, ..Default::default() };
         let refused = house.workers().complete_task(house.call(complete)).await.err().context("a refusal")?;
         ensure!(reason(&refused) == "OUTPUT_TOO_LARGE" && refused.code() == Code::ResourceExhausted);
+        let deep = json_object((0..25).fold(json!(1), |inner, _| json!({ "a": inner })));
+        let complete = CompleteTaskRequest {
+            task_token: token.clone(),
+            output: Some(json_to_struct(&deep)),
+            ..Default::default()
+        };
+        let refused = house.workers().complete_task(house.call(complete)).await.err().context("a refusal")?;
+        let said = refused.get_error_details().error_info().map(|info| info.metadata.clone());
+        ensure!(
+            said.is_some_and(|said| said["field"] == "output" && said["limit"] == "levels"),
+            "{refused:?}"
+        );
+        let failed = Failure { r#type: "X".to_owned(), message: "m".to_owned(), ..Default::default() };
+        let fail = FailTaskRequest {
+            task_token: token.clone(),
+            failure: Some(failed),
+            checkpoint: Some(json_to_struct(&deep)),
+            ..Default::default()
+        };
+        let refused = house.workers().fail_task(house.call(fail)).await.err().context("a refusal")?;
+        ensure!(reason(&refused) == "OUTPUT_TOO_LARGE", "{refused:?}");
+        let details = Some(json_to_struct(&deep));
+        let item = Item { task_token: token.clone(), details, ..Default::default() };
+        let beat = HeartbeatTasksRequest { items: vec![item] };
+        let refused = house.workers().heartbeat_tasks(house.call(beat)).await.err().context("a refusal")?;
+        ensure!(reason(&refused) == "OUTPUT_TOO_LARGE", "{refused:?}");
         let failure = |kind: &str, message: &str| {
             Some(Failure { r#type: kind.to_owned(), message: message.to_owned(), ..Default::default() })
         };

@@ -115,7 +115,11 @@ async fn a_copy_never_believes_what_it_remembers() -> anyhow::Result<()> {
             second.pause_instance(house.call(pause)).await?;
             let instance = house.get(&id).await?;
             ensure!(instance.status() == InstanceStatus::Paused, "the first copy is behind");
-            let resume = ResumeInstanceRequest { instance_id: id.clone(), ..Default::default() };
+            let resume = ResumeInstanceRequest {
+                instance_id: id.clone(),
+                reason: "on".to_owned(),
+                ..Default::default()
+            };
             house.instances().resume_instance(house.call(resume.clone())).await?;
             let get = GetInstanceRequest { instance_id: id.clone() };
             let seen =

@@ -163,12 +163,14 @@ fn contexts_are_bounded() -> anyhow::Result<()> {
     // Lists, because as many objects in each other are more than a message may be.
     let deep = json!({"a": (0..33).fold(json!(1), |inner, _| json!([inner]))});
     let too_deep = (0..40).fold(json!(1), |inner, _| json!({"a": inner}));
+    let objects = (0..25).fold(json!(1), |inner, _| json!({"a": inner}));
     let wide: Map<String, Value> = (0..5_001).map(|n| (format!("k{n}"), Value::Null)).collect();
     on_both(async |world, scene| {
         let mut check = Check::new(world).await?;
         for (what, context) in [
             ("bytes", json!({"a": "x".repeat(256 * 1024)})),
             ("levels", deep.clone()),
+            ("levels of objects", objects.clone()),
             ("keys", Value::Object(wide.clone())),
         ] {
             let message = start("context", context.clone());

@@ -80,6 +80,13 @@ fn hand_ins_are_checked() -> anyhow::Result<()> {
                 "RESOURCE_EXHAUSTED 413 OUTPUT_TOO_LARGE",
                 "",
             ),
+            (
+                "B083",
+                "CompleteTask",
+                json!({"taskToken": token, "output": (0..25).fold(json!(1), |inner, _| json!({"a": inner}))}),
+                "RESOURCE_EXHAUSTED 413 OUTPUT_TOO_LARGE",
+                "",
+            ),
             ("B083", "FailTask", json!({"taskToken": token}), failure, "failure.type"),
             (
                 "B083",
