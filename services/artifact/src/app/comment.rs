@@ -70,12 +70,12 @@ impl App {
     }
 
     /// Whether an instance has something to comment on.
-    async fn is_there(&self, place: &Place, subject: &Subject) -> Result<bool, Error> {
+    async fn is_there(&self, principal: &Principal, place: &Place, subject: &Subject) -> Result<bool, Error> {
         match subject {
             Subject::Instance => Ok(true),
             Subject::Phase(id) => Ok(self.instances.parts(place).await?.phases.contains(id)),
             Subject::Task(id) => Ok(self.instances.parts(place).await?.tasks.contains(id)),
-            Subject::Approval(id) => self.instances.has_approval(place, id).await,
+            Subject::Approval(id) => self.instances.has_approval(principal, place, id).await,
             Subject::Artifact(key) => {
                 Ok(!self.store.artifact_current(place, &[key.as_str().to_owned()]).await?.is_empty())
             }
@@ -90,7 +90,7 @@ impl App {
         writer: Writer,
         once: Option<Once<Written>>,
     ) -> Result<Written, Error> {
-        if !self.is_there(place, &draft.subject).await? {
+        if !self.is_there(principal, place, &draft.subject).await? {
             return Err(rules::Rejection::SubjectUnknown(draft.subject.clone()).into());
         }
         let now = self.clock.now();

@@ -101,10 +101,15 @@ impl Instances {
         Ok(Lease { holder, sure_until })
     }
 
-    /// Whether a request for approval is one of an instance.
-    pub(super) async fn has_approval(&self, place: &Place, approval: &ApprovalId) -> Result<bool, Error> {
+    /// Whether a request for approval is one of an instance, and the caller's to see: not every request is everybody's.
+    pub(super) async fn has_approval(
+        &self,
+        principal: &Principal,
+        place: &Place,
+        approval: &ApprovalId,
+    ) -> Result<bool, Error> {
         let question = GetApprovalRequest { approval_id: approval.as_str().to_owned() };
-        let request = self.peers.request(Service::Approval, &Self::as_ourselves(place), question);
+        let request = self.peers.request(Service::Approval, principal, question);
         let mut client = ApprovalServiceClient::new(self.peers.channel(Service::Approval));
         match client.get_approval(request).await {
             Ok(answer) => Ok(answer

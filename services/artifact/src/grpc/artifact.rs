@@ -7,9 +7,10 @@ use phasegate_proto::artifact::v1::artifact_service_server::ArtifactService;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::{Api, answer, convert, status};
+use super::{Api, answer, convert, cut, status};
 use crate::app::artifact::{Filter, Stored};
 use crate::app::{Error, Once};
+use crate::domain::artifact::Version;
 
 #[tonic::async_trait]
 impl ArtifactService for Api {
@@ -42,22 +43,17 @@ impl ArtifactService for Api {
         let filter = Filter { phase: request.phase, kind: request.r#type };
         let instance_id = request.instance_id;
         let after = after.unwrap_or_default();
-        let mut found = self
+        let found = self
             .app
             .artifact_list(&principal, &instance_id, &filter, &after, size + 1)
             .await
             .map_err(status)?;
-        let is_last = found.len() <= size;
-        found.truncate(size);
-        let next_page_token = match found.last() {
-            Some(last) if !is_last => self.pages.encode(&scope, &last.key.as_str()),
+        let mut artifacts = shown(&instance_id, &found)?;
+        let is_last = cut(&mut artifacts, size);
+        let next_page_token = match artifacts.last() {
+            Some(last) if !is_last => self.pages.encode(&scope, &last.key),
             Some(_) | None => String::new(),
         };
-        let artifacts = found
-            .iter()
-            .map(|version| convert::artifact(&instance_id, version))
-            .collect::<Result<_, _>>()
-            .map_err(status)?;
         Ok(Response::new(proto::ListArtifactsResponse { artifacts, next_page_token }))
     }
 
@@ -87,24 +83,24 @@ impl ArtifactService for Api {
         let scope =
             format!("ListArtifactVersions\n{}\n{}\n{}", principal.tenant, request.instance_id, request.key);
         let below: Option<i32> = self.pages.decode(&scope, &request.page_token).map_err(status)?;
-        let mut found = self
+        let found = self
             .app
             .version_list(&principal, &request.instance_id, &request.key, below, size + 1)
             .await
             .map_err(status)?;
-        let is_last = found.len() <= size;
-        found.truncate(size);
-        let next_page_token = match found.last() {
-            Some(last) if !is_last => self.pages.encode(&scope, &last.number),
+        let mut artifacts = shown(&request.instance_id, &found)?;
+        let is_last = cut(&mut artifacts, size);
+        let next_page_token = match artifacts.last() {
+            Some(last) if !is_last => self.pages.encode(&scope, &last.version),
             Some(_) | None => String::new(),
         };
-        let artifacts = found
-            .iter()
-            .map(|version| convert::artifact(&request.instance_id, version))
-            .collect::<Result<_, _>>()
-            .map_err(status)?;
         Ok(Response::new(proto::ListArtifactVersionsResponse { artifacts, next_page_token }))
     }
+}
+
+fn shown(instance_id: &str, versions: &[Version]) -> Result<Vec<proto::Artifact>, Status> {
+    let shown = versions.iter().map(|version| convert::artifact(instance_id, version));
+    shown.collect::<Result<_, _>>().map_err(status)
 }
 
 fn encode(stored: &Stored) -> Result<Vec<u8>, Error> {

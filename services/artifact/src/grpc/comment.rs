@@ -7,7 +7,7 @@ use phasegate_proto::artifact::v1::comment_service_server::CommentService;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::{Api, answer, convert, status};
+use super::{Api, answer, convert, cut, status};
 use crate::app::Once;
 use crate::app::comment::{After, Written};
 use crate::domain::comment::Subject;
@@ -45,20 +45,20 @@ impl CommentService for Api {
             "" => None,
             text => Some(Subject::parse(text).map_err(status)?),
         };
-        let mut found = self
+        let found = self
             .app
             .comment_list(&principal, &request.instance_id, subject, after.as_ref(), size + 1)
             .await
             .map_err(status)?;
-        let is_last = found.len() <= size;
-        found.truncate(size);
-        let next_page_token = match found.last() {
+        let mut comments: Vec<_> =
+            found.iter().map(|comment| convert::comment(&request.instance_id, comment)).collect();
+        let is_last = cut(&mut comments, size);
+        let next_page_token = match comments.len().checked_sub(1).and_then(|last| found.get(last)) {
             Some(last) if !is_last => {
                 self.pages.encode(&scope, &After { created_at: last.created_at, id: last.id.clone() })
             }
             Some(_) | None => String::new(),
         };
-        let comments = found.iter().map(|comment| convert::comment(&request.instance_id, comment)).collect();
         Ok(Response::new(proto::ListCommentsResponse { comments, next_page_token }))
     }
 }

@@ -21,6 +21,9 @@ use crate::app::{App, Error};
 /// Says that the answer is that of an earlier call, or that there was nothing to do.
 const REPEATED: &str = "phasegate-repeated";
 
+/// Largest page of a list, in bytes: a client that sets no limit of its own reads messages of 4 MiB.
+const PAGE_BYTES_MAX: usize = 3 << 20;
+
 /// The service as gRPC sees it.
 #[derive(Debug, Clone)]
 struct Api {
@@ -43,6 +46,19 @@ fn status(error: impl Into<Error>) -> Status {
     phasegate_rpc_error::status(&error.into())
 }
 
+/// Cuts a page to at most `most` entries, and to what fits; one there is always. Says whether nothing was cut off.
+fn cut<M: prost::Message>(page: &mut Vec<M>, most: usize) -> bool {
+    let mut bytes = 0_usize;
+    let fitting = page.iter().take(most).take_while(|entry| {
+        bytes = bytes.saturating_add(entry.encoded_len());
+        bytes <= PAGE_BYTES_MAX
+    });
+    let kept = fitting.count().max(1);
+    let is_last = page.len() <= kept;
+    page.truncate(kept);
+    is_last
+}
+
 /// The answer to a change: made now by `encode`, or kept from the first time.
 fn answer<T, M: prost::Message + Default>(
     answer: Answer<T>,
@@ -62,4 +78,27 @@ fn answer<T, M: prost::Message + Default>(
         response.metadata_mut().insert(REPEATED, MetadataValue::from_static("1"));
     }
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_at_least_one_and_fits() {
+        let entry = |bytes: usize| "x".repeat(bytes);
+        let half = PAGE_BYTES_MAX / 2 - 100;
+        for (sizes, most, kept, is_last) in [
+            (vec![], 9, 0, true),
+            (vec![1, 2], 2, 2, true),
+            (vec![1, 2, 3], 2, 2, false),
+            (vec![half, half], 9, 2, true),
+            (vec![half, half, 200], 9, 2, false),
+            (vec![2 * PAGE_BYTES_MAX], 9, 1, true),
+            (vec![2 * PAGE_BYTES_MAX, 1], 9, 1, false),
+        ] {
+            let mut page: Vec<String> = sizes.iter().map(|bytes| entry(*bytes)).collect();
+            assert_eq!((cut(&mut page, most), page.len()), (is_last, kept), "{sizes:?} {most}");
+        }
+    }
 }

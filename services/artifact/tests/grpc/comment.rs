@@ -43,6 +43,39 @@ async fn people_of_two_instances_have_request_ids_of_their_own() -> anyhow::Resu
     .await
 }
 
+#[tokio::test]
+async fn people_comment_on_the_requests_that_they_see() -> anyhow::Result<()> {
+    both(|database| async move {
+        let world = World::start(&database).await?;
+        let person = participant(INSTANCE, &[Permission::View, Permission::Comment]);
+        for (principal, id, is_seen) in [
+            (operator(), "apr-own", true),
+            (operator(), "apr-other", true),
+            (operator(), "apr-far", false),
+            (operator(), "apr-none", false),
+            (person.clone(), "apr-own", true),
+            (person.clone(), "apr-other", false),
+            (person, "apr-far", false),
+        ] {
+            let request = CreateCommentRequest {
+                instance_id: INSTANCE.into(),
+                subject: format!("approval:{id}"),
+                body: "why?".into(),
+                ..Default::default()
+            };
+            let answer = world.comments().create_comment(world.call(&principal, request)).await;
+            if is_seen {
+                let comment = answer?.into_inner().comment.unwrap_or_default();
+                assert_eq!(comment.subject, format!("approval:{id}"));
+            } else {
+                refused(answer, Code::InvalidArgument, "SUBJECT_INVALID", id)?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// The connection is lost over the commit: the comment may be there. Written again, it might be there twice.
 #[tokio::test]
 async fn what_may_have_been_committed_is_not_done_again() -> anyhow::Result<()> {

@@ -8,7 +8,9 @@ use phasegate_proto::artifact::v1::{
 use phasegate_proto::instance::v1::InstanceStatus;
 use phasegate_proto::internal::artifact::v1::GetCurrentVersionsRequest;
 use phasegate_test_database::both;
-use prost_types::Struct;
+use prost::Message as _;
+use prost_types::value::Kind;
+use prost_types::{ListValue, Struct, Value};
 use tonic::Code;
 
 use crate::calls::{metadata, store, text};
@@ -74,6 +76,46 @@ async fn lists_are_filtered_and_paged() -> anyhow::Result<()> {
             let answer = client.list_artifacts(world.call(&operator(), request)).await;
             refused(answer, Code::InvalidArgument, reason, reason)?;
         }
+        Ok(())
+    })
+    .await
+}
+
+/// Metadata comes with every entry. A client that sets no limit of its own can read every page.
+#[tokio::test]
+async fn a_page_fits_a_message_however_large_its_metadata_is() -> anyhow::Result<()> {
+    both(|database| async move {
+        let world = World::start(&database).await?;
+        let mut client = world.artifacts();
+        // Two bytes of JSON each, and eleven on the way.
+        let ones = vec![Value { kind: Some(Kind::NumberValue(1.0)) }; 30_000];
+        let ones = Value { kind: Some(Kind::ListValue(ListValue { values: ones })) };
+        let metadata = Some(Struct { fields: [("ones".to_owned(), ones)].into() });
+        for number in 0..11 {
+            let request = StoreArtifactRequest {
+                metadata: metadata.clone(),
+                ..store(&format!("a{number:02}"), text("x"))
+            };
+            client.store_artifact(world.call(&operator(), request)).await?;
+        }
+        let (mut keys, mut token) = (Vec::new(), String::new());
+        loop {
+            let list = ListArtifactsRequest {
+                instance_id: INSTANCE.into(),
+                page_size: 500,
+                page_token: token,
+                ..Default::default()
+            };
+            let page = client.list_artifacts(world.call(&operator(), list)).await?.into_inner();
+            assert!(page.encoded_len() < 4 << 20, "{}", page.encoded_len());
+            keys.extend(page.artifacts.into_iter().map(|artifact| artifact.key));
+            token = page.next_page_token;
+            if token.is_empty() {
+                break;
+            }
+        }
+        let expected: Vec<String> = (0..11).map(|number| format!("a{number:02}")).collect();
+        assert_eq!(keys, expected);
         Ok(())
     })
     .await

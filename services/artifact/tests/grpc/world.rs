@@ -10,6 +10,7 @@ use phasegate_bus::{Bus, HandleError, Handler};
 use phasegate_clock::{ManualClock, Timestamp};
 use phasegate_database::{Database, Settings, args};
 use phasegate_principal::{Participation, Permission, Principal, Signer};
+use phasegate_proto::approval::v1::approval_service_server::ApprovalServiceServer;
 use phasegate_proto::artifact::v1::artifact_service_client::ArtifactServiceClient;
 use phasegate_proto::artifact::v1::comment_service_client::CommentServiceClient;
 use phasegate_proto::instance::v1::InstanceStatus;
@@ -26,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
+
+use crate::approval::FakeApproval;
 
 /// A tenant with one instance, `i-1`, of the phases discovery and build and the task gather.
 pub(crate) const INSTANCE: &str = "i-1";
@@ -79,7 +82,12 @@ impl World {
         fake.set_status(INSTANCE, InstanceStatus::Running);
         let (listener, channel) = phasegate_serve::pipe();
         let (instance_listener, instance_channel) = phasegate_serve::pipe();
-        let channels = BTreeMap::from([(Name::Artifact, channel), (Name::Instance, instance_channel)]);
+        let (approval_listener, approval_channel) = phasegate_serve::pipe();
+        let channels = BTreeMap::from([
+            (Name::Artifact, channel),
+            (Name::Instance, instance_channel),
+            (Name::Approval, approval_channel),
+        ]);
         let context = Context {
             clock: clock.clone(),
             peers: Peers::new(channels, Signer::new(&keys.principal, clock.clone())),
@@ -102,6 +110,11 @@ impl World {
         tokio::spawn(async move {
             let routes = Routes::new(InstanceInternalServiceServer::new(fake));
             phasegate_serve::serve(Name::Instance, routes, &peer, instance_listener).await
+        });
+        let peer = context.clone();
+        tokio::spawn(async move {
+            let routes = Routes::new(ApprovalServiceServer::new(FakeApproval));
+            phasegate_serve::serve(Name::Approval, routes, &peer, approval_listener).await
         });
         let service = Service::open(Config::new(database.settings()), context).await?;
         tokio::spawn(service.run(listener));
