@@ -14,6 +14,9 @@ use crate::config::{Config, Tls};
 /// Connections that are kept for the next message.
 const IDLE_CONNECTIONS: u32 = 4;
 
+/// Longest time that handing over one message may take, whatever is set: it must be over before its claim is.
+const HANDING_OVER_MAX: Duration = Duration::from_mins(2);
+
 /// How long a connection is kept without use: shorter than servers hold it.
 const IDLE_TIME: Duration = Duration::from_secs(30);
 
@@ -43,8 +46,10 @@ pub(crate) struct Refused {
 impl Mailer {
     /// Prepares a mailer. It connects with the first message.
     pub(crate) fn new(settings: &Config) -> Result<Mailer, SettingError> {
-        let transport = RwLock::new(Arc::new(connect(settings)?));
-        Ok(Mailer { settings: settings.clone(), transport })
+        let smtp_timeout = settings.smtp_timeout.min(HANDING_OVER_MAX);
+        let settings = Config { smtp_timeout, ..settings.clone() };
+        let transport = RwLock::new(Arc::new(connect(&settings)?));
+        Ok(Mailer { settings, transport })
     }
 
     /// Hands a message over. `Ok` means that the server has taken responsibility for it.
@@ -96,4 +101,21 @@ fn refused(error: &lettre::transport::smtp::Error) -> Refused {
     let is_final =
         error.is_permanent() && error.status().is_some_and(|code| FINAL_CODES.contains(&u16::from(code)));
     Refused { message: crate::domain::one_line(&error.to_string()), is_final }
+}
+
+#[cfg(test)]
+mod tests {
+    use phasegate_database::Settings;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_message_is_handed_over_for_longer_than_it_is_claimed() {
+        for (set, used) in [(1, 1), (120, 120), (3_600, 120)] {
+            let mut settings = Config::new(Settings::Sqlite { path: "unused".into() });
+            settings.smtp_timeout = Duration::from_secs(set);
+            let mailer = Mailer::new(&settings).unwrap();
+            assert_eq!(mailer.settings.smtp_timeout, Duration::from_secs(used));
+        }
+    }
 }
