@@ -16,6 +16,7 @@ use tracing::Instrument;
 use crate::grpc::{self, Grpc};
 use crate::guard::Guard;
 use crate::page::Pages;
+use crate::portal;
 use crate::refusal::Refused;
 use crate::rest::{Rest, answer};
 
@@ -39,6 +40,7 @@ impl Door {
         let (parts, body) = request.into_parts();
         let is_grpc = grpc::is_grpc(&parts.headers);
         let is_head = parts.method == Method::HEAD;
+        let is_portal = is_portal(parts.uri.path());
         let request_id = request_id(&parts);
         let span =
             phasegate_telemetry::server_span("gateway", self.template(&parts, is_grpc), &parts.headers);
@@ -50,6 +52,8 @@ impl Door {
                 let refused = Refused::Internal("an answer panicked".to_owned());
                 if is_grpc { grpc::refused(&refused) } else { answer::refused(&refused) }
             });
+            // Whoever follows a magic link reads no JSON.
+            let answer = if is_portal && !is_grpc { portal::readable(answer) } else { answer };
             let status = answer.status().as_u16();
             tracing::debug!(status, request_id = ?request_id, "answered");
             answer
@@ -65,7 +69,7 @@ impl Door {
         match path {
             _ if is_grpc => self.grpc.methods.find(path).map_or("unknown", |method| method.path.path()),
             path if is_rest(path) => self.rest.template(&parts.method, path),
-            path if path.starts_with("/external/") => "/external",
+            path if is_portal(path) => "/external",
             path if path.starts_with("/dev/") => "/dev",
             _ => "page",
         }
@@ -104,6 +108,10 @@ impl Door {
 
 fn is_rest(path: &str) -> bool {
     path == "/api" || path.starts_with("/api/")
+}
+
+fn is_portal(path: &str) -> bool {
+    path == "/external" || path.starts_with("/external/")
 }
 
 /// Answers where nothing is, for the router that is asked last.

@@ -1,4 +1,7 @@
 //! A browser without JavaScript: a cookie jar, links and forms. It follows no redirect by itself, so that a test sees it.
+//!
+//! With each form it says of itself what browsers say for a page that sends no referrer: its origin is "null", and the
+//! form is the site's own.
 
 use anyhow::Context as _;
 use reqwest::header::{COOKIE, HeaderMap, LOCATION, SET_COOKIE};
@@ -74,6 +77,10 @@ impl Browser {
         }
         if method == Method::POST {
             request = request.form(fields);
+            let own = [("origin", "null"), ("sec-fetch-site", "same-origin")];
+            for (name, value) in own.iter().filter(|(name, _)| headers.iter().all(|given| given.0 != *name)) {
+                request = request.header(*name, *value);
+            }
         }
         let response = request.send().await?;
         let status = response.status().as_u16();

@@ -43,7 +43,11 @@ async fn a_person_looks_chooses_confirms_and_has_a_receipt() -> anyhow::Result<(
         let receipt = browser.get(done.header("location")).await?;
         assert!(receipt.html.contains("Thank you, that is recorded"));
         let again = browser.get(&path).await?;
-        assert!(again.html.contains("You approved this."));
+        assert!(again.html.contains("You approved this on "), "{}", again.html);
+        let late =
+            browser.submit(&page.form("/review")?, &[("decision", "reject"), ("comment", "no")]).await?;
+        assert_eq!(late.status, 409, "nobody is asked to confirm what is settled");
+        assert!(late.form("/confirm").is_err() && late.html.contains("You approved this on "));
         let approval =
             world.get(&format!("/api/approvals/{}", path.rsplit('/').next().unwrap_or_default())).await?;
         assert_eq!(approval["status"], "approved");
@@ -69,7 +73,11 @@ async fn a_mail_scanner_decides_nothing() -> anyhow::Result<()> {
         let (_, page) = review(&world, &mut scanner, &base).await?;
         let pressed = scanner.submit(&page.form("/review")?, &[("comment", "")]).await?;
         assert_eq!(pressed.status, 422);
-        assert!(pressed.html.contains("Choose one of the three answers"));
+        assert_eq!(
+            pressed.html.matches("Choose one of the three answers").count(),
+            2,
+            "on top and at the field"
+        );
         assert_eq!(world.decisions().await?, before);
         // The person is not locked out by it.
         let mut person = Browser::new(&world.address)?;
@@ -240,8 +248,10 @@ async fn a_link_lets_its_holder_do_what_it_says() -> anyhow::Result<()> {
         assert!(page.html.contains("your link does not allow it"));
         let before = world.decisions().await?;
         let fields = vec![("decision".to_owned(), "approve".to_owned())];
-        let forced = browser.send(Method::POST, &format!("{path}/confirm"), &fields, &[]).await?;
-        assert_eq!(forced.status, 403);
+        for step in ["review", "confirm"] {
+            let forced = browser.send(Method::POST, &format!("{path}/{step}"), &fields, &[]).await?;
+            assert_eq!(forced.status, 403, "{step}");
+        }
 
         // Somebody else's request, through a link that may decide.
         let made = world.post(&format!("{}/participants/owner/links", world.base()), &json!({})).await?;
@@ -307,4 +317,57 @@ async fn browser_get(world: &World, path: &str, browser: &Browser) -> anyhow::Re
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
     let request = client.get(format!("{}{path}", world.address)).header("cookie", browser.cookies());
     Ok(request.send().await?.status().as_u16())
+}
+
+#[tokio::test]
+async fn whatever_is_refused_is_a_page() -> anyhow::Result<()> {
+    on_both(async |world| {
+        let (mut browser, base, _) = editor(&world).await?;
+        let (path, _) = review(&world, &mut browser, &base).await?;
+        let long = vec![("comment".to_owned(), "x".repeat(600 * 1024))];
+        let none: Vec<(String, String)> = Vec::new();
+        let foreign = [("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")];
+        let host = [("host", "evil.example")];
+        for (method, path, fields, headers, status) in [
+            (Method::GET, "/external".to_owned(), &none, &[][..], 404),
+            (Method::GET, format!("{base}/nothing/here"), &none, &[][..], 404),
+            (Method::GET, format!("{base}/approvals/%ff"), &none, &[][..], 400),
+            (Method::GET, format!("{path}/confirm"), &none, &[][..], 405),
+            (Method::GET, base.clone(), &none, &host[..], 403),
+            (Method::POST, format!("{path}/review"), &long, &[][..], 413),
+            (Method::POST, format!("{path}/review"), &none, &foreign[..], 403),
+        ] {
+            let page = browser.send(method.clone(), &path, fields, headers).await?;
+            assert_eq!(page.status, status, "{method} {path}");
+            assert!(page.header("content-type").starts_with("text/html"), "{method} {path}: {}", page.html);
+            assert!(page.html.contains("<h1>") && page.html.contains("Questions?"), "{}", page.html);
+            assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
+            assert_eq!(page.header("cache-control"), "no-store");
+        }
+        let form = vec![("content-type", "application/json")];
+        let page = browser.send(Method::POST, &format!("{path}/review"), &none, &form).await?;
+        assert!(page.status == 415 && page.html.contains("That form could not be read"), "{page:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_settled_it_is_named() -> anyhow::Result<()> {
+    on_both(async |world| {
+        let (mut browser, base, _) = editor(&world).await?;
+        let (path, page) = review(&world, &mut browser, &base).await?;
+        let made = world.post(&format!("{}/participants/owner/links", world.base()), &json!({})).await?;
+        let mut owner = Browser::new(&world.address)?;
+        let (own_base, _) = owner.enter(made["url"].as_str().context("a URL")?).await?;
+        let foreign = path.replace(&base, &own_base);
+        let more = [("decision", "reject"), ("comment", "The tone is off")];
+        let confirm = browser.submit(&page.form("/review")?, &more).await?.form("/confirm")?;
+        assert_eq!(browser.submit(&confirm, &[]).await?.status, 303);
+        let seen = owner.get(&foreign).await?;
+        assert!(seen.html.contains("Ed Ito rejected this just now."), "{}", seen.html);
+        assert!(!seen.html.contains("Decide by"), "what is settled has no deadline");
+        Ok(())
+    })
+    .await
 }

@@ -78,7 +78,8 @@ fn camel_template(route: &Route) -> String {
 fn operation(route: &Route, comments: &Comments, schemas: &mut Schemas<'_>) -> Value {
     let method = &route.method.descriptor;
     let comment = comments.of_method(method);
-    let summary = comment.split_once(". ").map_or(comment, |(first, _)| first);
+    // The first sentence; "Refuses with" and other paragraphs are for the description.
+    let summary = comment.split(". ").next().and_then(|text| text.split(".\n").next()).unwrap_or(comment);
     let mut operation = json!({
         "operationId": route.operation_id,
         "tags": [tag(method.parent_service())],

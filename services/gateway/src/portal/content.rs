@@ -177,6 +177,11 @@ fn write(value: &Value, depth: usize, left: &mut usize, out: &mut String) {
                 out.push_str("</ul>");
             }
         }
+        Value::String(text) if text.contains('\n') => {
+            out.push_str("<span class=\"text\">");
+            escape(text, out);
+            out.push_str("</span>");
+        }
         Value::String(text) => escape(text, out),
         Value::Null => out.push_str("<span class=\"meta\">nothing</span>"),
         Value::Bool(_) | Value::Number(_) => escape(&value.to_string(), out),
@@ -312,6 +317,7 @@ mod tests {
         assert_eq!(rendered(&json!({"idpType": "okta"})), "<dl><dt>idpType</dt><dd>okta</dd></dl>");
         assert!(rendered(&json!([{"a": 1}, {"a": 2}])).starts_with("<table>"));
         assert_eq!(rendered(&json!(["x", "y"])), "<ul><li>x</li><li>y</li></ul>");
+        assert_eq!(rendered(&json!("x\n<y")), "<span class=\"text\">x\n&lt;y</span>");
     }
 
     #[test]

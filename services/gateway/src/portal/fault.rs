@@ -1,9 +1,16 @@
 //! What goes wrong in the portal, as pages that say what to do next.
 
 use askama::Template;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use tonic::{Code, Status};
+
+const WITHDRAWN: &str = "This link was withdrawn";
+const ENDED: &str = "This link has ended";
+const BAD_FORM: (&str, &str) =
+    ("That form could not be read", "Nothing was recorded. Go back and try again.");
+/// After a refusal that passes by itself.
+const RETRY_SECONDS: u64 = 60;
 
 /// Why there is no page.
 #[derive(Debug)]
@@ -70,12 +77,7 @@ impl IntoResponse for Fault {
                 "The form was sent twice, or did not come from this site. Nothing was recorded by it. Go back to your request and look again.",
                 None,
             ),
-            Self::BadForm => message(
-                StatusCode::BAD_REQUEST,
-                "That form could not be read",
-                "Nothing was recorded. Go back and try again.",
-                None,
-            ),
+            Self::BadForm => message(StatusCode::BAD_REQUEST, BAD_FORM.0, BAD_FORM.1, None),
             Self::Template(error) => {
                 tracing::error!(%error, "a page could not be rendered");
                 (StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong on our side.").into_response()
@@ -85,17 +87,37 @@ impl IntoResponse for Fault {
     }
 }
 
+/// The page for a code alone.
+pub(super) fn unexplained(code: StatusCode) -> Response {
+    let (heading, text) = match code {
+        StatusCode::FORBIDDEN => return Fault::Csrf.into_response(),
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+            ("There is nothing here", "Open the link in your mail once more; it leads to the right page.")
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            ("That is too long", "Nothing was recorded. Go back, write less, and send it again.")
+        }
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => (
+            "Your browser sent too much",
+            "Nothing was recorded. Delete what your browser keeps of this site, and open the link in your mail again.",
+        ),
+        code if code.is_client_error() => BAD_FORM,
+        _ => (
+            "We are not there for a moment",
+            "Your answer was not recorded. Try again in a minute; your link keeps working.",
+        ),
+    };
+    message(code, heading, text, None)
+}
+
 fn link_ended(revoked: bool, token: &str) -> Response {
     let (heading, text) = if revoked {
         (
-            "This link was withdrawn",
+            WITHDRAWN,
             "It no longer opens anything. If you are still part of the process, we can mail a new one to the address on file.",
         )
     } else {
-        (
-            "This link has ended",
-            "Links work for a limited time. We can mail a new one to the address on file.",
-        )
+        (ENDED, "Links work for a limited time. We can mail a new one to the address on file.")
     };
     let page = Message { heading, text, fresh_token: Some(token), link: None };
     render(StatusCode::GONE, &page)
@@ -111,7 +133,7 @@ fn refused(status: &Status) -> Response {
         ),
         (_, "LINK_EXPIRED" | "LINK_REVOKED") => (
             StatusCode::GONE,
-            "This link has ended",
+            if reason == "LINK_REVOKED" { WITHDRAWN } else { ENDED },
             "Open your mail again and use the newest link, or ask for a fresh one from there.",
         ),
         (_, "NOT_AN_APPROVER") => (
@@ -161,5 +183,9 @@ fn refused(status: &Status) -> Response {
             )
         }
     };
-    message(code, heading, text, None)
+    let mut page = message(code, heading, text, None);
+    if matches!(code, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+    }
+    page
 }

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use phasegate_clock::Timestamp;
 use phasegate_principal::Permission;
-use phasegate_proto::approval::v1::{Approval, ApprovalStatus, ApproverStatus};
+use phasegate_proto::approval::v1::Approval;
 use phasegate_proto::artifact::v1::{Artifact, Comment};
 use phasegate_proto::instance::v1::{PhaseStatus, PhaseTimeline};
 
@@ -85,14 +85,8 @@ pub(super) async fn comment(
 
 /// Requests that the visitor has to answer, oldest first.
 pub(super) fn waiting<'a>(approvals: &'a [Approval], me: &str) -> Vec<&'a Approval> {
-    let mut waiting: Vec<&Approval> = approvals
-        .iter()
-        .filter(|approval| approval.status() == ApprovalStatus::Pending)
-        .filter(|approval| {
-            let mut own = approval.approvers.iter().filter(|approver| approver.participant_id == me);
-            own.any(|approver| approver.status() == ApproverStatus::Pending)
-        })
-        .collect();
+    let mut waiting: Vec<&Approval> =
+        approvals.iter().filter(|approval| view::waits_for(approval, me)).collect();
     waiting.reverse();
     waiting
 }

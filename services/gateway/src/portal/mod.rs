@@ -70,7 +70,27 @@ async fn stylesheet() -> impl IntoResponse {
 
 /// Puts the headers on every answer that keep a page, and the token in its URL, to itself.
 async fn guard(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+    guarded(next.run(request).await)
+}
+
+/// Makes a page of a refusal that none of the portal's handlers wrote: nothing is at the path, the form is too long or
+/// none, it came from another site.
+pub(crate) fn readable(answer: Response) -> Response {
+    let (code, headers) = (answer.status(), answer.headers());
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    if !(code.is_client_error() || code.is_server_error()) || kind.starts_with(b"text/html") {
+        return answer;
+    }
+    let mut page = guarded(fault::unexplained(code));
+    for name in [header::ALLOW, header::RETRY_AFTER] {
+        if let Some(value) = headers.get(&name) {
+            page.headers_mut().insert(name, value.clone());
+        }
+    }
+    page
+}
+
+fn guarded(mut response: Response) -> Response {
     let fixed: [(HeaderName, &'static str); 5] = [
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::REFERRER_POLICY, "no-referrer"),

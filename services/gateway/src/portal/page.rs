@@ -95,12 +95,21 @@ pub(super) struct Review {
     pub(super) answers: Vec<(String, &'static str)>,
     pub(super) can_decide: bool,
     pub(super) why_not: String,
+    /// There is a receipt of this person's answer.
+    pub(super) has_answered: bool,
     pub(super) digest: String,
     /// What had been chosen, when the form comes back.
     pub(super) chosen: String,
     pub(super) comment: String,
     pub(super) person: String,
     pub(super) address: String,
+}
+
+impl Review {
+    /// What is wrong with one field.
+    fn fault(&self, field: &str) -> Option<&str> {
+        self.faults.iter().find(|(name, _)| *name == field).map(|(_, text)| text.as_str())
+    }
 }
 
 /// An artifact under review.

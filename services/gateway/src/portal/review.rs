@@ -5,9 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use phasegate_principal::Permission;
-use phasegate_proto::approval::v1::{
-    Approval, ApprovalStatus, ApproverStatus, DecideApprovalRequest, Decision, SubjectKind,
-};
+use phasegate_proto::approval::v1::{Approval, ApprovalStatus, DecideApprovalRequest, Decision, SubjectKind};
 use phasegate_proto::instance::v1::{PhaseTimeline, ProcessInstance, Remark};
 
 use super::fault::{Fault, render};
@@ -56,6 +54,12 @@ pub(super) async fn choose(
         remarks: remarks(&fields),
         ..Draft::default()
     };
+    if !visitor.may(Permission::Approve) {
+        return portal.again(&visitor, approval, draft, StatusCode::FORBIDDEN).await;
+    }
+    if !view::waits_for(&approval, &visitor.person.id) {
+        return portal.again(&visitor, approval, draft, StatusCode::CONFLICT).await;
+    }
     let decision = view::decision(&draft.chosen);
     let Some((verb, button)) = view::verb(decision) else {
         draft.faults.push(("decision", "Choose one of the three answers".to_owned()));
@@ -223,12 +227,8 @@ impl Portal {
         let now = self.context.clock.now();
         let me = &visitor.person.id;
         let may_approve = visitor.may(Permission::Approve);
-        let pending = approval.status() == ApprovalStatus::Pending
-            && approval
-                .approvers
-                .iter()
-                .any(|own| own.participant_id == *me && own.status() == ApproverStatus::Pending);
-        let ended = When::from_proto(approval.decided_at.as_ref(), now);
+        let is_pending = approval.status() == ApprovalStatus::Pending;
+        let own = approval.approvers.iter().find(|own| own.participant_id == *me);
         let paused = When::from_proto(instance.paused_at.as_ref(), now);
         let notice = if draft.changed {
             Some("The content changed while you were reading. Look at what has changed below, then decide; what you wrote is still here.".to_owned())
@@ -243,7 +243,7 @@ impl Portal {
             subject: view::subject(&approval, &phases),
             requested_by: view::actor(approval.requested_by.as_ref()),
             round: approval.round,
-            due: When::from_proto(approval.expires_at.as_ref(), now),
+            due: When::from_proto(approval.expires_at.as_ref(), now).filter(|_| is_pending),
             overdue: approval.overdue,
             artifacts,
             next_approve,
@@ -257,8 +257,9 @@ impl Portal {
                     (name, view::answer(approver.status()).1)
                 })
                 .collect(),
-            can_decide: pending && may_approve && view::is_open(&instance),
-            why_not: view::why_not(&approval, me, may_approve, ended.as_ref()),
+            can_decide: view::waits_for(&approval, me) && may_approve && view::is_open(&instance),
+            why_not: view::why_not(&approval, me, may_approve, now),
+            has_answered: own.is_some_and(|own| own.responded_at.is_some()),
             chosen: draft.chosen,
             comment: draft.comment,
             person: visitor.name().to_owned(),

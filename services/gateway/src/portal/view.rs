@@ -1,5 +1,6 @@
 //! States in words and signs: never colour alone.
 
+use phasegate_clock::Timestamp;
 use phasegate_proto::actor::v1::{Actor, ActorKind};
 use phasegate_proto::approval::v1::{Approval, ApprovalStatus, ApproverStatus, Decision, SubjectKind};
 use phasegate_proto::instance::v1::{
@@ -122,25 +123,36 @@ pub(super) fn decision(text: &str) -> Decision {
     }
 }
 
+/// Whether it is this person's turn to answer.
+pub(super) fn waits_for(approval: &Approval, me: &str) -> bool {
+    let mut own = approval.approvers.iter().filter(|approver| approver.participant_id == me);
+    approval.status() == ApprovalStatus::Pending
+        && own.any(|approver| approver.status() == ApproverStatus::Pending)
+}
+
 /// Why somebody who looks at a request cannot answer it.
-pub(super) fn why_not(approval: &Approval, me: &str, may_approve: bool, now: Option<&When>) -> String {
+pub(super) fn why_not(approval: &Approval, me: &str, may_approve: bool, now: Timestamp) -> String {
+    let ended = || {
+        let when = When::from_proto(approval.decided_at.as_ref(), now);
+        when.map_or_else(String::new, |when| format!(" on {}", when.people))
+    };
     let own = approval.approvers.iter().find(|approver| approver.participant_id == me);
     match approval.status() {
         ApprovalStatus::Pending => {}
         ApprovalStatus::Withdrawn => {
-            return format!("This request was taken back. {}", approval.status_reason);
+            return format!("This request was taken back{}{}.", ended(), because(&approval.status_reason));
         }
         ApprovalStatus::Superseded => {
             return "A newer version is waiting: this one needs no answer any more.".to_owned();
         }
         ApprovalStatus::Expired => {
-            let when = now.map_or_else(String::new, |when| format!(" on {}", when.people));
-            return format!("The time to decide ended{when}; the team was told.");
+            return format!("The time to decide ended{}; the team was told.", ended());
         }
         ApprovalStatus::Approved | ApprovalStatus::Rejected | ApprovalStatus::ChangesRequested
             if own.is_none_or(|own| own.status() == ApproverStatus::NotNeeded) =>
         {
-            return "This has been decided. Your answer is no longer needed.".to_owned();
+            let needed = if own.is_some() { " Your answer is no longer needed." } else { "" };
+            return format!("{}{needed}", decided_by(approval, now));
         }
         ApprovalStatus::Unspecified
         | ApprovalStatus::Approved
@@ -157,18 +169,50 @@ pub(super) fn why_not(approval: &Approval, me: &str, may_approve: bool, now: Opt
             format!("This is for {}.", names.join(" and "))
         }
         Some(own) if own.status() != ApproverStatus::Pending => {
+            let when = When::from_proto(own.responded_at.as_ref(), now);
+            let when = when.map_or_else(String::new, |when| format!(" on {}", when.people));
             let comment = if own.comment.is_empty() {
-                String::new()
+                ".".to_owned()
             } else {
-                format!(" With the comment: {}", own.comment)
+                format!(", with the comment: {}", own.comment)
             };
-            format!("You {} this.{comment}", answer(own.status()).1)
+            format!("You {}{when}{comment}", done(own.status()))
         }
         Some(_) if !may_approve => {
             "You can view this but not decide: your link does not allow it.".to_owned()
         }
         Some(_) => "This process has ended.".to_owned(),
     }
+}
+
+/// Whose answer settled a request: who said no, or who was the last to say yes.
+fn decided_by(approval: &Approval, now: Timestamp) -> String {
+    let said_no = approval.approvers.iter().find(|approver| {
+        matches!(approver.status(), ApproverStatus::Rejected | ApproverStatus::ChangesRequested)
+    });
+    let said_yes = approval.approvers.iter().filter(|approver| approver.status() == ApproverStatus::Approved);
+    let last_yes = said_yes.max_by_key(|approver| {
+        approver.responded_at.as_ref().and_then(Timestamp::from_proto).map(Timestamp::as_micros)
+    });
+    let Some(approver) = said_no.or(last_yes) else { return "This has been decided.".to_owned() };
+    let when = When::from_proto(approver.responded_at.as_ref(), now);
+    let when = when.map_or_else(String::new, |when| format!(" {}", when.relative));
+    format!("{} {}{when}.", name(&approver.name, &approver.participant_id), done(approver.status()))
+}
+
+fn done(status: ApproverStatus) -> &'static str {
+    match status {
+        ApproverStatus::Approved => "approved this",
+        ApproverStatus::Rejected => "rejected this",
+        ApproverStatus::ChangesRequested => "requested changes",
+        ApproverStatus::NotNeeded | ApproverStatus::Unspecified | ApproverStatus::Pending => {
+            "were no longer needed"
+        }
+    }
+}
+
+fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {}", reason.trim_end_matches('.')) }
 }
 
 /// A banner where the instance does not simply run.
@@ -181,8 +225,12 @@ pub(super) fn notice(instance: &ProcessInstance, now: Option<&When>) -> Option<S
             ))
         }
         InstanceStatus::Completed => Some("This process is complete.".to_owned()),
-        InstanceStatus::Cancelled => Some(format!("This process was cancelled. {}", instance.status_reason)),
-        InstanceStatus::Failed => Some(format!("This process has failed. {}", instance.status_reason)),
+        InstanceStatus::Cancelled => {
+            Some(format!("This process was cancelled{}.", because(&instance.status_reason)))
+        }
+        InstanceStatus::Failed => {
+            Some(format!("This process has failed{}.", because(&instance.status_reason)))
+        }
         InstanceStatus::Running | InstanceStatus::Unspecified => None,
     }
 }

@@ -143,6 +143,10 @@ async fn the_documents_describe_every_route() -> Result<()> {
         let pointer = format!("/components/{}", piece.split('"').next().unwrap_or_default());
         assert!(document.pointer(&pointer).is_some_and(|schema| !schema.is_null()), "{pointer}");
     }
+    for operation in operations(&document) {
+        let summary = operation["summary"].as_str().unwrap_or_default();
+        assert!(!summary.is_empty() && !summary.contains('\n') && !summary.contains("Refuses"), "{summary}");
+    }
     let mut names: Vec<&str> =
         operations(&document).filter_map(|operation| operation["operationId"].as_str()).collect();
     let count = names.len();
