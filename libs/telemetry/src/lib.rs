@@ -2,6 +2,7 @@
 //! in the W3C `traceparent` header. Metrics of single services are never here.
 
 use std::collections::HashMap;
+use std::io::IsTerminal as _;
 
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::TracerProvider;
@@ -61,6 +62,8 @@ pub fn start(settings: &Settings) -> Result<Guard, Error> {
     let filter = EnvFilter::try_new(format!("opentelemetry=off,{}", settings.filter))
         .map_err(|source| Error::Filter { filter: settings.filter.clone(), source })?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // In colour on a terminal only, and not there either where NO_COLOR is set.
+    let lines = if std::io::stderr().is_terminal() { lines } else { lines.with_ansi(false) };
     let lines = if settings.json { lines.json().boxed() } else { lines.boxed() };
     let provider = settings.otlp_endpoint.as_deref().map(exporter).transpose()?;
     let traces = provider.as_ref().map(|provider| {
