@@ -1,10 +1,12 @@
 //! The `phasegate` program: parses, starts telemetry, runs one command, and flushes telemetry on every way out.
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use phasegate::cli;
 use phasegate::demo::{self, Style};
 use phasegate::dev::{self, Dev};
@@ -23,16 +25,61 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 #[command(name = "phasegate", version, propagate_version = true)]
 struct Program {
     /// What to log to standard error: a level such as "info", or one for each module.
-    #[arg(long, global = true, env = "PHASEGATE_LOG", value_name = "FILTER")]
+    #[arg(long, global = true, env = "PHASEGATE_LOG", value_name = "FILTER", help_heading = "Log")]
     log: Option<String>,
     /// How to write the log.
-    #[arg(long, global = true, env = "PHASEGATE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        env = "PHASEGATE_LOG_FORMAT",
+        default_value = "text",
+        value_name = "FORMAT",
+        help_heading = "Log"
+    )]
     log_format: LogFormat,
     /// Collector that takes traces over OTLP/gRPC.
     #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide = true)]
     otlp_endpoint: Option<String>,
+    #[command(flatten)]
+    calls: cli::Global,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+impl Program {
+    /// Reads the command line. Without a command it is that of `dev`, so that what the environment says of it counts.
+    fn read(arguments: Vec<OsString>) -> Result<Program, clap::Error> {
+        let program = Self::read_as_given(&arguments)?;
+        if program.command.is_some() {
+            return Ok(program);
+        }
+        Self::read_as_given(&[arguments, vec![OsString::from("dev")]].concat())
+    }
+
+    fn read_as_given(arguments: &[OsString]) -> Result<Program, clap::Error> {
+        let mut command = Self::definition();
+        let program = Self::from_arg_matches(&command.clone().try_get_matches_from(arguments)?)?;
+        let unheeded = match &program.command {
+            Some(Command::Dev(_)) => program.calls.first_given(),
+            Some(Command::Demo(_)) => program.calls.first_given().filter(|flag| *flag != "--address"),
+            Some(Command::Client(_)) | None => None,
+        };
+        match unheeded {
+            Some(flag) => {
+                let message = format!("{flag} is for commands that call a server");
+                Err(command.error(ErrorKind::ArgumentConflict, message))
+            }
+            None => Ok(program),
+        }
+    }
+
+    /// What concerns calls is known before the noun and, by each noun, behind it; `dev` and `demo` do not know it.
+    fn definition() -> clap::Command {
+        let command = Self::command();
+        let calls = cli::Global::augment_args(clap::Command::new("calls"));
+        let names: Vec<clap::Id> = calls.get_arguments().map(|flag| flag.get_id().clone()).collect();
+        names.into_iter().fold(command, |command, name| command.mut_arg(name, |flag| flag.global(false)))
+    }
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -65,14 +112,8 @@ struct DevArgs {
     #[arg(long, env = "PHASEGATE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Option<String>,
     /// Links begin with this; by default the address that it listens on.
-    #[arg(long, env = "PHASEGATE_PUBLIC_URL", value_name = "URL")]
+    #[arg(long, env = "PHASEGATE_PUBLIC_URL", value_parser = public_url, value_name = "URL")]
     public_url: Option<String>,
-}
-
-impl Default for DevArgs {
-    fn default() -> Self {
-        Self { port: 7460, data: PathBuf::from(".phasegate"), database_url: None, public_url: None }
-    }
 }
 
 #[derive(Debug, Args)]
@@ -88,8 +129,19 @@ struct DemoArgs {
     no_color: bool,
 }
 
+/// Reads what links begin with: an address without anything that a link puts behind it.
+fn public_url(text: &str) -> Result<String, String> {
+    let url = text.parse::<reqwest::Url>().ok().filter(|url| {
+        matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none()
+    });
+    match url {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("expected an address such as https://phasegate.example.com".to_owned()),
+    }
+}
+
 fn main() -> ExitCode {
-    let program = Program::parse();
+    let program = Program::read(std::env::args_os().collect()).unwrap_or_else(|error| error.exit());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build();
     match runtime {
@@ -109,13 +161,15 @@ async fn run(program: Program) -> ExitCode {
         Err(error) => return fail(&error.into()),
     };
     match program.command {
-        None => end(dev(DevArgs::default()).await),
+        // Without a command it has been read as `dev`.
+        None => ExitCode::SUCCESS,
         Some(Command::Dev(args)) => end(dev(args).await),
         Some(Command::Demo(args)) => {
+            let address = args.address.or_else(|| program.calls.address().map(str::to_owned));
             let style = if args.json { Style::Json } else { Style::people(args.no_color) };
-            end(demo::run(demo::Options { address: args.address, style }).await)
+            end(demo::run(demo::Options { address, style }).await)
         }
-        Some(Command::Client(command)) => cli::run(*command).await,
+        Some(Command::Client(command)) => cli::run(*command, program.calls).await,
     }
 }
 
@@ -181,4 +235,65 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     // Nobody is left to tell where standard error is closed.
     let _ = writeln!(std::io::stderr(), "error: {error:#}");
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Program, clap::Error> {
+        Program::read(
+            std::iter::once("phasegate").chain(line.split_whitespace()).map(OsString::from).collect(),
+        )
+    }
+
+    #[test]
+    fn the_definition_of_the_program_is_sound() {
+        Program::definition().debug_assert();
+    }
+
+    #[test]
+    fn what_concerns_calls_may_stand_before_the_noun() {
+        for line in [
+            "--address http://h:1 process list",
+            "-o json --quiet instance get i",
+            "-y instance cancel i --reason because",
+            "-o json process list -o jsonl",
+            "--address http://h:1 demo",
+            "demo --address http://h:1 --json",
+            "--timeout 5s --log info approval list",
+        ] {
+            if let Err(error) = read(line) {
+                panic!("{line}: {error}");
+            }
+        }
+        for line in
+            ["--address http://h:1 dev", "--address http://h:1", "-y dev", "-o json demo", "dev -o json"]
+        {
+            assert_eq!(read(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn links_begin_with_an_address() {
+        for (url, good) in [
+            ("http://127.0.0.1:7460", true),
+            ("https://phasegate.example.com/base/", true),
+            ("phasegate.example.com", false),
+            ("nonsense", false),
+            ("ftp://h", false),
+            ("https://h/?a=1", false),
+            ("https://h/#a", false),
+        ] {
+            assert_eq!(read(&format!("dev --public-url {url}")).is_ok(), good, "{url}");
+        }
+    }
+
+    #[test]
+    fn no_command_is_dev() {
+        let program = read("--log debug").unwrap();
+        let Some(Command::Dev(args)) = program.command else { panic!("not dev") };
+        assert_eq!(program.log.as_deref(), Some("debug"));
+        assert_eq!(args.data, PathBuf::from(".phasegate"));
+    }
 }

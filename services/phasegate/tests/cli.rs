@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use phasegate::dev::{Dev, Settings};
 use phasegate_clock::SystemClock;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
@@ -216,7 +216,14 @@ async fn faults_are_shown_all_at_once_and_nothing_is_stored() -> anyhow::Result<
     faulty["fases"] = json!([]);
     let file = house.write("unknown.json", &faulty.to_string())?;
     let unknown = house.run(10, &["process", "validate", "-f", &file]).await?;
-    ensure!(unknown.err.contains("/fases") && unknown.err.contains("UNKNOWN_FIELD"), "{unknown:?}");
+    ensure!(unknown.out.contains("/fases  error  UNKNOWN_FIELD"), "{unknown:?}");
+    ensure!(
+        unknown.out.contains("/phases/0/tasks/0/assignee  error"),
+        "it hides no other fault: {unknown:?}"
+    );
+    let document = house.run(10, &["process", "validate", "-f", &file, "-o", "json"]).await?;
+    let document: Value = serde_json::from_str(&document.out)?;
+    ensure!(document["valid"] == false && document["issues"][0]["code"] == "UNKNOWN_FIELD", "{document}");
     house.run(1, &["process", "create", "-f", "/nowhere/at/all.json"]).await?;
 
     let list = house.json(&["process", "list"]).await?;
@@ -270,7 +277,7 @@ async fn operators_steer_and_programs_read() -> anyhow::Result<()> {
     house.start("one").await?;
     let paused = house.run(0, &["instance", "pause", "one", "--reason", "a break"]).await?;
     ensure!(paused.out == "one paused\n", "{paused:?}");
-    house.run(0, &["instance", "resume", "one"]).await?;
+    house.run(0, &["instance", "resume", "one", "--reason", "it is over"]).await?;
     let blocked = house.run(7, &["instance", "advance", "one"]).await?;
     ensure!(blocked.err.contains("(PHASE_BLOCKED)"), "{blocked:?}");
     let blockers = house.run(0, &["instance", "advance", "one", "--dry-run"]).await?;
@@ -291,8 +298,12 @@ async fn operators_steer_and_programs_read() -> anyhow::Result<()> {
     let listed = house.json(&["artifact", "list", "one"]).await?;
     ensure!(listed["items"][0]["contentType"] == "text/plain; charset=utf-8", "{listed}");
 
-    let link = house.run(0, &["link", "create", "one", "boss", "--permission", "view"]).await?;
-    ensure!(link.out.contains("/external/approve?token="), "{link:?}");
+    let create = ["link", "create", "one", "boss", "--permission", "view"];
+    let hidden = house.run(2, &create).await?;
+    ensure!(hidden.out.is_empty() && hidden.err.contains("--show"), "{hidden:?}");
+    ensure!(house.json(&["link", "list", "one"]).await?["items"] == json!([]), "no link was made");
+    let link = house.run(0, &[&create[..], &["--show"]].concat()).await?;
+    ensure!(link.out.contains("/external/approve?token=") && link.err.contains("ends in 7 d"), "{link:?}");
     let links = house.json(&["link", "list", "one"]).await?;
     let link = links["items"][0]["id"].as_str().context("no link")?.to_owned();
     let revoked = house.run(0, &["link", "revoke", &link, "-y"]).await?;
@@ -318,7 +329,9 @@ async fn operators_steer_and_programs_read() -> anyhow::Result<()> {
         let ran = house.run(code, &arguments).await?;
         ensure!(ran.out.is_empty() && ran.err.starts_with("error: "), "{arguments:?}: {ran:?}");
     }
-    let ran = house.run(6, &["instance", "get", "nothing", "-o", "json"]).await?;
+    let missing = house.run(6, &["artifact", "get", "one", "nothing"]).await?;
+    ensure!(missing.err.contains("hint: phasegate artifact list one\n"), "{missing:?}");
+    let ran = house.run(6, &["-o", "json", "instance", "get", "nothing"]).await?;
     let error: Value = serde_json::from_str(&ran.err)?;
     ensure!(error["error"]["details"][0]["reason"] == "INSTANCE_NOT_FOUND", "{error}");
     ensure!(error["error"]["code"] == 404, "{error}");
@@ -347,6 +360,31 @@ async fn mails_are_in_the_mailboxes_of_dev() -> anyhow::Result<()> {
     let page = reqwest::Client::builder().cookie_store(true).build()?.get(link).send().await?;
     ensure!(page.status().is_success(), "{link} answers {}", page.status());
     ensure!(Path::new(&house.folder.path().join("data/mail/000001.eml")).exists());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_command_it_is_a_server_as_the_environment_says() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut server = Command::new(env!("CARGO_BIN_EXE_phasegate"))
+        .env("PHASEGATE_PORT", "0")
+        .env("PHASEGATE_DATA", folder.path().join("here"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut greeting = BufReader::new(server.stdout.take().context("no output")?).lines();
+    let line = tokio::time::timeout(Duration::from_mins(1), greeting.next_line()).await??;
+    let line = line.context("it says nothing")?;
+    let address = line.strip_prefix("Phasegate listens on ").context(line.clone())?;
+    ensure!(!address.ends_with(":7460"), "{address}");
+    ensure!(reqwest::get(format!("{address}/readyz")).await?.status().is_success());
+    ensure!(folder.path().join("here/instance.db").exists());
+    let id = server.id().context("it has ended")?;
+    Command::new("kill").args(["-INT", &id.to_string()]).status().await?;
+    let ran = Ran::of(ended(server).await?, 0, &[])?;
+    ensure!(ran.err.contains("stopping") && !ran.err.contains('\u{1b}'), "no colour in a file: {ran:?}");
     Ok(())
 }
 

@@ -25,12 +25,15 @@ const APPROVAL: &str = "phasegate.approval.v1.Approval";
 pub enum Verb {
     /// List requests that wait for an answer
     #[command(
-        before_help = "Examples:\n  phasegate approval list\n  phasegate approval list --instance proc-inst-123 --all"
+        before_help = "Examples:\n  phasegate approval list\n  phasegate approval list proc-inst-123 --all"
     )]
     List {
         /// Of this instance only
-        #[arg(long, default_value = "", hide_default_value = true, value_name = "INSTANCE")]
-        instance: String,
+        #[arg(default_value = "", hide_default_value = true)]
+        instance_id: String,
+        /// The same
+        #[arg(long, hide = true, conflicts_with = "instance_id", value_name = "INSTANCE")]
+        instance: Option<String>,
         /// That this participant has to answer, or has answered
         #[arg(long, default_value = "", hide_default_value = true, value_name = "PARTICIPANT")]
         approver: String,
@@ -84,14 +87,14 @@ pub struct Answer {
 /// Does it.
 pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Failure> {
     match verb {
-        Verb::List { instance, approver, status, all, page } => {
+        Verb::List { instance_id, instance, approver, status, all, page } => {
             let status = status
                 .and_then(|word| {
                     ApprovalStatus::from_str_name(&format!("APPROVAL_STATUS_{}", word.to_uppercase()))
                 })
                 .unwrap_or_default();
             let request = ListApprovalsRequest {
-                instance_id: instance,
+                instance_id: instance.unwrap_or(instance_id),
                 status: status.into(),
                 all,
                 approver_id: approver,

@@ -87,6 +87,16 @@ pub struct Put {
     if_version: Option<i32>,
 }
 
+impl Verb {
+    /// The instance that it is about.
+    pub(super) fn instance_id(&self) -> &str {
+        match self {
+            Verb::Put(put) => &put.instance_id,
+            Verb::Get { instance_id, .. } | Verb::List { instance_id, .. } => instance_id,
+        }
+    }
+}
+
 /// Does it.
 pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Failure> {
     match verb {

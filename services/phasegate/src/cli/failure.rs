@@ -83,11 +83,14 @@ impl Failure {
     /// Everything that the server named: wrong fields and what is in the way.
     pub(super) fn details(&self) -> Vec<String> {
         let Failure::Server(error) = self else { return Vec::new() };
-        let violations = error.violations.iter().map(|violation| {
-            let code =
-                if violation.code.is_empty() { String::new() } else { format!(" [{}]", violation.code) };
-            format!("{}: {}{code}", violation.field, violation.message)
-        });
+        // One that says what the message has said already is left out.
+        let told = |text: &str| error.message.ends_with(text);
+        let violations =
+            error.violations.iter().filter(|violation| !told(&violation.message)).map(|violation| {
+                let code =
+                    if violation.code.is_empty() { String::new() } else { format!(" [{}]", violation.code) };
+                format!("{}: {}{code}", violation.field, violation.message)
+            });
         let blockers = error.preconditions.iter().map(|blocker| {
             let subject = [blocker.kind.as_str(), blocker.subject.as_str()];
             let subject: Vec<&str> = subject.into_iter().filter(|part| !part.is_empty()).collect();
@@ -96,10 +99,10 @@ impl Failure {
         violations.chain(blockers).collect()
     }
 
-    /// What to do next.
-    pub(super) fn hint(&self) -> Option<String> {
+    /// What to do next. `instance_id` is what the command was about.
+    pub(super) fn hint(&self, instance_id: Option<&str>) -> Option<String> {
         match self {
-            Failure::Server(error) => server_hint(error),
+            Failure::Server(error) => server_hint(error, instance_id),
             Failure::Unreachable(_) => {
                 Some("start one with: phasegate dev, or name another with --address".to_owned())
             }
@@ -158,8 +161,12 @@ fn server_code(error: &Error) -> u8 {
     }
 }
 
-fn server_hint(error: &Error) -> Option<String> {
-    let id = |name: &str| error.metadata.get(name).cloned().unwrap_or_else(|| format!("<{name}>"));
+fn server_hint(error: &Error, instance_id: Option<&str>) -> Option<String> {
+    let id = |name: &str| {
+        let known = instance_id.filter(|_| name == "instance_id").map(str::to_owned);
+        error.metadata.get(name).cloned().or(known).unwrap_or_else(|| format!("<{name}>"))
+    };
+    let names = |code: &str| error.violations.iter().any(|violation| violation.code == code);
     let hint = match error.reason.as_str() {
         "PROCESS_NOT_FOUND" => "phasegate process list".to_owned(),
         "DEFINITION_NOT_STARTABLE" => "publish the version first: it is a draft".to_owned(),
@@ -181,6 +188,12 @@ fn server_hint(error: &Error) -> Option<String> {
         }
         "ARTIFACT_VERSION_CONFLICT" => {
             "read the newest version and say its number with --if-version".to_owned()
+        }
+        "VALIDATION_FAILED" if names("PARTICIPANT_MISSING") => {
+            "name everybody who approves: --participant id=email:name".to_owned()
+        }
+        "VALIDATION_FAILED" if names("PARTICIPANT_UNKNOWN") => {
+            "phasegate process get shows who takes part".to_owned()
         }
         "VALIDATION_FAILED" => {
             "phasegate process validate shows every fault without storing anything".to_owned()
@@ -272,7 +285,7 @@ fn status_name(code: Code) -> &'static str {
 mod tests {
     use std::collections::BTreeMap;
 
-    use phasegate_client::Details;
+    use phasegate_client::{Details, Violation};
 
     use super::*;
 
@@ -321,7 +334,33 @@ mod tests {
     fn a_refusal_says_what_to_do_next() {
         let failure = refused(Code::FailedPrecondition, "APPROVAL_ALREADY_DECIDED");
         assert_eq!(failure.message(), "it was refused (APPROVAL_ALREADY_DECIDED)");
-        assert_eq!(failure.hint().as_deref(), Some("phasegate approval get apr-1"));
+        assert_eq!(failure.hint(None).as_deref(), Some("phasegate approval get apr-1"));
+        let failure = refused(Code::NotFound, "ARTIFACT_NOT_FOUND");
+        assert_eq!(failure.hint(Some("i-1")).as_deref(), Some("phasegate artifact list i-1"));
+    }
+
+    #[test]
+    fn what_was_said_is_not_said_again() {
+        let violation = |field: &str, message: &str| Violation {
+            field: field.to_owned(),
+            code: String::new(),
+            message: message.to_owned(),
+        };
+        let failure = Failure::Server(Error::from(Details {
+            code: Code::InvalidArgument,
+            reason: "COMMENT_REQUIRED".to_owned(),
+            message: "comment must say why".to_owned(),
+            metadata: BTreeMap::new(),
+            violations: vec![violation("comment", "must say why"), violation("title", "must not be empty")],
+            preconditions: Vec::new(),
+            retry_after: None,
+        }));
+        assert_eq!(failure.details(), ["title: must not be empty"]);
+    }
+
+    #[test]
+    fn programs_read_what_people_read() {
+        let failure = refused(Code::FailedPrecondition, "APPROVAL_ALREADY_DECIDED");
         let document = failure.document();
         assert_eq!(document["error"]["code"], 409);
         assert_eq!(document["error"]["status"], "FAILED_PRECONDITION");

@@ -43,6 +43,24 @@ pub(super) fn message<M: prost::Message + Default>(
     phasegate_proto_json::from_json(&value, name).map_err(|faults| faulty(path, &faults, output))
 }
 
+/// Takes what a JSON Pointer names out of a document.
+pub(super) fn take_out(document: &mut Value, pointer: &str) {
+    let Some((parent, last)) = pointer.rsplit_once('/') else { return };
+    let name = last.replace("~1", "/").replace("~0", "~");
+    match document.pointer_mut(parent) {
+        Some(Value::Object(fields)) => {
+            fields.remove(&name);
+        }
+        // The places of the others must stay what they are.
+        Some(Value::Array(items)) => {
+            if let Some(item) = name.parse::<usize>().ok().and_then(|index| items.get_mut(index)) {
+                *item = Value::Object(Map::new());
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Writes every fault of a file.
 pub(super) fn faulty(path: &str, faults: &Faults, output: &mut Output) -> Failure {
     for fault in &faults.0 {
@@ -109,6 +127,15 @@ pub(super) fn value(value: &Value) -> Result<prost_types::Value, Failure> {
 mod tests {
     use super::*;
     use crate::cli::Format;
+
+    #[test]
+    fn what_a_pointer_names_is_taken_out() {
+        let mut document = serde_json::json!({"a": {"b/c": 1, "d": 2}, "list": [1, {"x": 1, "y": 2}]});
+        for pointer in ["/a/b~1c", "/list/1/x", "/list/0", "/nothing/here", "", "/list/9"] {
+            take_out(&mut document, pointer);
+        }
+        assert_eq!(document, serde_json::json!({"a": {"d": 2}, "list": [{}, {"y": 2}]}));
+    }
 
     #[test]
     fn a_context_is_put_together_from_its_parts() {

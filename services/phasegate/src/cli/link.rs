@@ -20,7 +20,7 @@ const LINK: &str = "phasegate.participant.v1.Link";
 pub enum Verb {
     /// Make a link and print its URL, which is shown this once
     #[command(
-        before_help = "Example:\n  phasegate link create proc-inst-123 customer_it_admin --expires-in 7d --permission view --permission approve"
+        before_help = "Examples:\n  phasegate link create proc-inst-123 customer_it_admin --expires-in 7d --permission view --permission approve\n  phasegate link create proc-inst-123 customer_it_admin --show | qrencode -t utf8"
     )]
     Create {
         /// Instance
@@ -36,6 +36,9 @@ pub enum Verb {
         /// What it lets its holder do; view, approve and comment when not given; may be repeated
         #[arg(long, value_parser = ["view", "approve", "comment", "delegate"])]
         permission: Vec<String>,
+        /// Print the URL where no terminal is, too: whoever reads it there can use it
+        #[arg(long)]
+        show: bool,
     },
     /// List links, newest first, without their URLs
     #[command(before_help = "Example:\n  phasegate link list proc-inst-123")]
@@ -64,7 +67,14 @@ pub enum Verb {
 /// Does it.
 pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Failure> {
     match verb {
-        Verb::Create { instance_id, participant_id, email, expires_in, permission } => {
+        Verb::Create { instance_id, participant_id, email, expires_in, permission, show } => {
+            if !show && !session.output.is_terminal {
+                return Err(Failure::Usage(
+                    "whoever reads a link's URL can use it, and standard output is no terminal; no link was made. \
+                     Say --show if the URL is to go there"
+                        .to_owned(),
+                ));
+            }
             let permissions =
                 permission.iter().filter_map(|word| self::permission(word)).map(i32::from).collect();
             let request = CreateLinkRequest {
@@ -152,6 +162,16 @@ fn table(links: &[Link], ink: Ink, when: impl Fn(Option<&prost_types::Timestamp>
         ]);
     }
     table.render(ink)
+}
+
+impl Verb {
+    /// The instance that it is about.
+    pub(super) fn instance_id(&self) -> Option<&str> {
+        match self {
+            Verb::Create { instance_id, .. } | Verb::List { instance_id, .. } => Some(instance_id),
+            Verb::Revoke { .. } => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod table;
 mod task;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -64,27 +65,33 @@ pub struct Noun<V: Subcommand> {
     verb: V,
 }
 
-/// What concerns every call.
-#[derive(Clone, Debug, Args)]
+/// Where a server is, unless something else is said.
+const ADDRESS: &str = "http://127.0.0.1:7460";
+
+/// What concerns every call. It may stand before the noun or behind it; what stands behind counts.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Options of every call")]
 pub struct Global {
     /// Address of the server
     #[arg(
         long,
         global = true,
-        env = "PHASEGATE_ADDRESS",
-        default_value = "http://127.0.0.1:7460",
-        value_name = "URL"
+        value_name = "URL",
+        help = "Address of the server [env: PHASEGATE_ADDRESS] [default: http://127.0.0.1:7460]"
     )]
-    address: String,
-    /// What to write: tables for people, JSON for programs
-    #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
-    output: Format,
-    /// When to write in colour
-    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
-    color: Color,
+    address: Option<String>,
+    /// Address of the server, where --address does not say it
+    #[arg(long, global = true, env = "PHASEGATE_ADDRESS", hide = true, value_name = "URL")]
+    default_address: Option<String>,
+    /// What to write: table for people, json (one document) or jsonl (one a line) for programs [default: table]
+    #[arg(short, long, global = true, value_enum, hide_possible_values = true, value_name = "FORMAT")]
+    output: Option<Format>,
+    /// When to write in colour: auto, always or never [default: auto, which is on a terminal]
+    #[arg(long, global = true, value_enum, hide_possible_values = true, value_name = "WHEN")]
+    color: Option<Color>,
     /// Give up after this long, such as 30s or 5m
     #[arg(long, global = true, value_parser = moment::duration, value_name = "DURATION")]
-    timeout: Option<std::time::Duration>,
+    timeout: Option<Duration>,
     /// Do not ask before something that cannot be undone
     #[arg(short, long, global = true)]
     yes: bool,
@@ -97,6 +104,51 @@ pub struct Global {
     /// Width of the terminal
     #[arg(long, global = true, env = "COLUMNS", hide = true, default_value_t = 100)]
     columns: usize,
+}
+
+impl Global {
+    /// The address that was given on the command line.
+    pub fn address(&self) -> Option<&str> {
+        self.address.as_deref()
+    }
+
+    /// The first flag that was given, for commands that call nobody and would not heed it.
+    pub fn first_given(&self) -> Option<&'static str> {
+        let flags = [
+            (self.address.is_some(), "--address"),
+            (self.output.is_some(), "--output"),
+            (self.color.is_some(), "--color"),
+            (self.timeout.is_some(), "--timeout"),
+            (self.yes, "--yes"),
+            (self.quiet, "--quiet"),
+        ];
+        flags.into_iter().find_map(|(given, flag)| given.then_some(flag))
+    }
+
+    /// Fills in what was given before the noun.
+    fn or(self, before: Global) -> Global {
+        Global {
+            address: self.address.or(before.address),
+            default_address: self.default_address.or(before.default_address),
+            output: self.output.or(before.output),
+            color: self.color.or(before.color),
+            timeout: self.timeout.or(before.timeout),
+            yes: self.yes || before.yes,
+            quiet: self.quiet || before.quiet,
+            no_color: self.no_color.or(before.no_color),
+            columns: self.columns,
+        }
+    }
+
+    /// Where the server is.
+    fn server(&self) -> &str {
+        let given = self.address.as_deref().or(self.default_address.as_deref());
+        given.filter(|address| !address.is_empty()).unwrap_or(ADDRESS)
+    }
+
+    fn format(&self) -> Format {
+        self.output.unwrap_or(Format::Table)
+    }
 }
 
 /// What is written.
@@ -132,16 +184,17 @@ pub struct Page {
     page_token: String,
 }
 
-/// Does what was asked, and says how it went.
-pub async fn run(command: Command) -> ExitCode {
-    let global = command.global().clone();
+/// Does what was asked, and says how it went. `before` was given before the noun.
+pub async fn run(command: Command, before: Global) -> ExitCode {
+    let global = command.global().clone().or(before);
+    let instance_id = command.instance_id().map(str::to_owned);
     let mut output = Output::open(&global);
     let outcome = perform(command, global, &mut output).await;
     let failure = match outcome {
         Ok(()) => return ExitCode::SUCCESS,
         Err(failure) => failure,
     };
-    output.failure(&failure);
+    output.failure(&failure, instance_id.as_deref());
     ExitCode::from(failure.exit_code())
 }
 
@@ -189,6 +242,18 @@ impl Command {
             Command::Link(noun) => &noun.global,
             Command::Audit(noun) => &noun.global,
             Command::Agent(noun) => &noun.global,
+        }
+    }
+
+    /// The instance that it is about, where it names one: hints repeat it.
+    fn instance_id(&self) -> Option<&str> {
+        match self {
+            Command::Instance(noun) => noun.verb.instance_id(),
+            Command::Task(noun) => Some(noun.verb.instance_id()),
+            Command::Artifact(noun) => Some(noun.verb.instance_id()),
+            Command::Link(noun) => noun.verb.instance_id(),
+            Command::Audit(noun) => Some(noun.verb.instance_id()),
+            Command::Process(_) | Command::Approval(_) | Command::Agent(_) => None,
         }
     }
 }

@@ -27,6 +27,17 @@ pub(super) fn length(length: Duration) -> String {
     }
 }
 
+/// A length of time to the nearest whole of its unit.
+fn rounded(length: Duration) -> Duration {
+    let half = match length.as_secs() {
+        0..120 => 500,
+        120..7_200 => 30 * 1_000,
+        7_200..172_800 => 1_800 * 1_000,
+        _ => 43_200 * 1_000,
+    };
+    length + Duration::from_millis(half)
+}
+
 /// A time seen from now: "2 h ago", "in 31 h"; empty where there is none.
 pub(super) fn relative(time: Option<&prost_types::Timestamp>, now: Timestamp) -> String {
     let Some(time) = time.and_then(Timestamp::from_proto) else { return String::new() };
@@ -36,7 +47,8 @@ pub(super) fn relative(time: Option<&prost_types::Timestamp>, now: Timestamp) ->
     } else if future.is_zero() {
         format!("{} ago", length(past))
     } else {
-        format!("in {}", length(future))
+        // What is a second short of seven days is not "in 6 d".
+        format!("in {}", length(rounded(future)))
     }
 }
 
@@ -70,6 +82,10 @@ mod tests {
             ("2025-11-10T10:00:00Z", "3 d ago"),
             ("2025-11-14T17:00:00Z", "in 31 h"),
             ("2025-11-13T10:01:59Z", "in 119 s"),
+            ("2025-11-20T09:59:59Z", "in 7 d"),
+            ("2025-11-15T09:59:59Z", "in 2 d"),
+            ("2025-11-15T09:29:00Z", "in 47 h"),
+            ("2025-11-13T11:59:31Z", "in 2 h"),
         ] {
             let time: Timestamp = time.parse().unwrap();
             assert_eq!(relative(Some(&time.to_proto()), now), said);

@@ -11,6 +11,8 @@ use super::{Color, Format, Global};
 pub(super) struct Output {
     out: Box<dyn Write + Send>,
     err: Box<dyn Write + Send>,
+    /// A person sees the data at once, and nothing keeps it.
+    pub(super) is_terminal: bool,
     format: Format,
     quiet: bool,
     /// Colour of the data.
@@ -67,7 +69,7 @@ impl Ink {
 impl Output {
     /// Writes to the process's own streams.
     pub(super) fn open(global: &Global) -> Output {
-        let colour = |is_terminal: bool| match global.color {
+        let colour = |is_terminal: bool| match global.color.unwrap_or(Color::Auto) {
             Color::Always => true,
             Color::Never => false,
             Color::Auto => is_terminal && global.no_color.as_deref().is_none_or(str::is_empty),
@@ -76,9 +78,10 @@ impl Output {
         Output {
             ink: Ink(colour(out.is_terminal())),
             err_ink: Ink(colour(err.is_terminal())),
+            is_terminal: out.is_terminal(),
             out: Box::new(out),
             err: Box::new(err),
-            format: global.output,
+            format: global.format(),
             quiet: global.quiet,
             columns: global.columns.clamp(40, 240),
         }
@@ -87,7 +90,17 @@ impl Output {
     /// Writes to buffers of a test.
     #[cfg(test)]
     pub(super) fn to(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>, format: Format) -> Output {
-        Output { out, err, format, quiet: false, ink: Ink(false), err_ink: Ink(false), columns: 100 }
+        let plain = Ink(false);
+        Output {
+            out,
+            err,
+            is_terminal: false,
+            format,
+            quiet: false,
+            ink: plain,
+            err_ink: plain,
+            columns: 100,
+        }
     }
 
     /// Writes lines of data for people.
@@ -159,8 +172,8 @@ impl Output {
         written.map_err(|error| Failure::local("ask", &error))
     }
 
-    /// Says why a command failed.
-    pub(super) fn failure(&mut self, failure: &Failure) {
+    /// Says why a command failed. `instance_id` is what it was about.
+    pub(super) fn failure(&mut self, failure: &Failure, instance_id: Option<&str>) {
         if failure.message().is_empty() {
             return;
         }
@@ -173,7 +186,7 @@ impl Output {
         for detail in failure.details() {
             self.say(&format!("  {}", clean(&detail)));
         }
-        if let Some(hint) = failure.hint() {
+        if let Some(hint) = failure.hint(instance_id) {
             self.say(&format!("{} {}", ink.paint(Style::Busy, "hint:"), clean(&hint)));
         }
     }

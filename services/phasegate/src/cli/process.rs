@@ -194,7 +194,47 @@ async fn create(file: &str, validate_only: bool, session: &mut Session<'_>) -> R
 }
 
 async fn validate(file: &str, context: &[String], session: &mut Session<'_>) -> Result<(), Failure> {
-    let process: ProcessDefinition = input::message(file, DEFINITION, session.output)?;
+    let mut value = input::json(file, session.output)?;
+    let unread = match phasegate_proto_json::from_json::<ProcessDefinition>(&value, DEFINITION) {
+        Ok(_) => Vec::new(),
+        // What is not understood is taken out, so that it hides no other fault.
+        Err(faults) => {
+            faults.0.iter().for_each(|fault| input::take_out(&mut value, &fault.path));
+            faults.0.into_iter().map(unreadable).collect()
+        }
+    };
+    let process = phasegate_proto_json::from_json::<ProcessDefinition>(&value, DEFINITION).ok();
+    let mut answer = match process {
+        Some(process) => check(process, context, session).await?,
+        None => ValidateProcessDefinitionResponse::default(),
+    };
+    answer.valid = answer.valid && unread.is_empty();
+    answer.issues.splice(0..0, unread);
+    if session.is_for_programs() {
+        session.output.message(&answer, "phasegate.definition.v1.ValidateProcessDefinitionResponse")?;
+    } else {
+        let text = findings(file, &answer);
+        session.output.lines(&text)?;
+    }
+    if answer.valid { Ok(()) } else { Err(Failure::Faulty(format!("{file} has faults"))) }
+}
+
+/// A fault of the JSON, as the service would write it.
+fn unreadable(fault: phasegate_proto_json::Fault) -> ValidationIssue {
+    ValidationIssue {
+        severity: Severity::Error.into(),
+        code: fault.reason.as_str().to_owned(),
+        path: fault.path,
+        message: fault.message,
+    }
+}
+
+/// Has a definition checked by the service.
+async fn check(
+    process: ProcessDefinition,
+    context: &[String],
+    session: &mut Session<'_>,
+) -> Result<ValidateProcessDefinitionResponse, Failure> {
     let context = match context {
         [] => None,
         parts => Some(input::structure(input::context(parts, session.output)?)?),
@@ -205,13 +245,7 @@ async fn validate(file: &str, context: &[String], session: &mut Session<'_>) -> 
             client.definitions().validate_process_definition(request).await
         })
         .await?;
-    if session.is_for_programs() {
-        session.output.message(&answer, "phasegate.definition.v1.ValidateProcessDefinitionResponse")?;
-    } else {
-        let text = findings(file, &answer);
-        session.output.lines(&text)?;
-    }
-    if answer.valid { Ok(()) } else { Err(Failure::Faulty(format!("{file} has faults"))) }
+    Ok(answer)
 }
 
 /// What a check found, one line for each.

@@ -19,7 +19,7 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Connects to the server.
     pub(super) async fn open(global: Global, output: &'a mut Output) -> Result<Session<'a>, Failure> {
-        let connected = Client::connect(&global.address).await;
+        let connected = Client::connect(global.server()).await;
         let mut client = connected.map_err(|error| {
             if error.code == tonic::Code::Unavailable {
                 Failure::Unreachable(error)
@@ -44,7 +44,7 @@ impl<'a> Session<'a> {
 
     /// Tells whether a program reads the output.
     pub(super) fn is_for_programs(&self) -> bool {
-        self.global.output != Format::Table
+        self.global.format() != Format::Table
     }
 
     /// Asks before something is done. Where nobody can be asked it needs `--yes`.

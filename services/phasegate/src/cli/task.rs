@@ -61,6 +61,17 @@ pub enum Verb {
     },
 }
 
+impl Verb {
+    /// The instance that it is about.
+    pub(super) fn instance_id(&self) -> &str {
+        match self {
+            Verb::List { instance_id, .. }
+            | Verb::Retry { instance_id, .. }
+            | Verb::Skip { instance_id, .. } => instance_id,
+        }
+    }
+}
+
 /// Does it.
 pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Failure> {
     match verb {

@@ -39,12 +39,13 @@ fn what_people_type_is_understood() {
         "instance timeline i",
         "instance watch i --type approval.* --all -o jsonl --timeout 5m",
         "instance pause i --reason because",
-        "instance resume i",
+        "instance resume i --reason because",
         "instance cancel i --reason because --yes",
         "task list i --status awaiting_approval",
         "task retry i t --reason because",
         "task skip i t --reason because",
         "approval list --instance i --all",
+        "approval list i --status rejected",
         "approval get a",
         "apr approve a --as ciso --yes",
         "approval reject a --comment no",
@@ -52,7 +53,7 @@ fn what_people_type_is_understood() {
         "artifact put i k -f - --type document --if-version 0 --metadata a=b",
         "artifact get i k --version 2 --out file",
         "artifact list i --phase discovery --type document",
-        "link create i ciso --expires-in 7d --permission view --permission approve",
+        "link create i ciso --show --expires-in 7d --permission view --permission approve",
         "link revoke l --reason because",
         "link list i",
         "audit list i --type approval --type phase_transition",
@@ -85,6 +86,8 @@ fn what_makes_no_sense_is_refused_before_anything_happens() {
         "instance advance i --force",
         "instance watch i --all --resume 5",
         "instance pause i",
+        "instance resume i",
+        "approval list i --instance i",
         "instance watch i --timeout soon",
         "approval list --all --status pending",
         "link create i ciso --permission everything",
@@ -100,9 +103,16 @@ fn what_makes_no_sense_is_refused_before_anything_happens() {
 #[test]
 fn global_flags_are_heard_behind_the_verb() {
     let command = parse("instance get i --address http://elsewhere:1 -o jsonl -y -q --timeout 90s").unwrap();
-    let global = command.global();
-    assert_eq!(global.address, "http://elsewhere:1");
-    assert_eq!(global.output, Format::Jsonl);
+    let before = Global {
+        address: Some("http://here:1".to_owned()),
+        color: Some(Color::Never),
+        output: Some(Format::Json),
+        ..Global::default()
+    };
+    let global = command.global().clone().or(before);
+    assert_eq!(global.server(), "http://elsewhere:1");
+    assert_eq!(global.format(), Format::Jsonl);
+    assert_eq!(global.color, Some(Color::Never), "what is said before the noun counts, too");
     assert!(global.yes && global.quiet);
     assert_eq!(global.timeout, Some(std::time::Duration::from_secs(90)));
 }
@@ -129,5 +139,5 @@ async fn nobody_at_the_address_is_exit_code_9() {
     let failure = perform(command, global, &mut output).await.unwrap_err();
     assert_eq!(failure.exit_code(), 9);
     assert!(failure.message().contains(&address), "{}", failure.message());
-    assert!(failure.hint().is_some_and(|hint| hint.contains("phasegate dev")));
+    assert!(failure.hint(None).is_some_and(|hint| hint.contains("phasegate dev")));
 }

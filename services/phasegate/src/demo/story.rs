@@ -59,7 +59,8 @@ impl Story {
 
     /// A heading.
     pub fn heading(&self, text: &str) -> anyhow::Result<()> {
-        self.people(ink::BOLD, &format!("\n{text}"))
+        self.people("", "")?;
+        self.people(ink::BOLD, text)
     }
 
     /// A line as it is.
@@ -69,7 +70,8 @@ impl Story {
 
     /// The good end.
     pub fn done(&self, text: &str) -> anyhow::Result<()> {
-        self.people(ink::GREEN, &format!("\n✓ {text}"))
+        self.people("", "")?;
+        self.people(ink::GREEN, &format!("✓ {text}"))
     }
 
     /// The last object, for programs.

@@ -84,7 +84,7 @@ pub(super) async fn run(verb: Verb, session: &mut Session<'_>) -> Result<(), Fai
     let (said, mut heard) = mpsc::unbounded_channel();
     let worker = Arc::new(Worker {
         client: session.client.clone(),
-        address: session.global.address.clone(),
+        address: session.global.server().to_owned(),
         id: phasegate_client::request_id(),
         run,
         stop: stop.clone(),

@@ -103,7 +103,7 @@ pub(super) fn blocker(task: &BlockedTask) -> String {
     let by = if task.unblocked_by.is_empty() {
         String::new()
     } else {
-        format!(" (by {})", task.unblocked_by.join(", "))
+        format!(" · up to {}", task.unblocked_by.join(", "))
     };
     clean(&format!("{subject}: {}{by}", task.message))
 }
@@ -221,7 +221,7 @@ Acme Corp SSO Deployment  RUNNING · waits for a person
 proc-inst-1 · sso 1.0.0 · started 2 d ago · 46 % · done in 3 d
 Phases     ✓ discovery   ▶ configuration   ○ production
 Waiting    SSO Configuration Review  customer_it_admin  due in 31 h  apr-1
-Held up    sso_setup: It waits for an approval. (by customer_it_admin)
+Held up    sso_setup: It waits for an approval. · up to customer_it_admin
 Tasks      ◆ sso_setup (sso_agent, awaiting_approval, round 2)
            ● scim_setup (sso_agent, running)
 Next       phasegate approval get apr-1   ·   phasegate instance watch proc-inst-1

@@ -36,6 +36,13 @@ pub struct Watch {
     resume: Option<String>,
 }
 
+impl Watch {
+    /// The instance.
+    pub(super) fn instance_id(&self) -> &str {
+        &self.instance_id
+    }
+}
+
 /// Watches until the instance ends.
 pub(super) async fn run(watch: Watch, session: &mut Session<'_>) -> Result<(), Failure> {
     let timeout = session.global.timeout;
@@ -61,7 +68,7 @@ async fn follow(watch: Watch, session: &mut Session<'_>) -> Result<(), Failure> 
     if has_ended(&instance) && position == instance.as_of {
         return outcome(&instance, session);
     }
-    session.output.note(&format!("Watching {}; Ctrl-C ends it.", watch.instance_id));
+    session.output.note(&clean(&format!("Watching {}; Ctrl-C ends it.", standing(&instance))));
     let mut wait = WAIT_MIN;
     loop {
         let before = position.clone();
@@ -156,6 +163,16 @@ fn line(event: &Event, ink: Ink) -> String {
     format!("{time}  {kind}  {}{}", clean(&event.subject), ink.paint(Style::Faint, &clean(&by)))
         .trim_end()
         .to_owned()
+}
+
+/// An instance and where it stands, in a phrase.
+fn standing(instance: &ProcessInstance) -> String {
+    let status = word(instance.status().as_str_name(), "INSTANCE_STATUS_");
+    let phase = match instance.current_phase.as_str() {
+        "" => String::new(),
+        phase => format!(" in {phase}"),
+    };
+    format!("{}, which is {status}{phase}", instance.id)
 }
 
 fn has_ended(instance: &ProcessInstance) -> bool {
