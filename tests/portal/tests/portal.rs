@@ -27,9 +27,16 @@ async fn review(world: &World, browser: &mut Browser, base: &str) -> anyhow::Res
 async fn a_person_looks_chooses_confirms_and_has_a_receipt() -> anyhow::Result<()> {
     on_both(async |world| {
         let (mut browser, base, home) = editor(&world).await?;
-        for expected in
-            ["Notes for 2.4", "Waiting for you", "Progress", "Artifacts", "Comments", "Decisions", "Ed Ito"]
-        {
+        for expected in [
+            "Notes for 2.4",
+            "Release notes",
+            "Waiting for you",
+            "Progress",
+            "Artifacts",
+            "Comments",
+            "Decisions",
+            "Ed Ito",
+        ] {
             assert!(home.html.contains(expected), "{expected} is on the first page");
         }
         let (path, page) = review(&world, &mut browser, &base).await?;
@@ -177,7 +184,11 @@ async fn what_changed_while_somebody_read_is_not_decided() -> anyhow::Result<()>
                 Ok(page.html.contains("2.4.1").then_some(page))
             })
             .await?;
-        assert!(page.html.contains("What has changed"), "{}", page.html);
+        assert!(
+            page.html.contains("What has changed") && page.html.contains("<ins>2.4.1</ins>"),
+            "{}",
+            page.html
+        );
         let page = browser.get(&path).await?;
         let confirm = browser.submit(&page.form("/review")?, &more).await?.form("/confirm")?;
         assert_eq!(browser.submit(&confirm, &[]).await?.status, 303);

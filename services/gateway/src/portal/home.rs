@@ -45,7 +45,7 @@ pub(super) async fn show(
     let paused = When::from_proto(instance.paused_at.as_ref(), now);
     let position = phases.iter().position(|phase| phase.id == instance.current_phase);
     let page = Home {
-        process_name: instance.process_id.clone(),
+        process_name: view::name(&instance.process_name, &instance.process_id).to_owned(),
         notice: view::notice(&instance, paused.as_ref()),
         pending: pending(&approvals, &phases, &visitor, now),
         next_expected: next_expected(&phases, now),

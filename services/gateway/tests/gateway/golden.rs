@@ -228,7 +228,7 @@ fn template_cases() -> Vec<Case> {
 
 fn instance(status: &str, phase: &str) -> Value {
     json!({
-        "id": "proc-inst-123", "processId": "", "processVersion": "", "definitionDigest": "", "name": "",
+        "id": "proc-inst-123", "processId": "", "processName": "", "processVersion": "", "definitionDigest": "", "name": "",
         "status": status, "phase": phase, "facts": {}, "teamId": "", "labels": {}, "currentPhase": "",
         "completedPhases": [], "pendingApprovals": [], "blockedTasks": [], "progressPercent": 0, "statusReason": "",
         "version": 0, "asOf": "",
