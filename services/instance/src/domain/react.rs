@@ -299,7 +299,20 @@ fn moot(before: &Instance, after: &Instance, events: &[Event]) -> Option<Effect>
         })
         .map(|(id, _)| id.clone())
         .collect();
-    let reason = "a later round of the work replaced it".to_owned();
+    let passed_over = |event: &Event| {
+        matches!(
+            event.change,
+            Change::TaskSkipped { .. }
+                | Change::PhaseSkipped { .. }
+                | Change::GateOpened { forced: true, .. }
+        )
+    };
+    let reason = if events.iter().any(passed_over) {
+        "what it was about was passed over"
+    } else {
+        "a later round of the work replaced it"
+    };
+    let reason = reason.to_owned();
     (!approvals.is_empty()).then_some(Effect::WithdrawApprovals { approvals, reason })
 }
 
@@ -472,7 +485,10 @@ mod tests {
                 let subjects: Vec<&str> = needs.iter().map(|need| need.subject.id()).collect();
                 format!("ask {}", subjects.join("+"))
             }
-            Effect::WithdrawApprovals { approvals, .. } => format!("withdraw {}", approvals.len()),
+            Effect::WithdrawApprovals { approvals, reason } => {
+                let why = reason.split(' ').next_back().unwrap_or_default();
+                format!("withdraw {} {why}", approvals.len())
+            }
         }
     }
 
@@ -499,7 +515,7 @@ mod tests {
             ("start", "cancel", vec!["ended cancelled"]),
             (handed_in, "cancel", vec!["ended cancelled"]),
             ("start; lease a", "hand a doc@1", vec!["p awaiting_approval 1/2", "ask a+p+g"]),
-            (handed_in, "changes task:a", vec!["p active 1/2", "withdraw 2"]),
+            (handed_in, "changes task:a", vec!["p active 1/2", "withdraw 2 it"]),
             (handed_in, "reject task:a", vec!["a up to ben, ben told", "p blocked 1/2"]),
             (
                 "start; lease a; hand a doc@1; approve task:a",
@@ -516,9 +532,9 @@ mod tests {
                 "reopen q",
                 vec!["q gated 2/2", "ask g"],
             ),
-            (handed_in, "skip a", vec!["withdraw 1"]),
+            (handed_in, "skip a", vec!["withdraw 1 over"]),
             (handed_in, "approve task:a", vec![]),
-            (handed_in, "advance force", vec!["p skipped 1/2", "q active 2/2", "withdraw 3"]),
+            (handed_in, "advance force", vec!["p skipped 1/2", "q active 2/2", "withdraw 3 over"]),
         ] {
             assert_eq!(effects(&definition, given, when), then, "given {given:?}, when {when:?}");
         }
