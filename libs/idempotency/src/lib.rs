@@ -12,8 +12,13 @@ use phasegate_database::{Database, Migration, Transaction, args};
 use phasegate_principal::{Caller, Principal};
 use phasegate_rpc_error::Invalid;
 use sha2::{Digest as _, Sha256};
+use tonic::Response;
+use tonic::metadata::MetadataValue;
 
 pub use once::{Answer, Encode, Failure, Once, Refused, run};
+
+/// Metadata of an answer that is that of an earlier call, or that found its effect there already.
+const REPEATED: &str = "phasegate-repeated";
 
 /// The table of this crate. The second migration of every service.
 pub const MIGRATION: Migration = Migration {
@@ -129,6 +134,15 @@ fn actor(principal: &Principal) -> String {
         Some(own) => format!("{kind}:{}:{}", own.instance_id, principal.id),
         None => format!("{kind}:{}", principal.id),
     }
+}
+
+/// An answer on its way, marked where it is that of an earlier call or there was nothing to do.
+pub fn respond<M>(message: M, is_repeated: bool) -> Response<M> {
+    let mut response = Response::new(message);
+    if is_repeated {
+        response.metadata_mut().insert(REPEATED, MetadataValue::from_static("1"));
+    }
+    response
 }
 
 /// What a request says, in 32 bytes.

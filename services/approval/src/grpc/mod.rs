@@ -4,6 +4,7 @@ mod convert;
 mod refusal;
 mod watch;
 
+use phasegate_idempotency::respond;
 use phasegate_page_token::{PageTokens, page_size};
 use phasegate_principal::Principal;
 use phasegate_proto::approval::v1::approval_service_server::{ApprovalService, ApprovalServiceServer};
@@ -15,15 +16,11 @@ use phasegate_proto::approval::v1::{
 };
 use phasegate_rpc_error::{Refusal, status};
 use prost::Message;
-use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use crate::app::{App, Call, Caller, Done, Page, Record, message};
 
 pub use watch::Watching;
-
-/// Set on answers whose effect was there already.
-const REPEATED: &str = "phasegate-repeated";
 
 /// `ApprovalService`.
 #[derive(Debug, Clone)]
@@ -153,11 +150,7 @@ fn answer<M: Message + Default>(done: Done, fresh: impl FnOnce(&Record) -> M) ->
         Done::Now { record, repeated } => (fresh(&record), repeated),
         Done::Before(stored) => (M::decode(stored.as_slice()).map_err(refusal::unreadable)?, true),
     };
-    let mut response = Response::new(message);
-    if repeated {
-        response.metadata_mut().insert(REPEATED, MetadataValue::from_static("1"));
-    }
-    Ok(response)
+    Ok(respond(message, repeated))
 }
 
 fn refused(refusal: impl Refusal) -> Status {

@@ -6,20 +6,16 @@ mod convert;
 mod internal;
 mod refusal;
 
-use phasegate_idempotency::Answer;
+use phasegate_idempotency::{Answer, respond};
 use phasegate_page_token::PageTokens;
 use phasegate_proto::artifact::v1::artifact_service_server::ArtifactServiceServer;
 use phasegate_proto::artifact::v1::comment_service_server::CommentServiceServer;
 use phasegate_proto::internal::artifact::v1::artifact_internal_service_server::ArtifactInternalServiceServer;
 use phasegate_serve::MESSAGE_BYTES_MAX;
-use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::{Response, Status};
 
 use crate::app::{App, Error};
-
-/// Says that the answer is that of an earlier call, or that there was nothing to do.
-const REPEATED: &str = "phasegate-repeated";
 
 /// Largest page of a list, in bytes: a client that sets no limit of its own reads messages of 4 MiB.
 const PAGE_BYTES_MAX: usize = 3 << 20;
@@ -73,11 +69,7 @@ fn answer<T, M: prost::Message + Default>(
             (message, true)
         }
     };
-    let mut response = Response::new(message);
-    if repeated {
-        response.metadata_mut().insert(REPEATED, MetadataValue::from_static("1"));
-    }
-    Ok(response)
+    Ok(respond(message, repeated))
 }
 
 #[cfg(test)]

@@ -6,21 +6,17 @@ mod internal;
 mod refusal;
 mod template;
 
-use phasegate_idempotency::Answer;
+use phasegate_idempotency::{Answer, respond};
 use phasegate_page_token::PageTokens;
 use phasegate_proto::definition::v1::definition_service_server::DefinitionServiceServer;
 use phasegate_proto::definition::v1::team_template_service_server::TeamTemplateServiceServer;
 use phasegate_proto::internal::definition::v1::definition_internal_service_server::DefinitionInternalServiceServer;
 use phasegate_serve::MESSAGE_BYTES_MAX;
-use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::{Response, Status};
 
 use crate::app::StoreError;
 use crate::app::{App, Error};
-
-/// Says that the answer is that of an earlier call, or that there was nothing to do.
-const REPEATED: &str = "phasegate-repeated";
 
 /// The service as gRPC sees it.
 #[derive(Debug, Clone)]
@@ -60,9 +56,5 @@ fn answer<T, M: prost::Message + Default>(
             (message, true)
         }
     };
-    let mut response = Response::new(message);
-    if repeated {
-        response.metadata_mut().insert(REPEATED, MetadataValue::from_static("1"));
-    }
-    Ok(response)
+    Ok(respond(message, repeated))
 }

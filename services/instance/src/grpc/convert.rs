@@ -11,9 +11,6 @@ use tonic::{Response, Status};
 use super::refusal::refuse;
 use crate::app::{Answered, Once};
 
-/// Says in the metadata that an answer was given before.
-const REPEATED: &str = "phasegate-repeated";
-
 /// What a request id is good for; nothing without one.
 pub(crate) fn once(
     principal: &Principal,
@@ -33,11 +30,7 @@ pub(crate) fn not_a_state(allowed: &'static str) -> Invalid {
 
 /// An answer on its way.
 pub(crate) fn respond<M>(answered: Answered<M>) -> Response<M> {
-    let mut response = Response::new(answered.message);
-    if answered.is_repeated {
-        response.metadata_mut().insert(REPEATED, tonic::metadata::MetadataValue::from_static("1"));
-    }
-    response
+    phasegate_idempotency::respond(answered.message, answered.is_repeated)
 }
 
 /// A duration in its range; the default when absent.

@@ -2,13 +2,14 @@
 //! cookie and a form name no tenant: the row says whose it is.
 
 use phasegate_clock::Timestamp;
+use phasegate_idempotency::respond;
 use phasegate_principal::Principal;
 use phasegate_proto::internal::participant::v1 as proto;
 use phasegate_proto::internal::participant::v1::participant_internal_service_server::ParticipantInternalService;
 use phasegate_rpc_error::Invalid;
 use tonic::{Request, Response, Status};
 
-use super::{Api, answer, convert, status};
+use super::{Api, convert, status};
 use crate::app::secret::Secret;
 
 #[tonic::async_trait]
@@ -53,7 +54,7 @@ impl ParticipantInternalService for Api {
             .await
             .map_err(status)?;
         let response = proto::EnsureLinkResponse { link: Some(convert::held(&held)) };
-        Ok(answer(response, held.unchanged))
+        Ok(respond(response, held.unchanged))
     }
 
     async fn sign_link(

@@ -2,7 +2,7 @@
 
 use phasegate_clock::Timestamp;
 use phasegate_id::LinkId;
-use phasegate_idempotency::Answer;
+use phasegate_idempotency::{Answer, respond};
 use phasegate_page_token::page_size;
 use phasegate_principal::Principal;
 use phasegate_proto::participant::v1 as proto;
@@ -10,7 +10,7 @@ use phasegate_proto::participant::v1::link_service_server::LinkService;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::{Api, answer, convert, kept, status};
+use super::{Api, convert, kept, status};
 use crate::app::Once;
 use crate::app::link::{After, Held};
 use crate::app::secret::Secret;
@@ -41,7 +41,7 @@ impl LinkService for Api {
         let expires_at = link.expires_at.as_ref().and_then(Timestamp::from_proto).unwrap_or_default();
         let url = self.app.link_url(&LinkId::trusted(link.id.as_str()), expires_at).map_err(status)?;
         let response = proto::CreateLinkResponse { link: Some(link), url: url.expose().to_owned() };
-        Ok(answer(response, repeated))
+        Ok(respond(response, repeated))
     }
 
     async fn list_links(
@@ -90,9 +90,9 @@ impl LinkService for Api {
         match done {
             Answer::First(held) => {
                 let response = proto::RevokeLinkResponse { link: Some(convert::held(&held)) };
-                Ok(answer(response, held.unchanged))
+                Ok(respond(response, held.unchanged))
             }
-            Answer::Repeated(bytes) => Ok(answer(kept(&bytes)?, true)),
+            Answer::Repeated(bytes) => Ok(respond(kept(&bytes)?, true)),
         }
     }
 

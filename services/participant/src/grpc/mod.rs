@@ -11,14 +11,10 @@ use phasegate_page_token::PageTokens;
 use phasegate_proto::internal::participant::v1::participant_internal_service_server::ParticipantInternalServiceServer;
 use phasegate_proto::participant::v1::link_service_server::LinkServiceServer;
 use phasegate_proto::participant::v1::participant_service_server::ParticipantServiceServer;
-use tonic::metadata::MetadataValue;
+use tonic::Status;
 use tonic::service::Routes;
-use tonic::{Response, Status};
 
 use crate::app::{App, Error};
-
-/// Says that the answer is that of an earlier call, or that there was nothing to do.
-const REPEATED: &str = "phasegate-repeated";
 
 /// The service as gRPC sees it.
 #[derive(Debug, Clone)]
@@ -37,15 +33,6 @@ pub(crate) fn routes(app: App, pages: PageTokens) -> Routes {
 
 fn status(error: impl Into<Error>) -> Status {
     phasegate_rpc_error::status(&error.into())
-}
-
-/// An answer, marked where it is that of an earlier call or there was nothing to do.
-fn answer<M>(message: M, repeated: bool) -> Response<M> {
-    let mut response = Response::new(message);
-    if repeated {
-        response.metadata_mut().insert(REPEATED, MetadataValue::from_static("1"));
-    }
-    response
 }
 
 /// Reads an answer that was kept.
