@@ -218,7 +218,8 @@ impl Refused {
         }
         if let Rejection::PhaseBlocked(blockers) = rejection {
             let phase = blockers.first().map_or("", |blocker| blocker.phase.as_str());
-            return write!(f, "phase {phase} has {} blockers", blockers.len());
+            let noun = if blockers.len() == 1 { "blocker" } else { "blockers" };
+            return write!(f, "phase {phase} has {} {noun}", blockers.len());
         }
         if let Rejection::ArtifactsMissing { task, missing } = rejection {
             return write!(f, "task {task} has not stored {}", joined(missing));
