@@ -224,7 +224,10 @@ fn table(approvals: &[Approval], now: Timestamp, ink: Ink) -> String {
 }
 
 fn about(approval: &Approval) -> String {
-    let kind = word(approval.subject_kind().as_str_name(), "SUBJECT_KIND_");
+    let kind = word(approval.subject_kind().as_str_name(), "SUBJECT_KIND_").replace('_', " ");
+    if approval.subject_id.is_empty() && !approval.task_id.is_empty() {
+        return format!("{kind} on {}", approval.task_id);
+    }
     let round = if approval.round > 1 { format!(" (round {})", approval.round) } else { String::new() };
     format!("{kind} {}{round}", approval.subject_id).trim_end().to_owned()
 }
@@ -346,6 +349,17 @@ ID     TITLE                     ABOUT                     STATUS   WAITS FOR   
 apr-1  SSO Configuration Review  task sso_setup (round 2)  pending  customer_ciso  5 min ago  in 47 h
 ";
         assert_eq!(table(&approvals, now(), Ink(false)), expected);
+    }
+
+    #[test]
+    fn a_question_names_what_it_came_from() {
+        let question = Approval {
+            subject_kind: SubjectKind::AdHoc.into(),
+            task_id: "sso_setup".to_owned(),
+            ..Approval::default()
+        };
+        assert_eq!(about(&question), "ad hoc on sso_setup");
+        assert_eq!(about(&Approval { task_id: String::new(), ..question }), "ad hoc");
     }
 
     #[test]

@@ -170,6 +170,8 @@ fn server_hint(error: &Error, instance_id: Option<&str>) -> Option<String> {
     let hint = match error.reason.as_str() {
         "PROCESS_NOT_FOUND" => "phasegate process list".to_owned(),
         "DEFINITION_NOT_STARTABLE" => "publish the version first: it is a draft".to_owned(),
+        "ALREADY_EXISTS" if instance_id.is_some() => format!("phasegate instance get {}", id("instance_id")),
+        "PARTICIPANT_NOT_FOUND" => "phasegate process get shows who takes part in its instances".to_owned(),
         "VERSION_IMMUTABLE" => "give the changed definition a higher version".to_owned(),
         "INSTANCE_NOT_FOUND" => "phasegate instance list".to_owned(),
         "TASK_NOT_FOUND" => format!("phasegate task list {}", id("instance_id")),

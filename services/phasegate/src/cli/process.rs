@@ -166,7 +166,32 @@ pub(super) fn describe(process: &ProcessDefinition, ink: Ink) -> String {
             let _ = writeln!(text, "  Its end is approved by {}", phase.required_approvals.join(", "));
         }
     }
+    let people = people(process);
+    if !people.is_empty() {
+        let _ = write!(text, "\n{}", people.render(ink));
+    }
     text
+}
+
+/// Who takes part: agents by the queue that they poll, humans by what they may do.
+fn people(process: &ProcessDefinition) -> Table {
+    let mut table = Table::new(&["WHO", "WHAT", "HOW"]);
+    let mut agents: Vec<_> = process.agents.iter().collect();
+    agents.sort_by_key(|(id, _)| id.as_str());
+    for (id, agent) in agents {
+        let queue = agent.queue.as_deref().unwrap_or(&agent.template_id);
+        table.row(vec![plain(id), plain("agent"), plain(format!("polls queue {queue}"))]);
+    }
+    let mut humans: Vec<_> = process.humans.iter().collect();
+    humans.sort_by_key(|(id, _)| id.as_str());
+    for (id, human) in humans {
+        table.row(vec![
+            plain(id),
+            plain("human"),
+            plain(word(human.raid_role().as_str_name(), "RAID_ROLE_")),
+        ]);
+    }
+    table
 }
 
 async fn create(file: &str, validate_only: bool, session: &mut Session<'_>) -> Result<(), Failure> {
@@ -275,9 +300,19 @@ fn note_issues(file: &str, issues: &[ValidationIssue], output: &mut Output) {
 
 #[cfg(test)]
 mod tests {
-    use phasegate_proto::definition::v1::{GateType, ProcessGate, ProcessPhase, ProcessTask};
+    use phasegate_proto::definition::v1::{
+        AgentDefinition, GateType, HumanParticipant, ProcessGate, ProcessPhase, ProcessTask, RaidRole,
+    };
 
     use super::*;
+
+    fn agent(template_id: &str, queue: Option<&str>) -> AgentDefinition {
+        AgentDefinition {
+            template_id: template_id.to_owned(),
+            queue: queue.map(str::to_owned),
+            ..AgentDefinition::default()
+        }
+    }
 
     #[test]
     fn a_definition_shows_its_phases_gates_and_tasks() {
@@ -315,6 +350,16 @@ mod tests {
                 approvers: vec!["it_admin".to_owned()],
                 ..ProcessGate::default()
             }],
+            agents: [
+                ("b_agent".to_owned(), agent("specialist", None)),
+                ("agent".to_owned(), agent("lead", Some("own"))),
+            ]
+            .into(),
+            humans: [(
+                "ciso".to_owned(),
+                HumanParticipant { raid_role: RaidRole::Approver.into(), ..Default::default() },
+            )]
+            .into(),
             ..ProcessDefinition::default()
         };
         let expected = "\
@@ -329,6 +374,11 @@ Discovery (discovery) · 1-2 days · in parallel
 
 Review (review)
   Its end is approved by ciso
+
+WHO      WHAT   HOW
+agent    agent  polls queue own
+b_agent  agent  polls queue specialist
+ciso     human  approver
 ";
         assert_eq!(describe(&process, Ink(false)), expected);
     }

@@ -27,6 +27,11 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// Whether it has no row.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Lays it out.
     pub(super) fn render(&self, ink: Ink) -> String {
         let widths: Vec<usize> = (0..self.header.len())

@@ -116,7 +116,8 @@ impl Verb {
     /// The instance that it is about.
     pub(super) fn instance_id(&self) -> Option<&str> {
         match self {
-            Verb::Start(_) | Verb::List { .. } => None,
+            Verb::Start(start) => start.id(),
+            Verb::List { .. } => None,
             Verb::Watch(watch) => Some(watch.instance_id()),
             Verb::Get { instance_id }
             | Verb::Advance { instance_id, .. }

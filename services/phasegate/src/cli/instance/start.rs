@@ -46,6 +46,13 @@ pub struct Start {
     dry_run: bool,
 }
 
+impl Start {
+    /// The id that was chosen for the instance.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+}
+
 /// Starts it.
 pub(super) async fn run(start: Start, session: &mut Session<'_>) -> Result<(), Failure> {
     let request = request(start, session)?;
