@@ -122,10 +122,21 @@ impl Schema {
                     path.push('/');
                     path.push_str(&name.replace('~', "~0").replace('/', "~1"));
                 }
-                SchemaFault { path, message: short(&error.to_string()) }
+                SchemaFault { path, message: short(&sentence(&error)) }
             })
             .collect()
     }
+}
+
+/// What is wrong, with all that is allowed: the library names two of the values and counts the others.
+fn sentence(error: &jsonschema::ValidationError<'_>) -> String {
+    if let jsonschema::error::ValidationErrorKind::Enum { options } = error.kind()
+        && let Some(options) = options.as_array()
+    {
+        let options: Vec<String> = options.iter().map(Value::to_string).collect();
+        return format!("must be one of {}, not {}", options.join(", "), error.instance());
+    }
+    error.to_string()
 }
 
 fn unusable(path: &str, message: impl Into<String>) -> SchemaUnusable {
@@ -278,6 +289,8 @@ mod tests {
         let paths: Vec<&str> = faults.iter().map(|fault| fault.path.as_str()).collect();
         assert_eq!(paths.len(), 2, "{faults:?}");
         assert!(paths.contains(&"/customerDomain") && paths.contains(&"/idpType"), "{faults:?}");
+        let allowed = r#"must be one of "okta", "azure_ad", "google", "other", not "saml""#;
+        assert!(faults.iter().any(|fault| fault.message == allowed), "{faults:?}");
         assert!(!schema.check(&json!("acme")).is_empty(), "a schema without a type is that of an object");
     }
 
