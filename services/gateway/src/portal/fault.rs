@@ -136,6 +136,11 @@ fn refused(status: &Status) -> Response {
             if reason == "LINK_REVOKED" { WITHDRAWN } else { ENDED },
             "Open your mail again and use the newest link, or ask for a fresh one from there.",
         ),
+        (_, "LINK_EXHAUSTED") => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "This link was used in too many places",
+            "Nothing was recorded. You can go on where you used it before, or ask the person who invited you for another one.",
+        ),
         (_, "NOT_AN_APPROVER") => (
             StatusCode::FORBIDDEN,
             "This is for somebody else",
@@ -188,4 +193,41 @@ fn refused(status: &Status) -> Response {
         page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
     }
     page
+}
+
+#[cfg(test)]
+mod tests {
+    use phasegate_rpc_error::{Kind, Refusal};
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("refused")]
+    struct Refused(Kind, &'static str);
+
+    impl Refusal for Refused {
+        fn kind(&self) -> Kind {
+            self.0
+        }
+
+        fn reason(&self) -> &'static str {
+            self.1
+        }
+    }
+
+    #[tokio::test]
+    async fn who_cannot_go_on_is_told_what_helps() {
+        for (kind, reason, code, words) in [
+            (Kind::Exhausted, "LINK_EXHAUSTED", StatusCode::TOO_MANY_REQUESTS, "used in too many places"),
+            (Kind::Exhausted, "RATE_LIMITED", StatusCode::TOO_MANY_REQUESTS, "Wait a minute"),
+            (Kind::Unauthenticated, "LINK_INVALID", StatusCode::UNAUTHORIZED, "not valid"),
+            (Kind::NotFound, "APPROVAL_NOT_FOUND", StatusCode::NOT_FOUND, "nothing here"),
+        ] {
+            let response = refused(&phasegate_rpc_error::status(&Refused(kind, reason)));
+            assert_eq!(response.status(), code, "{reason}");
+            let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+            let page = String::from_utf8(body.to_vec()).unwrap();
+            assert!(page.contains(words), "{reason}: {page}");
+        }
+    }
 }
