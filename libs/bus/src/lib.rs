@@ -1,18 +1,33 @@
-//! Carries events between services: in process here, for `phasegate dev`. Every subscriber gets every event and answers
-//! once its effect is durable; only then does the sender's relay call the event sent. What events mean is never here.
+//! Carries events between services. Two kinds: in process, for `phasegate dev` and tests, and over Redis Streams, for
+//! `phasegate serve`. What events mean is never here, and nothing is kept here: the sender's outbox holds what has not
+//! been confirmed, the receiver's inbox what has taken effect. Redis may lose everything at any time.
+
+mod local;
+mod route;
+mod stream;
 
 use std::fmt;
-use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
 use phasegate_proto::internal::event::v1::Event;
+use tokio_util::sync::CancellationToken;
+
+pub use route::Receiver;
+pub use stream::{Confirmation, Confirmations, Settings, SettingsError};
 
 /// Receives events.
 pub trait Handler: Send + Sync {
-    /// Takes one event. Returns once the effect is durable. Called at least once for every event, and must tolerate twice.
+    /// Takes one event. Returns once the effect is durable. Called at least once for every event, in no promised order,
+    /// and must tolerate twice.
     fn handle(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>>;
+
+    /// Called before [`Handler::handle`] for an event that a process took before and did not finish: it may be the event
+    /// that ended the process, and whoever counts must count before trying again.
+    fn was_left(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {
+        let _ = event;
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// Why an event was not taken.
@@ -26,115 +41,85 @@ pub enum HandleError {
     Poison(String),
 }
 
-/// The bus of one process.
-#[derive(Clone, Default)]
-pub struct Bus {
-    subscribers: Arc<RwLock<Vec<Subscriber>>>,
+/// How far an event has come once it is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Every receiver has taken it.
+    Taken,
+    /// It is on its way; each receiver confirms it to the sender.
+    Sent,
 }
 
+/// The bus. Copies share it.
 #[derive(Clone)]
-struct Subscriber {
-    name: &'static str,
-    handler: Arc<dyn Handler>,
+pub struct Bus(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Local(local::Local),
+    Stream(stream::Stream),
 }
 
 impl Bus {
-    /// A bus without subscribers.
-    pub fn new() -> Self {
-        Self::default()
+    /// A bus within this process.
+    pub fn local() -> Self {
+        Self(Kind::Local(local::Local::default()))
     }
 
-    /// Adds a subscriber. It gets what is published from now on.
-    pub fn subscribe(&self, name: &'static str, handler: Arc<dyn Handler>) {
-        let mut subscribers = self.subscribers.write().unwrap_or_else(PoisonError::into_inner);
-        subscribers.push(Subscriber { name, handler });
+    /// A bus over Redis Streams, and what its receivers have taken and the senders must be told. Does not connect yet:
+    /// a Redis that is away delays events and nothing else.
+    pub fn redis(settings: &Settings) -> Result<(Self, Confirmations), SettingsError> {
+        let (stream, confirmations) = stream::Stream::new(settings)?;
+        Ok((Self(Kind::Stream(stream)), confirmations))
     }
 
-    /// Gives an event to every subscriber, and returns once all have taken it. Where some have not, the worst answer
-    /// counts, and the event comes again to all: a transient one before a poisonous one, which may be its consequence.
-    pub async fn publish(&self, event: Event) -> Result<(), HandleError> {
-        let event = Arc::new(event);
-        let subscribers = self.subscribers.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut poison = None;
-        let mut transient = None;
-        for subscriber in subscribers {
-            match subscriber.take(Arc::clone(&event)).await {
-                Ok(()) => {}
-                Err(HandleError::Poison(error)) => poison = Some(format!("{}: {error}", subscriber.name)),
-                Err(HandleError::Transient(error)) => {
-                    transient = Some(format!("{}: {error}", subscriber.name));
-                }
-            }
+    /// Adds a receiver. It gets what is for it (see [`Receiver::of`]) and is published from now on.
+    pub fn subscribe(&self, receiver: Receiver, handler: Arc<dyn Handler>) {
+        match &self.0 {
+            Kind::Local(local) => local.subscribe(Some(receiver), handler),
+            Kind::Stream(stream) => stream.subscribe(receiver, handler),
         }
-        match (transient, poison) {
-            (Some(error), _) => Err(HandleError::Transient(error)),
-            (None, Some(error)) => Err(HandleError::Poison(error)),
-            (None, None) => Ok(()),
+    }
+
+    /// Adds somebody who gets everything that is published within this process, whoever it is for. For tests.
+    pub fn overhear(&self, handler: Arc<dyn Handler>) {
+        match &self.0 {
+            Kind::Local(local) => local.subscribe(None, handler),
+            Kind::Stream(_) => tracing::warn!("nobody can overhear Redis"),
+        }
+    }
+
+    /// Gives an event of `sender` to its receivers, or to Redis, which gives it to them. Where some receivers within this
+    /// process have not taken it, the worst answer counts, and the event comes again to all: a transient one before a
+    /// poisonous one, which may be its consequence.
+    pub async fn publish(&self, sender: &str, event: Arc<Event>) -> Result<Delivery, HandleError> {
+        match &self.0 {
+            Kind::Local(local) => local.publish(event).await.map(|()| Delivery::Taken),
+            Kind::Stream(stream) => stream.publish(sender, &event).await.map(|()| Delivery::Sent),
+        }
+    }
+
+    /// Reads for the receivers of this process until `shutdown`, then finishes what is under way.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        match &self.0 {
+            Kind::Local(_) => shutdown.cancelled().await,
+            Kind::Stream(stream) => stream.run(shutdown).await,
         }
     }
 }
 
 impl fmt::Debug for Bus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let subscribers = self.subscribers.read().unwrap_or_else(PoisonError::into_inner);
-        f.debug_list().entries(subscribers.iter().map(|subscriber| subscriber.name)).finish()
+        match &self.0 {
+            Kind::Local(_) => f.write_str("Bus(local)"),
+            Kind::Stream(_) => f.write_str("Bus(redis)"),
+        }
     }
 }
 
-impl Subscriber {
-    /// A handler that panics has met a poisonous event; the relay goes on.
-    async fn take(&self, event: Arc<Event>) -> Result<(), HandleError> {
-        let taken = AssertUnwindSafe(self.handler.handle(event)).catch_unwind().await;
-        taken.unwrap_or_else(|_| Err(HandleError::Poison("the handler panicked".to_owned())))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-
-    struct Counting(AtomicUsize, Result<(), HandleError>);
-
-    impl Handler for Counting {
-        fn handle(&self, _event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            Box::pin(async { self.1.clone() })
-        }
-    }
-
-    struct Panicking;
-
-    impl Handler for Panicking {
-        fn handle(&self, _event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {
-            Box::pin(async { panic!("out of order") })
-        }
-    }
-
-    fn counting(answer: Result<(), HandleError>) -> Arc<Counting> {
-        Arc::new(Counting(AtomicUsize::new(0), answer))
-    }
-
-    #[tokio::test]
-    async fn everybody_gets_every_event_even_when_one_fails() {
-        let bus = Bus::new();
-        let failing = counting(Err(HandleError::Transient("away".into())));
-        let fine = counting(Ok(()));
-        bus.subscribe("failing", failing.clone());
-        bus.subscribe("fine", fine.clone());
-        let answer = bus.publish(Event::default()).await;
-        assert_eq!(answer, Err(HandleError::Transient("failing: away".into())));
-        assert_eq!(fine.0.load(Ordering::SeqCst), 1);
-    }
-
-    #[tokio::test]
-    async fn a_panic_is_poison() {
-        let bus = Bus::new();
-        bus.subscribe("panicking", Arc::new(Panicking));
-        let fine = counting(Ok(()));
-        bus.subscribe("fine", fine.clone());
-        assert!(matches!(bus.publish(Event::default()).await, Err(HandleError::Poison(_))));
-        assert_eq!(fine.0.load(Ordering::SeqCst), 1);
-    }
+/// Has a handler take an event. A handler that panics has met a poisonous event; whoever called it goes on.
+async fn take(handler: &dyn Handler, event: Arc<Event>) -> Result<(), HandleError> {
+    use futures::FutureExt as _;
+    let taken = std::panic::AssertUnwindSafe(handler.handle(event)).catch_unwind().await;
+    taken.unwrap_or_else(|_| Err(HandleError::Poison("the handler panicked".to_owned())))
 }

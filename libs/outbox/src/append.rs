@@ -1,5 +1,6 @@
 //! Writing events with the change that they tell of.
 
+use phasegate_bus::Receiver;
 use phasegate_clock::Timestamp;
 use phasegate_database::{Dialect, Error, Transaction, args};
 use phasegate_id::EventId;
@@ -48,21 +49,24 @@ async fn append_postgres(tx: &mut Transaction, events: &[Event]) -> Result<(), E
     let mut ids = Vec::with_capacity(events.len());
     let mut instances = Vec::with_capacity(events.len());
     let mut payloads = Vec::with_capacity(events.len());
+    let mut receivers = Vec::with_capacity(events.len());
     let mut times = Vec::with_capacity(events.len());
     for event in events {
         tenants.push(event.tenant_id.clone());
         ids.push(event.event_id.clone());
         instances.push(event.instance_id.clone());
         payloads.push(event.encode_to_vec());
+        receivers.push(Receiver::set_of(event.payload.as_ref()));
         times.push(occurred_at(event).as_micros());
     }
     tx.execute(
-        "insert into outbox (tenant_id, event_id, instance_id, payload, created_at, due_at)
-         select tenant_id, event_id, instance_id, payload, created_at, created_at
-           from unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bigint[])
-                with ordinality as added (tenant_id, event_id, instance_id, payload, created_at, place)
+        "insert into outbox (tenant_id, event_id, instance_id, payload, receivers_left, created_at, due_at)
+         select tenant_id, event_id, instance_id, payload, receivers_left, created_at, created_at
+           from unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::bigint[])
+                with ordinality
+                as added (tenant_id, event_id, instance_id, payload, receivers_left, created_at, place)
           order by place",
-        args![tenants, ids, instances, payloads, times],
+        args![tenants, ids, instances, payloads, receivers, times],
     )
     .await?;
     Ok(())
@@ -71,13 +75,14 @@ async fn append_postgres(tx: &mut Transaction, events: &[Event]) -> Result<(), E
 async fn append_sqlite(tx: &mut Transaction, events: &[Event]) -> Result<(), Error> {
     for event in events {
         tx.execute(
-            "insert into outbox (tenant_id, event_id, instance_id, position, payload, created_at, due_at)
-             values ($1, $2, $3, (select coalesce(max(position), 0) + 1 from outbox), $4, $5, $5)",
+            "insert into outbox (tenant_id, event_id, instance_id, position, payload, receivers_left, created_at, due_at)
+             values ($1, $2, $3, (select coalesce(max(position), 0) + 1 from outbox), $4, $5, $6, $6)",
             args![
                 &event.tenant_id,
                 &event.event_id,
                 &event.instance_id,
                 event.encode_to_vec(),
+                Receiver::set_of(event.payload.as_ref()),
                 occurred_at(event)
             ],
         )

@@ -5,10 +5,16 @@
 //! claimed by the mark "not sent" and never by "greater than the last position", because a transaction with a lower
 //! position may commit later. Events of one instance are sent in order; instances go in parallel.
 //!
-//! A receiver calls [`inbox_receive`] in the transaction of the effect, so that an event which arrives twice takes
+//! What is on its way over a bus that may lose it is sent again until each receiver has confirmed it to
+//! [`event_service`].
+//!
+//! A [`Guard`] stands before each receiver and sets aside what it cannot take. A receiver calls [`inbox_receive`] in the transaction of the effect, so that an event which arrives twice takes
 //! effect once.
 
 mod append;
+mod confirmations;
+mod dead_letter;
+mod guard;
 mod inbox;
 mod relay;
 mod store;
@@ -16,9 +22,11 @@ mod store;
 use phasegate_database::Migration;
 
 pub use append::{append, append_all, event};
+pub use confirmations::event_service;
+pub use dead_letter::{DeadLetter, dead_letters, replay};
+pub use guard::Guard;
 pub use inbox::inbox_receive;
 pub use relay::Relay;
-pub use store::{DeadEvent, dead, revive};
 
 /// The tables of this crate. The first migration of every service.
 pub const MIGRATION: Migration = Migration {

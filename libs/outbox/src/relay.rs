@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use phasegate_bus::{Bus, HandleError};
+use phasegate_bus::{Bus, Delivery, HandleError};
 use phasegate_clock::{SharedClock, Timestamp};
 use phasegate_database::{Database, Dialect, Error};
 use phasegate_proto::internal::event::v1::Event;
@@ -15,18 +15,16 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{self, Failure, Lane, Waiting};
+use crate::store::{self, Failure, Lane, Settled};
 
 /// Instances that are worked on at once.
 const LANES_MAX: usize = 16;
-/// Tries after which an event that cannot be taken is set aside.
-const POISONINGS_MAX: u32 = 8;
 /// Looks for what got stuck, with half as much jitter. What is new wakes the relay.
 const POLL: Duration = Duration::from_millis(300);
 /// Wait after the first failure; doubles with each.
 const BACKOFF: Duration = Duration::from_millis(100);
 /// Longest wait between two tries.
-const BACKOFF_MAX: Duration = Duration::from_secs(15);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// A receiver that takes longer than this is asked again later.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// After this time an instance's turn ends.
@@ -35,12 +33,16 @@ const TURN: Duration = Duration::from_secs(10);
 const SENT_KEPT: Duration = Duration::from_hours(7 * 24);
 /// How long what was received stays known: longer than a sender keeps what it could send again.
 const RECEIVED_KEPT: Duration = Duration::from_hours(30 * 24);
+/// Between two looks for what was sent and not confirmed.
+const UNCONFIRMED_EVERY: Duration = Duration::from_millis(500);
 /// Between two rounds of deleting.
 const SWEEP: Duration = Duration::from_mins(10);
 
 /// Sends what the outbox holds. Copies share one wake-up.
 #[derive(Debug, Clone)]
 pub struct Relay {
+    /// Service that it sends for.
+    sender: &'static str,
     db: Database,
     bus: Bus,
     clock: SharedClock,
@@ -50,9 +52,9 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay from a database to a bus. Nothing is sent before [`Relay::run`].
-    pub fn new(db: Database, bus: Bus, clock: SharedClock) -> Self {
-        Self { db, bus, clock, wake: Arc::new(Notify::new()), busy: Arc::default() }
+    /// A relay from the database of a service to a bus. Nothing is sent before [`Relay::run`].
+    pub fn new(sender: &'static str, db: Database, bus: Bus, clock: SharedClock) -> Self {
+        Self { sender, db, bus, clock, wake: Arc::new(Notify::new()), busy: Arc::default() }
     }
 
     /// Something was committed: have a look at once. Cheap, and never lost.
@@ -64,6 +66,7 @@ impl Relay {
     pub async fn run(&self, shutdown: CancellationToken) {
         let mut lanes = JoinSet::new();
         let mut swept = tokio::time::Instant::now();
+        let mut looked = swept;
         while !shutdown.is_cancelled() {
             if lanes.len() < LANES_MAX {
                 self.start_lanes(&mut lanes).await;
@@ -74,6 +77,10 @@ impl Relay {
                 () = self.wake.notified(), if lanes.len() < LANES_MAX => {}
                 Some(_) = lanes.join_next() => {}
                 () = tokio::time::sleep(pause) => {}
+            }
+            if looked.elapsed() > UNCONFIRMED_EVERY {
+                looked = tokio::time::Instant::now();
+                self.send_again().await;
             }
             if swept.elapsed() > SWEEP {
                 swept = tokio::time::Instant::now();
@@ -161,53 +168,57 @@ impl Relay {
                 return;
             }
         };
-        let mut sent = Vec::new();
-        let mut failed = None;
+        let mut settled = Settled::default();
         let started = tokio::time::Instant::now();
         for event in waiting {
             // Others wait for their turn; the rest is claimed anew.
             if started.elapsed() > TURN {
                 break;
             }
-            match self.send(&event).await {
-                Ok(()) => sent.push(event.event_id),
+            match self.send(&event.payload).await {
+                Ok(Delivery::Taken) => settled.taken.push(event.event_id),
+                Ok(Delivery::Sent) => settled.sent.push(event.event_id),
                 Err(error) => {
-                    let failure = self.failure(&event, error);
-                    failed = Some((event.event_id, failure));
+                    tracing::debug!(event_id = event.event_id, %error, "an event was not taken");
+                    let due_at = backoff(self.clock.now(), event.failures);
+                    let failure = Failure { error: error.to_string(), due_at };
+                    settled.failed = Some((event.event_id, failure));
                     break;
                 }
             }
         }
         let now = self.clock.now();
-        if let Err(error) = store::lane_settle(&self.db, lane.clone(), sent, failed, now).await {
+        if let Err(error) = store::lane_settle(&self.db, lane.clone(), settled, now).await {
             // They are sent again, and the receivers know them.
             tracing::warn!(error = %chain(&error), "what was sent could not be marked");
             tokio::time::sleep(POLL).await;
         }
     }
 
-    async fn send(&self, waiting: &Waiting) -> Result<(), HandleError> {
-        let event = Event::decode(waiting.payload.as_slice())
-            .map_err(|error| HandleError::Poison(format!("not an event: {error}")))?;
-        match tokio::time::timeout(PATIENCE, self.bus.publish(event)).await {
+    async fn send(&self, payload: &[u8]) -> Result<Delivery, HandleError> {
+        let event =
+            Event::decode(payload).map_err(|error| HandleError::Poison(format!("not an event: {error}")))?;
+        match tokio::time::timeout(PATIENCE, self.bus.publish(self.sender, Arc::new(event))).await {
             Ok(outcome) => outcome,
             Err(_) => Err(HandleError::Transient("a receiver did not answer in time".to_owned())),
         }
     }
 
-    fn failure(&self, event: &Waiting, error: HandleError) -> Failure {
-        let now = self.clock.now();
-        let (error, is_poison) = match error {
-            HandleError::Transient(error) => (error, false),
-            HandleError::Poison(error) => (error, true),
+    /// Sends again what was sent and not confirmed in time: whatever kept what was sent may have lost it.
+    async fn send_again(&self) {
+        let overdue = match store::unconfirmed_claim(&self.db, self.clock.now()).await {
+            Ok(overdue) => overdue,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the outbox cannot be read");
+                return;
+            }
         };
-        let is_dead = is_poison && event.poisonings + 1 >= POISONINGS_MAX;
-        if is_dead {
-            tracing::error!(event_id = event.event_id, error, "an event was set aside");
-        } else {
-            tracing::debug!(event_id = event.event_id, error, "an event was not taken");
+        for payload in overdue {
+            if let Err(error) = self.send(&payload).await {
+                tracing::debug!(%error, "an event could not be sent again");
+                return;
+            }
         }
-        Failure { error, is_poison, due_at: backoff(now, event.failures), is_dead }
     }
 
     async fn sweep(&self) {

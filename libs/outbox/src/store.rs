@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use phasegate_bus::Receiver;
 use phasegate_clock::Timestamp;
-use phasegate_database::{Database, Dialect, Error, Row, args};
+use phasegate_database::{Database, Dialect, Error, Row, Transaction, args};
 
 /// Instances that are claimed at once.
 const LANES_CLAIMED: i64 = 32;
@@ -13,6 +14,12 @@ const LANE_LENGTH: i64 = 64;
 const DELETED_AT_ONCE: i64 = 1_000;
 /// A relay that has not renewed its claim by then has died.
 const CLAIM: Duration = Duration::from_secs(8);
+/// What was sent is sent again when it has not been confirmed by then.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
+/// Longest wait for a confirmation: a receiver that is away for long must not have everything sent to it all the time.
+const CONFIRMED_WITHIN_MAX: Duration = Duration::from_secs(60);
+/// Events that are sent again at once.
+const RESENT_AT_ONCE: i64 = 500;
 /// How often a claim is renewed.
 pub(crate) const RENEWAL: Duration = Duration::from_secs(2);
 
@@ -29,31 +36,24 @@ pub(crate) struct Waiting {
     pub(crate) event_id: String,
     pub(crate) payload: Vec<u8>,
     pub(crate) failures: u32,
-    pub(crate) poisonings: u32,
 }
 
 /// How a try failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: String,
-    pub(crate) is_poison: bool,
     pub(crate) due_at: Timestamp,
-    pub(crate) is_dead: bool,
 }
 
-/// An event that was set aside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeadEvent {
-    /// Tenant.
-    pub tenant_id: String,
-    /// The event.
-    pub event_id: String,
-    /// Instance that it belongs to.
-    pub instance_id: String,
-    /// When it was set aside.
-    pub dead_at: Timestamp,
-    /// What happened at the last try.
-    pub last_error: String,
+/// What became of the events of a lane.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    /// Taken by all their receivers.
+    pub(crate) taken: Vec<String>,
+    /// On the bus; to be confirmed by their receivers.
+    pub(crate) sent: Vec<String>,
+    /// The one that failed, behind those.
+    pub(crate) failed: Option<(String, Failure)>,
 }
 
 /// Claims the instances whose first waiting event is due.
@@ -70,13 +70,13 @@ pub(crate) async fn lanes_claim(db: &Database, now: Timestamp) -> Result<Vec<Lan
                         "update outbox set claimed_until = $2
                           where (tenant_id, event_id) in (
                                 select tenant_id, event_id from outbox as head
-                                 where sent_at is null and dead_at is null and due_at <= $1 and claimed_until <= $1
+                                 where sent_at is null and due_at <= $1 and claimed_until <= $1
                                    and not exists (
                                        select 1 from outbox as before
                                         where before.tenant_id = head.tenant_id
                                           and before.instance_id = head.instance_id
                                           and before.position < head.position
-                                          and before.sent_at is null and before.dead_at is null)
+                                          and before.sent_at is null)
                                  order by position limit $3
                                    for update skip locked)
                          returning tenant_id, instance_id",
@@ -90,12 +90,12 @@ pub(crate) async fn lanes_claim(db: &Database, now: Timestamp) -> Result<Vec<Lan
         Dialect::Sqlite => {
             db.fetch_all(
                 "select tenant_id, instance_id from outbox as head
-                  where sent_at is null and dead_at is null and due_at <= $1
+                  where sent_at is null and due_at <= $1
                     and not exists (
                         select 1 from outbox as before
                          where before.tenant_id = head.tenant_id and before.instance_id = head.instance_id
                            and before.position < head.position
-                           and before.sent_at is null and before.dead_at is null)
+                           and before.sent_at is null)
                   order by position limit $2",
                 args![now, LANES_CLAIMED * 4],
             )
@@ -121,7 +121,7 @@ pub(crate) async fn lane_keep(db: &Database, lane: &Lane, now: Timestamp) -> Res
             tx.execute(
                 "update outbox set claimed_until = $3
                   where tenant_id = $1 and instance_id = $2 and claimed_until > 0
-                    and sent_at is null and dead_at is null",
+                    and sent_at is null",
                 args![&lane.tenant_id, &lane.instance_id, now + CLAIM],
             )
             .await?;
@@ -135,8 +135,8 @@ pub(crate) async fn lane_keep(db: &Database, lane: &Lane, now: Timestamp) -> Res
 pub(crate) async fn lane_load(db: &Database, lane: &Lane) -> Result<Vec<Waiting>, Error> {
     let rows = db
         .fetch_all(
-            "select event_id, payload, failures, poisonings from outbox
-              where tenant_id = $1 and instance_id = $2 and sent_at is null and dead_at is null
+            "select event_id, payload, failures from outbox
+              where tenant_id = $1 and instance_id = $2 and sent_at is null
               order by position limit $3",
             args![&lane.tenant_id, &lane.instance_id, LANE_LENGTH],
         )
@@ -147,7 +147,6 @@ pub(crate) async fn lane_load(db: &Database, lane: &Lane) -> Result<Vec<Waiting>
                 event_id: row.get("event_id")?,
                 payload: row.get("payload")?,
                 failures: row.get("failures")?,
-                poisonings: row.get("poisonings")?,
             })
         })
         .collect()
@@ -157,45 +156,19 @@ pub(crate) async fn lane_load(db: &Database, lane: &Lane) -> Result<Vec<Waiting>
 pub(crate) async fn lane_settle(
     db: &Database,
     lane: Lane,
-    sent: Vec<String>,
-    failed: Option<(String, Failure)>,
+    settled: Settled,
     now: Timestamp,
 ) -> Result<(), Error> {
     db.transaction(move |tx| {
         Box::pin(async move {
-            match tx.dialect() {
-                Dialect::Postgres if !sent.is_empty() => {
-                    tx.execute(
-                        "update outbox set sent_at = $3 where tenant_id = $1 and event_id = any($2)",
-                        args![&lane.tenant_id, sent, now],
-                    )
-                    .await?;
-                }
-                Dialect::Postgres => {}
-                Dialect::Sqlite => {
-                    for event_id in sent {
-                        tx.execute(
-                            "update outbox set sent_at = $3 where tenant_id = $1 and event_id = $2",
-                            args![&lane.tenant_id, event_id, now],
-                        )
-                        .await?;
-                    }
-                }
-            }
-            if let Some((event_id, failure)) = failed {
+            mark(tx, &lane, settled.taken, now, now, "receivers_left = 0").await?;
+            mark(tx, &lane, settled.sent, now, now + CONFIRMED_WITHIN, "failures = 0").await?;
+            if let Some((event_id, failure)) = settled.failed {
                 tx.execute(
                     "update outbox
-                        set failures = failures + 1, poisonings = poisonings + $3, last_error = $4, due_at = $5,
-                            dead_at = $6, claimed_until = 0
+                        set failures = failures + 1, last_error = $3, due_at = $4, claimed_until = 0
                       where tenant_id = $1 and event_id = $2 and sent_at is null",
-                    args![
-                        &lane.tenant_id,
-                        event_id,
-                        i64::from(failure.is_poison),
-                        failure.error,
-                        failure.due_at,
-                        failure.is_dead.then_some(now)
-                    ],
+                    args![&lane.tenant_id, event_id, failure.error, failure.due_at],
                 )
                 .await?;
             }
@@ -205,6 +178,122 @@ pub(crate) async fn lane_settle(
     .await
 }
 
+/// Marks events as sent.
+async fn mark(
+    tx: &mut Transaction,
+    lane: &Lane,
+    events: Vec<String>,
+    now: Timestamp,
+    due_at: Timestamp,
+    further: &'static str,
+) -> Result<(), Error> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    match tx.dialect() {
+        Dialect::Postgres => {
+            tx.execute(
+                format!(
+                    "update outbox set sent_at = $3, due_at = $4, {further}
+                      where tenant_id = $1 and event_id = any($2)"
+                ),
+                args![&lane.tenant_id, events, now, due_at],
+            )
+            .await?;
+        }
+        Dialect::Sqlite => {
+            for event_id in events {
+                tx.execute(
+                    format!(
+                        "update outbox set sent_at = $3, due_at = $4, {further}
+                          where tenant_id = $1 and event_id = $2"
+                    ),
+                    args![&lane.tenant_id, event_id, now, due_at],
+                )
+                .await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Claims what was sent and not confirmed in time, the longest overdue first, until it is due again: each time twice as
+/// late, up to [`CONFIRMED_WITHIN_MAX`].
+pub(crate) async fn unconfirmed_claim(db: &Database, now: Timestamp) -> Result<Vec<Vec<u8>>, Error> {
+    let sql = db.dialect().pick(
+        "update outbox
+            set failures = failures + 1, due_at = $1 + least($2 << least(failures + 1, 10), $3)
+          where (tenant_id, event_id) in (
+                select tenant_id, event_id from outbox
+                 where sent_at is not null and receivers_left <> 0 and due_at <= $1
+                 order by due_at limit $4
+                   for update skip locked)
+         returning payload",
+        "update outbox
+            set failures = failures + 1, due_at = $1 + min($2 << min(failures + 1, 10), $3)
+          where (tenant_id, event_id) in (
+                select tenant_id, event_id from outbox
+                 where sent_at is not null and receivers_left <> 0 and due_at <= $1
+                 order by due_at limit $4)
+         returning payload",
+    );
+    let rows = db
+        .transaction(move |tx| {
+            Box::pin(async move {
+                let (first, longest) = (micros(CONFIRMED_WITHIN), micros(CONFIRMED_WITHIN_MAX));
+                tx.fetch_all(sql, args![now, first, longest, RESENT_AT_ONCE]).await
+            })
+        })
+        .await?;
+    rows.iter().map(|row| row.get("payload")).collect()
+}
+
+/// Notes that a receiver has taken events.
+pub(crate) async fn confirm(
+    db: &Database,
+    receiver: Receiver,
+    events: Vec<(String, String)>,
+) -> Result<(), Error> {
+    let others = !receiver.bit();
+    db.transaction(move |tx| {
+        Box::pin(async move {
+            match tx.dialect() {
+                Dialect::Postgres => {
+                    let (tenants, ids): (Vec<String>, Vec<String>) = events.into_iter().unzip();
+                    // In one order, so that two such statements never wait for each other in a circle.
+                    tx.execute(
+                        "update outbox set receivers_left = receivers_left & $3
+                          where (tenant_id, event_id) in (
+                                select tenant_id, event_id from outbox
+                                 where (tenant_id, event_id) in (
+                                       select * from unnest($1::text[], $2::text[]))
+                                 order by tenant_id, event_id
+                                   for update)",
+                        args![tenants, ids, others],
+                    )
+                    .await?;
+                }
+                Dialect::Sqlite => {
+                    for (tenant_id, event_id) in events {
+                        tx.execute(
+                            "update outbox set receivers_left = receivers_left & $3
+                              where tenant_id = $1 and event_id = $2",
+                            args![tenant_id, event_id, others],
+                        )
+                        .await?;
+                    }
+                }
+            }
+            Ok(())
+        })
+    })
+    .await
+}
+
+fn micros(length: Duration) -> i64 {
+    i64::try_from(length.as_micros()).unwrap_or(i64::MAX)
+}
+
 /// Deletes what was sent, and what was received, before the given times. Returns false when nothing was left to do.
 pub(crate) async fn sweep(db: &Database, sent: Timestamp, received: Timestamp) -> Result<bool, Error> {
     db.transaction(move |tx| {
@@ -212,7 +301,8 @@ pub(crate) async fn sweep(db: &Database, sent: Timestamp, received: Timestamp) -
             let outbox = tx
                 .execute(
                     "delete from outbox where (tenant_id, event_id) in (
-                            select tenant_id, event_id from outbox where sent_at < $1 limit $2)",
+                            select tenant_id, event_id from outbox
+                             where sent_at < $1 and receivers_left = 0 limit $2)",
                     args![sent, DELETED_AT_ONCE],
                 )
                 .await?;
@@ -227,44 +317,4 @@ pub(crate) async fn sweep(db: &Database, sent: Timestamp, received: Timestamp) -
         })
     })
     .await
-}
-
-/// Events that were set aside, the oldest first.
-pub async fn dead(db: &Database, limit: u32) -> Result<Vec<DeadEvent>, Error> {
-    let rows = db
-        .fetch_all(
-            "select tenant_id, event_id, instance_id, dead_at, last_error from outbox
-              where dead_at is not null order by dead_at, event_id limit $1",
-            args![limit],
-        )
-        .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(DeadEvent {
-                tenant_id: row.get("tenant_id")?,
-                event_id: row.get("event_id")?,
-                instance_id: row.get("instance_id")?,
-                dead_at: row.get("dead_at")?,
-                last_error: row.get::<Option<String>>("last_error")?.unwrap_or_default(),
-            })
-        })
-        .collect()
-}
-
-/// Lets an event that was set aside be sent again. False when there is no such event.
-pub async fn revive(db: &Database, tenant_id: &str, event_id: &str) -> Result<bool, Error> {
-    let (tenant_id, event_id) = (tenant_id.to_owned(), event_id.to_owned());
-    let revived = db
-        .transaction(move |tx| {
-            Box::pin(async move {
-                tx.execute(
-                    "update outbox set dead_at = null, failures = 0, poisonings = 0, due_at = 0, claimed_until = 0
-                      where tenant_id = $1 and event_id = $2 and dead_at is not null",
-                    args![tenant_id, event_id],
-                )
-                .await
-            })
-        })
-        .await;
-    revived.map(|rows| rows == 1)
 }

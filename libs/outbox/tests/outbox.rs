@@ -1,15 +1,17 @@
 //! What is committed is sent, in order, and takes effect once: on both databases.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use futures::future::BoxFuture;
-use phasegate_bus::{Bus, HandleError, Handler};
+use phasegate_bus::{Bus, HandleError, Handler, Receiver};
 use phasegate_clock::{ManualClock, SharedClock, SystemClock, Timestamp};
 use phasegate_database::{Database, Error, Migration, args};
-use phasegate_outbox::{MIGRATION, Relay, append, append_all, dead, event, inbox_receive, revive};
+use phasegate_outbox::{
+    Guard, MIGRATION, Relay, append, append_all, dead_letters, event, inbox_receive, replay,
+};
 use phasegate_proto::actor::v1::Actor;
 use phasegate_proto::internal::event::v1::event::Payload;
 use phasegate_proto::internal::event::v1::{Event, InstancePaused};
@@ -134,6 +136,17 @@ async fn until(db: &Database, condition: &str, wanted: i64) -> anyhow::Result<()
     anyhow::bail!("{} rows are {condition}, not {wanted}", number(db, condition).await?)
 }
 
+/// Waits until something holds, for at most twenty seconds.
+async fn eventually(holds: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    for _ in 0..1_000 {
+        if holds().await? {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    anyhow::bail!("it did not come to hold")
+}
+
 struct Running {
     stop: CancellationToken,
     relay: Relay,
@@ -142,13 +155,16 @@ struct Running {
 
 impl Running {
     fn start(db: &Database, handler: Arc<dyn Handler>, clock: SharedClock) -> Self {
-        let bus = Bus::new();
-        bus.subscribe("recorder", handler);
-        let relay = Relay::new(db.clone(), bus, clock);
+        let bus = Bus::local();
+        let guard = Guard::new(db.clone(), Receiver::Approval, handler, clock.clone());
+        bus.subscribe(Receiver::Approval, Arc::new(guard.clone()));
+        let relay = Relay::new("instance", db.clone(), bus, clock);
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let (relay, stop) = (relay.clone(), stop.clone());
-            async move { relay.run(stop).await }
+            async move {
+                tokio::join!(relay.run(stop.clone()), guard.run(stop));
+            }
         });
         Self { stop, relay, task }
     }
@@ -270,8 +286,11 @@ async fn poison_is_set_aside_and_holds_nobody_up() -> anyhow::Result<()> {
         let db = fresh.open(&[MIGRATION, EFFECT]).await?;
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_000_000)));
         let now = Timestamp::from_micros(1_000_000);
-        let recorder = Recorder::new(&db, |reason| {
-            (reason == "poison").then(|| HandleError::Poison("cannot be read".to_owned()))
+        let cured = Arc::new(AtomicBool::new(false));
+        let is_cured = cured.clone();
+        let recorder = Recorder::new(&db, move |reason| {
+            let is_poison = reason == "poison" && !is_cured.load(Ordering::SeqCst);
+            is_poison.then(|| HandleError::Poison("cannot be read".to_owned()))
         });
         let running = Running::start(&db, recorder.clone(), clock.clone());
         commit(
@@ -285,22 +304,26 @@ async fn poison_is_set_aside_and_holds_nobody_up() -> anyhow::Result<()> {
         until(&db, "sent_at is not null", 2).await?;
         ensure!(effects(&db, "good").await? == ["other"]);
         ensure!(effects(&db, "bad").await? == ["before"]);
-        for tried in 1..=8 {
-            until(&db, &format!("poisonings >= {tried}"), 1).await?;
+        for tried in 1..8 {
+            until(&db, &format!("failures >= {tried}"), 1).await?;
             clock.advance(Duration::from_secs(30));
             running.relay.wake();
         }
         until(&db, "sent_at is not null", 3).await?;
         ensure!(effects(&db, "bad").await? == ["before", "behind"]);
         ensure!(recorder.seen("poison") == 8);
-        let aside = dead(&db, 10).await?;
-        ensure!(aside.len() == 1 && aside[0].instance_id == "bad", "{aside:?}");
+        let aside = dead_letters(&db, 10).await?;
+        ensure!(aside.len() == 1 && aside[0].instance_id == "bad" && aside[0].tries == 8, "{aside:?}");
         ensure!(aside[0].last_error.contains("cannot be read"), "{aside:?}");
-        // An operator lets it be tried again.
-        ensure!(revive(&db, "t", &aside[0].event_id).await?);
-        running.relay.wake();
-        until(&db, "poisonings = 1 and dead_at is null", 1).await?;
-        ensure!(!revive(&db, "t", "no such event").await?);
+        // An operator has it tried again, for nothing.
+        ensure!(replay(&db, Some("no such event"), now).await? == 0);
+        ensure!(replay(&db, Some(&aside[0].event_id), now).await? == 1);
+        eventually(async || Ok(dead_letters(&db, 10).await?.iter().any(|letter| letter.tries == 9))).await?;
+        // What was wrong is mended, and it is taken and forgotten.
+        cured.store(true, Ordering::SeqCst);
+        ensure!(replay(&db, None, now).await? == 1);
+        eventually(async || Ok(dead_letters(&db, 10).await?.is_empty())).await?;
+        ensure!(effects(&db, "bad").await? == ["before", "behind", "poison"]);
         running.stop().await
     })
     .await
@@ -332,7 +355,7 @@ async fn what_passes_is_tried_for_as_long_as_it_takes_and_keeps_its_order() -> a
         running.relay.wake();
         until(&db, "sent_at is not null", 2).await?;
         ensure!(effects(&db, "i").await? == ["first", "second"]);
-        ensure!(number(&db, "dead_at is not null or poisonings > 0").await? == 0);
+        ensure!(dead_letters(&db, 10).await?.is_empty());
         running.stop().await
     })
     .await

@@ -1,6 +1,7 @@
 //! What every service is run with: where the others are, the bus, the keys, the clock; and how its server starts and
 //! stops. Routes, settings of single services and what they do are never here.
 
+mod confirm;
 mod keys;
 mod peers;
 mod pipe;
@@ -11,6 +12,7 @@ use phasegate_bus::Bus;
 use phasegate_clock::SharedClock;
 use tokio_util::sync::CancellationToken;
 
+pub use confirm::confirm;
 pub use keys::Keys;
 pub use peers::Peers;
 pub use pipe::pipe;
@@ -61,6 +63,11 @@ impl Service {
         Self::Participant,
         Self::Notification,
     ];
+
+    /// The service of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|service| service.name() == name)
+    }
 
     /// The name: of the context in `proto/`, of the audience of a principal, of the database.
     pub const fn name(self) -> &'static str {

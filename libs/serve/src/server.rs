@@ -120,7 +120,7 @@ mod tests {
         Context {
             peers: Peers::new(channels, Signer::new(&keys.principal, clock.clone())),
             clock,
-            bus: Bus::new(),
+            bus: Bus::local(),
             keys,
             public_url: "http://127.0.0.1:7460".into(),
             shutdown: CancellationToken::new(),

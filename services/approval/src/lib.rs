@@ -16,7 +16,8 @@ pub mod store;
 
 use std::sync::Arc;
 
-use phasegate_outbox::Relay;
+use phasegate_bus::Receiver;
+use phasegate_outbox::{Guard, Relay};
 use phasegate_page_token::PageTokens;
 use phasegate_serve::{Context, Listener};
 use tonic::service::Routes;
@@ -32,6 +33,7 @@ pub use config::Config;
 pub struct Service {
     app: App,
     relay: Relay,
+    guard: Guard,
     config: Config,
     context: Context,
 }
@@ -51,11 +53,13 @@ impl Service {
     /// Opens the tables and brings them up to date, and begins to take events.
     pub async fn open(config: Config, context: Context) -> Result<Self, Error> {
         let store = Store::open(&config.database).await?;
-        let relay = Relay::new(store.database().clone(), context.bus.clone(), context.clock.clone());
+        let (db, clock) = (store.database().clone(), context.clock.clone());
+        let relay = Relay::new(app::CONSUMER, db.clone(), context.bus.clone(), clock.clone());
         let neighbours = Neighbours::new(context.peers.clone());
         let app = App::new(store, context.clock.clone(), neighbours, relay.clone());
-        context.bus.subscribe(app::CONSUMER, Arc::new(Inbox::new(app.clone())));
-        Ok(Self { app, relay, config, context })
+        let guard = Guard::new(db, Receiver::Approval, Arc::new(Inbox::new(app.clone())), clock);
+        context.bus.subscribe(Receiver::Approval, Arc::new(guard.clone()));
+        Ok(Self { app, relay, guard, config, context })
     }
 
     /// The routes alone, without verification of principals.
@@ -80,7 +84,8 @@ impl Service {
         let serving = async {
             let served = phasegate_serve::serve(
                 phasegate_serve::Service::Approval,
-                self.routes(),
+                self.routes()
+                    .add_service(phasegate_outbox::event_service(self.app.store().database().clone())),
                 &self.context,
                 listener,
             )
@@ -89,7 +94,8 @@ impl Service {
             shutdown.cancel();
             served
         };
-        let (served, (), ()) = tokio::join!(serving, self.relay.run(shutdown.clone()), timers);
+        let guard = self.guard.run(shutdown.clone());
+        let (served, (), (), ()) = tokio::join!(serving, self.relay.run(shutdown.clone()), guard, timers);
         Ok(served?)
     }
 }

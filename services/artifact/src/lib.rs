@@ -16,6 +16,7 @@ mod grpc;
 pub mod reconcile;
 pub mod store;
 
+use phasegate_database::Database;
 use phasegate_outbox::Relay;
 use phasegate_page_token::PageTokens;
 use phasegate_serve::{Context, Listener};
@@ -31,6 +32,7 @@ use crate::store::Store;
 pub struct Service {
     context: Context,
     relay: Relay,
+    db: Database,
     app: App,
 }
 
@@ -51,9 +53,11 @@ impl Service {
     /// Opens the store, bringing it to the schema.
     pub async fn open(config: Config, context: Context) -> Result<Self, Error> {
         let store = Store::open(&config.database).await?;
-        let relay = Relay::new(store.db().clone(), context.bus.clone(), context.clock.clone());
+        let db = store.db().clone();
+        let name = phasegate_serve::Service::Artifact.name();
+        let relay = Relay::new(name, db.clone(), context.bus.clone(), context.clock.clone());
         let app = App::new(store, context.peers.clone(), relay.clone(), context.clock.clone());
-        Ok(Self { context, relay, app })
+        Ok(Self { context, relay, db, app })
     }
 
     /// Relays events and serves until shutdown.
@@ -62,7 +66,7 @@ impl Service {
         let relaying = tokio::spawn(reconcile::run(self.relay.clone(), shutdown));
         let served = phasegate_serve::serve(
             phasegate_serve::Service::Artifact,
-            self.routes(),
+            self.routes().add_service(phasegate_outbox::event_service(self.db.clone())),
             &self.context,
             listener,
         )

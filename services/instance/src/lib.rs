@@ -12,7 +12,8 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use phasegate_outbox::Relay;
+use phasegate_bus::Receiver;
+use phasegate_outbox::{Guard, Relay};
 use phasegate_serve::{Context, Listener};
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use app::App;
 pub struct Service {
     app: App,
     relay: Relay,
+    guard: Guard,
     context: Context,
     config: Config,
 }
@@ -45,10 +47,12 @@ impl Service {
     pub async fn open(config: Config, context: Context) -> Result<Self, Error> {
         let store = store::Store::open(&config.database).await;
         let store = store.map_err(|error| Error::Store(Box::new(error)))?;
-        let relay = Relay::new(store.database().clone(), context.bus.clone(), context.clock.clone());
+        let (db, clock) = (store.database().clone(), context.clock.clone());
+        let relay = Relay::new(app::CONSUMER, db.clone(), context.bus.clone(), clock.clone());
         let app = App::new(store, relay.clone(), context.clone(), &config);
-        context.bus.subscribe(app::CONSUMER, Arc::new(app::Inbox(app.clone())));
-        Ok(Self { app, relay, context, config })
+        let guard = Guard::new(db, Receiver::Instance, Arc::new(app::Inbox(app.clone())), clock);
+        context.bus.subscribe(Receiver::Instance, Arc::new(guard.clone()));
+        Ok(Self { app, relay, guard, context, config })
     }
 
     /// Runs the relay and the reconciler, and serves until shutdown.
@@ -58,12 +62,16 @@ impl Service {
         let leases = reconcile::expire_leases(&self.app, self.config.lease_scan);
         let serving = async {
             let service = phasegate_serve::Service::Instance;
-            let served = phasegate_serve::serve(service, self.routes(), &self.context, listener).await;
+            let routes = self
+                .routes()
+                .add_service(phasegate_outbox::event_service(self.app.store().database().clone()));
+            let served = phasegate_serve::serve(service, routes, &self.context, listener).await;
             // A server that failed takes the loops with it.
             shutdown.cancel();
             served
         };
-        let (served, (), ()) = tokio::join!(serving, relay, leases);
+        let guard = self.guard.run(shutdown.clone());
+        let (served, (), (), ()) = tokio::join!(serving, relay, guard, leases);
         Ok(served?)
     }
 

@@ -19,7 +19,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use phasegate_outbox::Relay;
+use phasegate_outbox::{Guard, Relay};
 use phasegate_page_token::PageTokens;
 use phasegate_proto::notification::v1::notification_service_server::NotificationServiceServer;
 use phasegate_serve::{Context, Listener};
@@ -50,6 +50,7 @@ pub enum Error {
 pub struct Service {
     context: Context,
     store: Store,
+    guard: Guard,
     courier: Arc<Courier>,
     /// Rings when messages were added.
     added: Arc<Notify>,
@@ -81,7 +82,13 @@ impl Service {
             from.email.domain().to_owned(),
             Arc::clone(&added),
         );
-        context.bus.subscribe(store::CONSUMER, Arc::new(receiver));
+        let guard = Guard::new(
+            store.database().clone(),
+            phasegate_bus::Receiver::Notification,
+            Arc::new(receiver),
+            context.clock.clone(),
+        );
+        context.bus.subscribe(phasegate_bus::Receiver::Notification, Arc::new(guard.clone()));
         let courier = Arc::new(Courier {
             store: store.clone(),
             directory,
@@ -91,14 +98,15 @@ impl Service {
             clock: context.clock.clone(),
             settled: Arc::clone(&settled),
         });
-        Ok(Service { context, store, courier, added, settled })
+        Ok(Service { context, store, guard, courier, added, settled })
     }
 
     /// Delivers, relays events and serves until shutdown.
     pub async fn run(self, listener: Listener) -> Result<(), Error> {
         let shutdown = self.context.shutdown.clone();
         let database = self.store.database().clone();
-        let relay = Relay::new(database, self.context.bus.clone(), self.context.clock.clone());
+        let (bus, clock) = (self.context.bus.clone(), self.context.clock.clone());
+        let relay = Relay::new(store::CONSUMER, database.clone(), bus, clock);
         let deliver = reconcile::deliver_due(Arc::clone(&self.courier), self.added.clone(), shutdown.clone());
         let wake = async {
             loop {
@@ -108,11 +116,13 @@ impl Service {
         };
         let serve = phasegate_serve::serve(
             phasegate_serve::Service::Notification,
-            self.routes(),
+            self.routes().add_service(phasegate_outbox::event_service(database)),
             &self.context,
             listener,
         );
-        let work = async { tokio::join!(serve, deliver, relay.run(shutdown.clone())).0 };
+        let work = async {
+            tokio::join!(serve, deliver, relay.run(shutdown.clone()), self.guard.run(shutdown.clone())).0
+        };
         tokio::select! {
             served = work => served.map_err(Error::from),
             () = wake => Ok(()),

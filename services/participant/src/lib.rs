@@ -17,7 +17,8 @@ pub mod store;
 
 use std::sync::Arc;
 
-use phasegate_outbox::Relay;
+use phasegate_bus::Receiver;
+use phasegate_outbox::{Guard, Relay};
 use phasegate_page_token::PageTokens;
 use phasegate_serve::{Context, Listener};
 use tonic::service::Routes;
@@ -35,6 +36,7 @@ use crate::store::Store;
 pub struct Service {
     context: Context,
     relay: Relay,
+    guard: Guard,
     app: App,
 }
 
@@ -55,11 +57,13 @@ impl Service {
     /// Opens the store, bringing it to the schema, and listens to the bus.
     pub async fn open(config: Config, context: Context) -> Result<Self, Error> {
         let store = Store::open(&config.database).await?;
-        let relay = Relay::new(store.db().clone(), context.bus.clone(), context.clock.clone());
+        let (db, clock) = (store.db().clone(), context.clock.clone());
+        let relay = Relay::new(CONSUMER, db.clone(), context.bus.clone(), clock.clone());
         let tokens = Tokens::new(&context.keys.link, &context.public_url);
         let app = App::new(store, context.peers.clone(), relay.clone(), context.clock.clone(), tokens);
-        context.bus.subscribe(CONSUMER, Arc::new(app.clone()));
-        Ok(Self { context, relay, app })
+        let guard = Guard::new(db, Receiver::Participant, Arc::new(app.clone()), clock);
+        context.bus.subscribe(Receiver::Participant, Arc::new(guard.clone()));
+        Ok(Self { context, relay, guard, app })
     }
 
     /// Relays events, sweeps and serves until shutdown.
@@ -70,16 +74,21 @@ impl Service {
             let shutdown = shutdown.clone();
             async move { relay.run(shutdown).await }
         });
+        let guard = self.guard.clone();
+        let guarding = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { guard.run(shutdown).await }
+        });
         let sweeping =
             tokio::spawn(sweep::run(self.app.store().clone(), self.context.clock.clone(), shutdown));
         let served = phasegate_serve::serve(
             phasegate_serve::Service::Participant,
-            self.routes(),
+            self.routes().add_service(phasegate_outbox::event_service(self.app.store().db().clone())),
             &self.context,
             listener,
         )
         .await;
-        for task in [relaying, sweeping] {
+        for task in [relaying, guarding, sweeping] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a loop of the participant service ended before its time");
             }

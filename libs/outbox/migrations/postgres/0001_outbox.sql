@@ -7,29 +7,28 @@ create table outbox (
     position bigint generated always as identity,
     payload bytea not null,
     created_at bigint not null,
-    -- Null until every receiver has taken it.
+    -- Null until the bus has it.
     sent_at bigint,
-    -- Not before this; grows with every failed try.
+    -- Receivers that have not confirmed it, as a number (`Receiver::bit`).
+    receivers_left bigint not null,
+    -- Sent not before this, and sent again not before this; grows with every try.
     due_at bigint not null,
     -- A relay works on it until then; another one may take it over afterwards.
     claimed_until bigint not null default 0,
-    -- Failed tries of every kind, for the time between them.
+    -- Failed tries, and after it was sent those that were not confirmed in time.
     failures integer not null default 0,
-    -- Tries that failed because of the event itself.
-    poisonings integer not null default 0,
     last_error text,
-    -- Set aside: it holds nobody up and waits for an operator.
-    dead_at bigint,
-    constraint outbox_pk primary key (tenant_id, event_id),
-    constraint outbox_dead_is_not_sent check (dead_at is null or sent_at is null)
+    constraint outbox_pk primary key (tenant_id, event_id)
 );
 
 -- What waits, first the oldest; small however long the table is.
-create index outbox_waiting on outbox (position) where sent_at is null and dead_at is null;
+create index outbox_waiting on outbox (position) where sent_at is null;
 -- Whether an event is the first one that waits in its instance.
-create index outbox_lane on outbox (tenant_id, instance_id, position) where sent_at is null and dead_at is null;
+create index outbox_lane on outbox (tenant_id, instance_id, position) where sent_at is null;
+-- What was sent and not confirmed by all.
+create index outbox_unconfirmed on outbox (due_at) where sent_at is not null and receivers_left <> 0;
 -- What may be deleted.
-create index outbox_sent on outbox (sent_at) where sent_at is not null;
+create index outbox_sent on outbox (sent_at) where sent_at is not null and receivers_left = 0;
 
 -- What this service has taken from the others, written in the transaction of the effect.
 create table inbox (
@@ -41,6 +40,26 @@ create table inbox (
 );
 
 create index inbox_received on inbox (received_at);
+
+-- Events that this service could not take: counted, and set aside after a bounded number of tries.
+create table dead_letter (
+    tenant_id text not null,
+    consumer text not null,
+    event_id text not null,
+    instance_id text not null,
+    event bytea not null,
+    tries integer not null,
+    last_error text not null,
+    first_failed_at bigint not null,
+    -- Null while it is still tried, and again once an operator wants it tried anew.
+    set_aside_at bigint,
+    -- Since when an operator wants it tried anew.
+    wanted_at bigint,
+    constraint dead_letter_pk primary key (tenant_id, consumer, event_id)
+);
+
+create index dead_letter_set_aside on dead_letter (set_aside_at) where set_aside_at is not null;
+create index dead_letter_wanted on dead_letter (wanted_at) where wanted_at is not null;
 
 -- Rows come and go here all the time: vacuum by share would wait for too many dead ones.
 alter table outbox set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500);

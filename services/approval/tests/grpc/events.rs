@@ -1,5 +1,7 @@
 //! What events of the other services do, and that they do it once.
 
+use std::sync::Arc;
+
 use anyhow::ensure;
 use phasegate_bus::HandleError;
 use phasegate_proto::actor::v1::ActorKind;
@@ -69,7 +71,7 @@ async fn an_event_that_comes_twice_has_one_effect() -> anyhow::Result<()> {
         let before = world.rows().await?;
         let at_once = events.iter().flat_map(|event| [event.clone(), event.clone()]).map(|event| {
             let bus = world.bus.clone();
-            tokio::spawn(async move { bus.publish(event).await })
+            tokio::spawn(async move { bus.publish("instance", Arc::new(event)).await })
         });
         for one in at_once.collect::<Vec<_>>() {
             one.await??;
@@ -98,7 +100,7 @@ async fn the_same_event_at_once_is_taken_once() -> anyhow::Result<()> {
         );
         let copies = (0..8).map(|_| {
             let (bus, event) = (world.bus.clone(), event.clone());
-            tokio::spawn(async move { bus.publish(event).await })
+            tokio::spawn(async move { bus.publish("instance", Arc::new(event)).await })
         });
         for copy in copies.collect::<Vec<_>>() {
             copy.await??;

@@ -98,7 +98,7 @@ impl World {
         let context = Context {
             clock: clock.clone(),
             peers: Peers::new(channels, Signer::new(&keys.principal, clock.clone())),
-            bus: Bus::new(),
+            bus: Bus::local(),
             keys,
             public_url: "http://127.0.0.1:7460".into(),
             shutdown: CancellationToken::new(),
@@ -109,7 +109,7 @@ impl World {
         }
         let service = Service::open(config, context.clone()).await?;
         let heard = Heard::default();
-        context.bus.subscribe("test", Arc::new(heard.clone()));
+        context.bus.overhear(Arc::new(heard.clone()));
         let app = service.app().clone();
         tokio::spawn(service.run(listeners.remove(&Name::Approval).context("a listener")?));
         let Context { peers, bus, shutdown, .. } = context;
@@ -195,7 +195,7 @@ impl World {
     pub(crate) async fn tell(&self, payload: Payload) -> Result<Event, HandleError> {
         let actor = Principal::system("instance", "default").actor();
         let event = phasegate_outbox::event("default", INSTANCE, actor, self.app_now(), payload);
-        self.bus.publish(event.clone()).await?;
+        self.bus.publish("instance", Arc::new(event.clone())).await?;
         Ok(event)
     }
 

@@ -91,13 +91,13 @@ impl World {
         let context = Context {
             clock: clock.clone(),
             peers: Peers::new(channels, Signer::new(&keys.principal, clock.clone())),
-            bus: Bus::new(),
+            bus: Bus::local(),
             keys,
             public_url: "http://127.0.0.1:7460".into(),
             shutdown: CancellationToken::new(),
         };
         let heard = Heard::default();
-        context.bus.subscribe("test", Arc::new(heard.clone()));
+        context.bus.overhear(Arc::new(heard.clone()));
         let world = Self {
             clock,
             instance: fake.clone(),

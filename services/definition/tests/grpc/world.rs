@@ -45,7 +45,7 @@ impl World {
         let context = Context {
             clock: clock.clone(),
             peers: Peers::new(channels, Signer::new(&keys.principal, clock.clone())),
-            bus: Bus::new(),
+            bus: Bus::local(),
             keys,
             public_url: "http://127.0.0.1:7460".into(),
             shutdown: CancellationToken::new(),

@@ -90,7 +90,7 @@ impl Server {
         let context = Context {
             peers: Peers::new(channels, Signer::new(&keys.principal, clock.clone())),
             clock,
-            bus: Bus::new(),
+            bus: Bus::local(),
             keys,
             public_url: format!("http://{address}"),
             shutdown: CancellationToken::new(),

@@ -213,7 +213,7 @@ impl App {
         &self.0.tokens
     }
 
-    fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         &self.0.store
     }
 

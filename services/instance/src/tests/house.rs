@@ -146,12 +146,12 @@ impl House {
         let context = Context {
             peers: Peers::new(channels, Signer::new(&keys.principal, clock.clone())),
             clock: clock.clone(),
-            bus: Bus::new(),
+            bus: Bus::local(),
             keys,
             public_url: "http://127.0.0.1:7460".into(),
             shutdown: CancellationToken::new(),
         };
-        context.bus.subscribe("neighbours", Arc::new(neighbours.clone()));
+        context.bus.overhear(Arc::new(neighbours.clone()));
         let mut house = Self {
             clock,
             context,
@@ -324,7 +324,7 @@ impl House {
         let actor = self.principal.actor();
         let now = self.clock.now();
         let event = phasegate_outbox::event(&self.principal.tenant, instance_id, actor, now, payload);
-        self.context.bus.publish(event.clone()).await?;
+        self.context.bus.publish("approval", Arc::new(event.clone())).await?;
         Ok(event)
     }
 

@@ -1,5 +1,7 @@
 //! Asking people, and what follows from their answers.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, ensure};
 use phasegate_proto::actor::v1::Assurance;
 use phasegate_proto::approval::v1::{
@@ -111,7 +113,7 @@ async fn work_is_reviewed_sent_back_approved_and_the_gate_opens() -> anyhow::Res
         let of_task = instance.pending_approvals.iter().find(|pending| pending.task_id == "make");
         ensure!(of_task.context("the task's request")?.waiting_on == ["ann"]);
         let version = instance.version;
-        house.context.bus.publish(event).await?;
+        house.context.bus.publish("approval", Arc::new(event)).await?;
         ensure!(house.get(&id).await?.version == version, "an event took effect twice");
 
         let response = ApprovalResponse {

@@ -77,7 +77,7 @@ impl House {
     }
 
     async fn publish(&self, event: Event) -> Result<(), HandleError> {
-        self.context.bus.publish(event).await
+        self.context.bus.publish("instance", Arc::new(event)).await.map(drop)
     }
 
     /// Starts delivering; the handle ends it.
@@ -149,7 +149,7 @@ fn context() -> Context {
     Context {
         peers: Peers::new(BTreeMap::new(), Signer::new(&keys.principal, clock.clone())),
         clock,
-        bus: Bus::new(),
+        bus: Bus::local(),
         keys,
         public_url: "https://app.example.com".to_owned(),
         shutdown: CancellationToken::new(),

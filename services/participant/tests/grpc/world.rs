@@ -76,13 +76,13 @@ impl World {
         let context = Context {
             clock: clock.clone(),
             peers: Peers::new(channels, Signer::new(&keys.principal, clock.clone())),
-            bus: Bus::new(),
+            bus: Bus::local(),
             keys,
             public_url: "http://127.0.0.1:7460".into(),
             shutdown: CancellationToken::new(),
         };
         let heard = Heard::default();
-        context.bus.subscribe("test", Arc::new(heard.clone()));
+        context.bus.overhear(Arc::new(heard.clone()));
         let world = Self {
             clock,
             instance: fake.clone(),
@@ -119,7 +119,7 @@ impl World {
             payload: Some(payload),
             ..Default::default()
         };
-        Ok(self.bus.publish(event).await?)
+        Ok(self.bus.publish("instance", Arc::new(event)).await.map(drop)?)
     }
 
     /// An instance ends, and the service hears of it.

@@ -70,7 +70,7 @@ impl Dev {
         let context = Context {
             clock: settings.clock.clone(),
             peers: Peers::new(channels, signer),
-            bus: Bus::new(),
+            bus: Bus::local(),
             keys,
             public_url: public_url.trim_end_matches('/').to_owned(),
             shutdown: shutdown.clone(),

@@ -33,7 +33,7 @@ async fn services_take_only_signed_principals() -> anyhow::Result<()> {
         let context = Context {
             clock: clock.clone(),
             peers: Peers::new(channels.clone(), Signer::new(&keys.principal, clock.clone())),
-            bus: Bus::new(),
+            bus: Bus::local(),
             keys,
             public_url: "http://127.0.0.1:7460".into(),
             shutdown: CancellationToken::new(),
@@ -85,7 +85,7 @@ async fn a_call_without_credentials_is_for_development_only() -> anyhow::Result<
     let context = Context {
         peers: Peers::new(BTreeMap::new(), Signer::new(&keys.principal, clock.clone())),
         clock,
-        bus: Bus::new(),
+        bus: Bus::local(),
         keys,
         public_url: "http://127.0.0.1:7460".into(),
         shutdown: CancellationToken::new(),
