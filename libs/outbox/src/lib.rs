@@ -27,6 +27,7 @@ pub use dead_letter::{DeadLetter, dead_letters, replay};
 pub use guard::Guard;
 pub use inbox::inbox_receive;
 pub use relay::Relay;
+pub use store::confirm;
 
 /// The tables of this crate. The first migration of every service.
 pub const MIGRATION: Migration = Migration {

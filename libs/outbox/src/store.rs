@@ -248,12 +248,8 @@ pub(crate) async fn unconfirmed_claim(db: &Database, now: Timestamp) -> Result<V
     rows.iter().map(|row| row.get("payload")).collect()
 }
 
-/// Notes that a receiver has taken events.
-pub(crate) async fn confirm(
-    db: &Database,
-    receiver: Receiver,
-    events: Vec<(String, String)>,
-) -> Result<(), Error> {
+/// Notes that a receiver has taken events, each named by its tenant and its id. Unknown ones are passed over.
+pub async fn confirm(db: &Database, receiver: Receiver, events: Vec<(String, String)>) -> Result<(), Error> {
     let others = !receiver.bit();
     db.transaction(move |tx| {
         Box::pin(async move {
