@@ -309,7 +309,7 @@ async fn poison_is_set_aside_and_holds_nobody_up() -> anyhow::Result<()> {
             clock.advance(Duration::from_secs(30));
             running.relay.wake();
         }
-        until(&db, "sent_at is not null", 3).await?;
+        until(&db, "sent_at is not null", 4).await?;
         ensure!(effects(&db, "bad").await? == ["before", "behind"]);
         ensure!(recorder.seen("poison") == 8);
         let aside = dead_letters(&db, 10).await?;
