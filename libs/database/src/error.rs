@@ -52,6 +52,12 @@ impl Error {
         Self::Statement { doing: format!("execute `{}`", doing.join(" ")), source }
     }
 
+    /// Whether a statement named a table that is not there.
+    pub(crate) fn is_undefined_table(&self) -> bool {
+        let Self::Statement { source: sqlx::Error::Database(error), .. } = self else { return false };
+        error.code().as_deref() == Some("42P01")
+    }
+
     pub(crate) fn doing(doing: &str, source: sqlx::Error) -> Self {
         Self::Statement { doing: doing.to_owned(), source }
     }

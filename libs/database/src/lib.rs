@@ -16,6 +16,7 @@ mod error;
 mod migrate;
 mod postgres;
 mod row;
+mod safety;
 mod sqlite;
 mod value;
 
@@ -46,7 +47,20 @@ pub enum Settings {
         schema: String,
         /// Connections that one process may hold.
         max_connections: u32,
+        /// What opening it may change.
+        opening: Opening,
     },
+}
+
+/// What opening a PostgreSQL database may change, and what is asked of its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// Makes the schema and brings it to the program's migrations, on any server: for development and tests, and for the
+    /// job that migrates.
+    Migrate,
+    /// Changes nothing: fails where the schema is older than the program needs, and where the server may lose what it has
+    /// acknowledged. A schema that is newer is fine, so that two versions of the program can run side by side.
+    Check,
 }
 
 /// Which SQL is spoken.
@@ -99,16 +113,25 @@ impl Dialect {
 // === impl Database ===
 
 impl Database {
-    /// Connects, checks that the database keeps what it is given, and brings it to the given migrations.
+    /// Connects, checks that the database keeps what it is given, and brings it to the given migrations, or checks that it
+    /// is there ([`Opening`]).
     pub async fn open(settings: &Settings, migrations: &[Migration]) -> Result<Self, Error> {
         let pools = match settings {
-            Settings::Postgres { url, schema, max_connections } => {
+            Settings::Postgres { url, schema, max_connections, .. } => {
                 Pools::Postgres(postgres::Pool::open(url, schema, *max_connections).await?)
             }
             Settings::Sqlite { path } => Pools::Sqlite(sqlite::Pool::open(path).await?),
         };
         let database = Self(pools);
-        migrate::migrate(&database, settings, migrations).await?;
+        match settings {
+            Settings::Postgres { opening: Opening::Check, .. } => {
+                safety::check(&database).await?;
+                migrate::check(&database, migrations).await?;
+            }
+            Settings::Postgres { .. } | Settings::Sqlite { .. } => {
+                migrate::migrate(&database, settings, migrations).await?;
+            }
+        }
         Ok(database)
     }
 

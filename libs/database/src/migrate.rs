@@ -1,5 +1,7 @@
 //! Brings a database to the tables that the program expects, under a lock, so that several processes may start at once.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest as _, Sha256};
 
 use crate::{Database, Error, Settings, Transaction, args};
@@ -51,6 +53,30 @@ pub(crate) async fn migrate(
             })
         })
         .await
+}
+
+/// Checks that the database has seen the steps. It may have seen more.
+pub(crate) async fn check(database: &Database, migrations: &[Migration]) -> Result<(), Error> {
+    let known = database.fetch_all("select version, checksum from schema_version", args![]).await;
+    let known = match known {
+        Ok(rows) => rows,
+        Err(error) if error.is_undefined_table() => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let known: BTreeMap<i64, String> = known
+        .iter()
+        .map(|row| Ok((row.get("version")?, row.get("checksum")?)))
+        .collect::<Result<_, Error>>()?;
+    for step in migrations {
+        match known.get(&step.version) {
+            None => return Err(problem(step, "has not been executed: run `phasegate admin migrate`")),
+            Some(known) if *known != checksum(step.postgres) => {
+                return Err(problem(step, "was changed after the database had executed it"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// What was done to the database.

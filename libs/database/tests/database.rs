@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use phasegate_clock::Timestamp;
-use phasegate_database::{Database, Dialect, Error, Migration, Settings, args};
+use phasegate_database::{Database, Dialect, Error, Migration, Opening, Settings, args};
 use phasegate_test_database::{TestDatabase, both, postgres, sqlite};
 
 const ITEM: Migration = Migration {
@@ -298,7 +298,7 @@ async fn a_dropped_transaction_never_leaves_a_connection_open_in_it() -> anyhow:
     let outside = sqlx::PgPool::connect(fresh.url()).await?;
     let Settings::Postgres { url, schema, .. } = fresh.settings() else { anyhow::bail!("not PostgreSQL") };
     let name = format!("phasegate/{schema}").chars().take(63).collect::<String>();
-    let settings = Settings::Postgres { url, schema, max_connections: 2 };
+    let settings = Settings::Postgres { url, schema, max_connections: 2, opening: Opening::Migrate };
     let db = Database::open(&settings, &[ITEM]).await?;
     let work = |round: u64| {
         db.transaction(move |tx| {

@@ -5,6 +5,7 @@ mod confirm;
 mod keys;
 mod peers;
 mod pipe;
+mod pool;
 mod server;
 mod verify;
 
@@ -16,6 +17,7 @@ pub use confirm::confirm;
 pub use keys::Keys;
 pub use peers::Peers;
 pub use pipe::pipe;
+pub use pool::{Address, InvalidAddress};
 pub use server::{DRAIN_SECONDS, Error, Listener, MESSAGE_BYTES_MAX, serve};
 pub use verify::VerifyLayer;
 

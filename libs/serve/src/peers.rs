@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use phasegate_principal::{HEADER, Principal, Signer};
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, ClientTlsConfig};
 
 use crate::Service;
+use crate::pool::{Address, Pool};
 
 /// How long one service waits for another.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -16,22 +18,57 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Channels to the services.
 #[derive(Debug, Clone)]
 pub struct Peers {
-    channels: Arc<BTreeMap<Service, Channel>>,
+    pools: Arc<BTreeMap<Service, Pool>>,
     signer: Signer,
     nowhere: Channel,
 }
 
 impl Peers {
-    /// The services that can be reached, and what signs the calls to them.
+    /// The services that can be reached, each at one place, and what signs the calls to them.
     pub fn new(channels: BTreeMap<Service, Channel>, signer: Signer) -> Self {
-        // A service that is not among them is UNAVAILABLE, like one that is down.
-        let nowhere = tonic::transport::Endpoint::from_static("http://nowhere.invalid").connect_lazy();
-        Self { channels: Arc::new(channels), signer, nowhere }
+        let pools = channels.into_iter().map(|(service, channel)| (service, Pool::fixed(channel)));
+        Self::with(pools.collect(), signer)
     }
 
-    /// The channel to one service.
+    /// The services over the network, with all their copies, which [`Peers::watch`] keeps looking for.
+    pub fn over_network(
+        addresses: BTreeMap<Service, Vec<Address>>,
+        tls: Option<&ClientTlsConfig>,
+        signer: Signer,
+    ) -> Self {
+        let pools =
+            addresses.into_iter().map(|(service, addresses)| (service, Pool::of(addresses, tls.cloned())));
+        Self::with(pools.collect(), signer)
+    }
+
+    fn with(pools: BTreeMap<Service, Pool>, signer: Signer) -> Self {
+        // A service that is not among them is UNAVAILABLE, like one that is down.
+        let nowhere = tonic::transport::Endpoint::from_static("http://nowhere.invalid").connect_lazy();
+        Self { pools: Arc::new(pools), signer, nowhere }
+    }
+
+    /// Keeps looking for the copies of each service, and for their health, until `shutdown`.
+    pub async fn watch(&self, shutdown: CancellationToken) {
+        futures::future::join_all(self.pools.values().map(|pool| pool.watch(shutdown.clone()))).await;
+    }
+
+    /// The channel to one service, for one call: copies take turns.
     pub fn channel(&self, service: Service) -> Channel {
-        self.channels.get(&service).unwrap_or(&self.nowhere).clone()
+        self.picked(service, None)
+    }
+
+    /// The channel to one service, for one call about `key`: always the same copy while it lives.
+    pub fn channel_of(&self, service: Service, key: &str) -> Channel {
+        self.picked(service, Some(key))
+    }
+
+    /// Whether any copy of a service answers.
+    pub fn is_well(&self, service: Service) -> bool {
+        self.pools.get(&service).is_some_and(Pool::is_well)
+    }
+
+    fn picked(&self, service: Service, key: Option<&str>) -> Channel {
+        self.pools.get(&service).and_then(|pool| pool.pick(key)).unwrap_or_else(|| self.nowhere.clone())
     }
 
     /// A request to one service on behalf of a principal, with a deadline of 10 s.

@@ -11,7 +11,7 @@ use std::str::FromStr as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
-use phasegate_database::{Database, Dialect, Migration, Settings};
+use phasegate_database::{Database, Dialect, Migration, Opening, Settings};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
@@ -103,6 +103,7 @@ impl TestDatabase {
                 url: self.url.clone(),
                 schema: format!("{}_{service}", self.name),
                 max_connections: MAX_CONNECTIONS,
+                opening: Opening::Migrate,
             },
         }
     }

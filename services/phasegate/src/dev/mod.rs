@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use phasegate_bus::Bus;
 use phasegate_clock::SharedClock;
-use phasegate_database::Settings as Database;
+use phasegate_database::{Opening, Settings as Database};
 use phasegate_principal::Signer;
 use phasegate_serve::{Context, Listener, Peers, Service, pipe};
 use tokio::net::TcpListener;
@@ -155,6 +155,7 @@ impl Settings {
                 url: url.clone(),
                 schema: format!("phasegate_{}", service.name()),
                 max_connections: CONNECTIONS_MAX,
+                opening: Opening::Migrate,
             },
             None => Database::Sqlite { path: self.folder.join(format!("{}.db", service.name())) },
         }

@@ -1,0 +1,259 @@
+//! The copies of one service: which there are, which answer, and which one a call goes to.
+//!
+//! Names are looked up again and again, so that copies may come and go, and every copy is asked for its health, so that
+//! one that stops gets no new calls while it finishes the old ones. Calls go to the copies in turn; those about one
+//! instance go to the same copy while it lives, because that copy has the instance in memory. Nothing depends on it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+/// How often a copy is asked for its health.
+const HEALTH_EVERY: Duration = Duration::from_millis(500);
+/// A copy that does not answer by then is not well.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Asks for health between two looks for copies.
+const HEALTH_PER_LOOKUP: u32 = 10;
+/// A connection that cannot be made by then is tried anew.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where a service is: `http://host:port` or `https://host:port`. A host with several addresses stands for a copy at each.
+#[derive(Debug, Clone)]
+pub struct Address {
+    uri: http::Uri,
+    /// Looked up; with the port.
+    host: String,
+}
+
+/// An address that cannot be meant.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} must look like http://host:port")]
+pub struct InvalidAddress(String);
+
+/// The copies of one service.
+#[derive(Debug, Clone)]
+pub(crate) struct Pool(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    addresses: Vec<Address>,
+    tls: Option<ClientTlsConfig>,
+    copies: RwLock<Arc<Vec<Copy>>>,
+    next: AtomicUsize,
+}
+
+#[derive(Debug, Clone)]
+struct Copy {
+    /// Names the copy for as long as it is where it is.
+    id: String,
+    channel: Channel,
+    is_well: Arc<AtomicBool>,
+}
+
+// === impl Address ===
+
+impl std::str::FromStr for Address {
+    type Err = InvalidAddress;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        let invalid = || InvalidAddress(text.to_owned());
+        let uri: http::Uri = text.trim_end_matches('/').parse().map_err(|_| invalid())?;
+        let is_known = matches!(uri.scheme_str(), Some("http" | "https"));
+        let (Some(host), Some(port), true) = (uri.host(), uri.port_u16(), is_known) else {
+            return Err(invalid());
+        };
+        let host = format!("{host}:{port}");
+        Ok(Self { uri, host })
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}", self.uri.scheme_str().unwrap_or("http"), self.host)
+    }
+}
+
+// === impl Pool ===
+
+impl Pool {
+    /// A service that has one place, which is never asked for its health.
+    pub(crate) fn fixed(channel: Channel) -> Self {
+        let copy = Copy { id: String::new(), channel, is_well: Arc::new(AtomicBool::new(true)) };
+        Self::with(Vec::new(), None, vec![copy])
+    }
+
+    /// A service whose copies are to be found with [`Pool::watch`]. Until then, each address is one.
+    pub(crate) fn of(addresses: Vec<Address>, tls: Option<ClientTlsConfig>) -> Self {
+        let copies = addresses
+            .iter()
+            .filter_map(|address| {
+                let channel = connect(address, None, tls.as_ref())?;
+                Some(Copy { id: address.to_string(), channel, is_well: Arc::new(AtomicBool::new(true)) })
+            })
+            .collect();
+        Self::with(addresses, tls, copies)
+    }
+
+    fn with(addresses: Vec<Address>, tls: Option<ClientTlsConfig>, copies: Vec<Copy>) -> Self {
+        let copies = RwLock::new(Arc::new(copies));
+        Self(Arc::new(Inner { addresses, tls, copies, next: AtomicUsize::new(0) }))
+    }
+
+    /// The copy whose turn it is, or of `key`, if there is one: among those that are well, or among all if none is.
+    pub(crate) fn pick(&self, key: Option<&str>) -> Option<Channel> {
+        let copies = self.copies();
+        let well: Vec<&Copy> =
+            copies.iter().filter(|copy| copy.is_well.load(Ordering::Relaxed)).collect();
+        let candidates = if well.is_empty() { copies.iter().collect() } else { well };
+        let chosen = match key {
+            // Highest random weight: a copy that goes takes its own keys with it and leaves the others where they are.
+            Some(key) => candidates.into_iter().max_by_key(|copy| weight(&copy.id, key)),
+            None if candidates.is_empty() => None,
+            None => {
+                let turn = self.0.next.fetch_add(1, Ordering::Relaxed) % candidates.len();
+                candidates.into_iter().nth(turn)
+            }
+        };
+        chosen.map(|copy| copy.channel.clone())
+    }
+
+    /// Whether any copy is well.
+    pub(crate) fn is_well(&self) -> bool {
+        self.copies().iter().any(|copy| copy.is_well.load(Ordering::Relaxed))
+    }
+
+    /// Keeps looking for copies and their health until `shutdown`.
+    pub(crate) async fn watch(&self, shutdown: CancellationToken) {
+        if self.0.addresses.is_empty() {
+            return;
+        }
+        let mut round = 0_u32;
+        loop {
+            if round.is_multiple_of(HEALTH_PER_LOOKUP) {
+                self.look_up().await;
+            }
+            round = round.wrapping_add(1);
+            let copies = self.copies();
+            futures::future::join_all(copies.iter().map(Copy::examine)).await;
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(HEALTH_EVERY) => {}
+            }
+        }
+    }
+
+    /// Finds out where the copies are. What is known stays when nothing can be found out.
+    async fn look_up(&self) {
+        let mut found: BTreeMap<String, (&Address, SocketAddr)> = BTreeMap::new();
+        for address in &self.0.addresses {
+            match tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::lookup_host(&address.host)).await {
+                Ok(Ok(places)) => found.extend(places.map(|place| (place.to_string(), (address, place)))),
+                Ok(Err(error)) => tracing::debug!(%address, %error, "a peer cannot be found"),
+                Err(_) => tracing::debug!(%address, "a peer was not found in time"),
+            }
+        }
+        if found.is_empty() {
+            return;
+        }
+        let known = self.copies();
+        let copies: Vec<Copy> = found
+            .into_iter()
+            .filter_map(|(id, (address, place))| {
+                if let Some(copy) = known.iter().find(|copy| copy.id == id) {
+                    return Some(copy.clone());
+                }
+                let channel = connect(address, Some(place), self.0.tls.as_ref())?;
+                Some(Copy { id, channel, is_well: Arc::new(AtomicBool::new(true)) })
+            })
+            .collect();
+        *self.0.copies.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(copies);
+    }
+
+    fn copies(&self) -> Arc<Vec<Copy>> {
+        Arc::clone(&self.0.copies.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Copy {
+    async fn examine(&self) {
+        let mut client = HealthClient::new(self.channel.clone());
+        let asked = client.check(HealthCheckRequest::default());
+        let is_well = match tokio::time::timeout(HEALTH_TIMEOUT, asked).await {
+            Ok(Ok(answer)) => answer.into_inner().status == ServingStatus::Serving as i32,
+            Ok(Err(_)) | Err(_) => false,
+        };
+        if self.is_well.swap(is_well, Ordering::Relaxed) != is_well {
+            tracing::info!(copy = self.id, is_well, "the health of a peer has changed");
+        }
+    }
+}
+
+/// A connection that is made when it is first needed, and made again when it breaks.
+fn connect(address: &Address, place: Option<SocketAddr>, tls: Option<&ClientTlsConfig>) -> Option<Channel> {
+    let scheme = address.uri.scheme_str().unwrap_or("http");
+    let uri = place.map_or_else(|| address.to_string(), |place| format!("{scheme}://{place}"));
+    let endpoint = Endpoint::from_shared(uri).ok()?;
+    let mut endpoint = endpoint
+        .origin(address.uri.clone())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(3))
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size(8 * 1024 * 1024);
+    if let (Some(tls), "https") = (tls, scheme) {
+        let name = address.uri.host().unwrap_or_default();
+        endpoint = endpoint.tls_config(tls.clone().domain_name(name)).ok()?;
+    }
+    Some(endpoint.connect_lazy())
+}
+
+/// FNV-1a of both, mixed once more so that ids that differ in their last letters do not go together.
+fn weight(copy: &str, key: &str) -> u64 {
+    let hash = copy.bytes().chain([0]).chain(key.bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mixed = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^ (mixed >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for good in ["http://127.0.0.1:7462", "https://phasegate-instance:7462/", "http://[::1]:7462"] {
+            assert!(good.parse::<Address>().is_ok(), "{good}");
+        }
+        for bad in ["", "127.0.0.1:7462", "http://host", "ftp://host:1", "http://:1"] {
+            assert!(bad.parse::<Address>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn keys_are_shared_out_and_stay_where_they_are() {
+        let copies = ["10.0.0.1:7462", "10.0.0.2:7462", "10.0.0.3:7462"];
+        let place = |among: &[&'static str], key: &str| {
+            among.iter().copied().max_by_key(|copy| weight(copy, key)).unwrap()
+        };
+        let mut counts = BTreeMap::new();
+        for key in (0..3_000).map(|number| format!("proc-inst-{number}")) {
+            let before = place(&copies, &key);
+            *counts.entry(before).or_insert(0) += 1;
+            if before != copies[2] {
+                assert_eq!(place(&copies[..2], &key), before, "{key}");
+            }
+        }
+        assert!(counts.values().all(|count| (800..1_200).contains(count)), "{counts:?}");
+    }
+}
