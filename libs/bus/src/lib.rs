@@ -99,6 +99,14 @@ impl Bus {
         }
     }
 
+    /// What is wrong with the bus and can be lived with, for the log of whoever starts.
+    pub async fn warning(&self) -> Option<String> {
+        match &self.0 {
+            Kind::Local(_) => None,
+            Kind::Stream(stream) => stream.warning().await,
+        }
+    }
+
     /// Reads for the receivers of this process until `shutdown`, then finishes what is under way.
     pub async fn run(&self, shutdown: CancellationToken) {
         match &self.0 {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use phasegate_principal::{HEADER, Principal, Signer};
-use tonic::metadata::MetadataValue;
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, ClientTlsConfig};
 
 use crate::Service;

@@ -110,8 +110,7 @@ impl Pool {
     /// The copy whose turn it is, or of `key`, if there is one: among those that are well, or among all if none is.
     pub(crate) fn pick(&self, key: Option<&str>) -> Option<Channel> {
         let copies = self.copies();
-        let well: Vec<&Copy> =
-            copies.iter().filter(|copy| copy.is_well.load(Ordering::Relaxed)).collect();
+        let well: Vec<&Copy> = copies.iter().filter(|copy| copy.is_well.load(Ordering::Relaxed)).collect();
         let candidates = if well.is_empty() { copies.iter().collect() } else { well };
         let chosen = match key {
             // Highest random weight: a copy that goes takes its own keys with it and leaves the others where they are.

@@ -17,6 +17,7 @@ pub mod store;
 use std::sync::Arc;
 
 use phasegate_bus::Receiver;
+use phasegate_database::Settings;
 use phasegate_outbox::{Guard, Relay};
 use phasegate_page_token::PageTokens;
 use phasegate_serve::{Context, Listener};
@@ -47,6 +48,12 @@ pub enum Error {
     /// The server failed.
     #[error(transparent)]
     Serve(#[from] phasegate_serve::Error),
+}
+
+/// Brings a database to the tables of this service: for the job that migrates.
+pub async fn migrate(database: &Settings) -> Result<(), Error> {
+    Store::open(database).await?.database().close().await;
+    Ok(())
 }
 
 impl Service {

@@ -16,7 +16,7 @@ mod grpc;
 pub mod reconcile;
 pub mod store;
 
-use phasegate_database::Database;
+use phasegate_database::{Database, Settings};
 use phasegate_outbox::Relay;
 use phasegate_page_token::PageTokens;
 use phasegate_serve::{Context, Listener};
@@ -45,6 +45,12 @@ pub enum Error {
     /// The server failed.
     #[error(transparent)]
     Serve(#[from] phasegate_serve::Error),
+}
+
+/// Brings a database to the tables of this service: for the job that migrates.
+pub async fn migrate(database: &Settings) -> Result<(), Error> {
+    Store::open(database).await?.db().close().await;
+    Ok(())
 }
 
 // === impl Service ===

@@ -12,6 +12,7 @@ pub mod domain;
 mod grpc;
 pub mod store;
 
+use phasegate_database::Settings;
 use phasegate_page_token::PageTokens;
 use phasegate_serve::{Context, Listener};
 use tonic::service::Routes;
@@ -37,6 +38,12 @@ pub enum Error {
     /// The server failed.
     #[error(transparent)]
     Serve(#[from] phasegate_serve::Error),
+}
+
+/// Brings a database to the tables of this service: for the job that migrates.
+pub async fn migrate(database: &Settings) -> Result<(), Error> {
+    Store::open(database).await?.db().close().await;
+    Ok(())
 }
 
 // === impl Service ===

@@ -13,6 +13,7 @@ mod store;
 mod tests;
 
 use phasegate_bus::Receiver;
+use phasegate_database::Settings;
 use phasegate_outbox::{Guard, Relay};
 use phasegate_serve::{Context, Listener};
 use std::sync::Arc;
@@ -40,6 +41,13 @@ pub enum Error {
     /// The server failed.
     #[error(transparent)]
     Serve(#[from] phasegate_serve::Error),
+}
+
+/// Brings a database to the tables of this service: for the job that migrates.
+pub async fn migrate(database: &Settings) -> Result<(), Error> {
+    let store = store::Store::open(database).await.map_err(|error| Error::Store(Box::new(error)))?;
+    store.database().close().await;
+    Ok(())
 }
 
 impl Service {

@@ -19,6 +19,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use phasegate_database::Settings;
 use phasegate_outbox::{Guard, Relay};
 use phasegate_page_token::PageTokens;
 use phasegate_proto::notification::v1::notification_service_server::NotificationServiceServer;
@@ -56,6 +57,13 @@ pub struct Service {
     added: Arc<Notify>,
     /// Rings when outcomes were stored.
     settled: Arc<Notify>,
+}
+
+/// Brings a database to the tables of this service: for the job that migrates.
+pub async fn migrate(database: &Settings) -> Result<(), Error> {
+    let store = Store::open(database).await.map_err(|error| Error::Store(Box::new(error)))?;
+    store.database().close().await;
+    Ok(())
 }
 
 impl Service {

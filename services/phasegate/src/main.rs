@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use phasegate::cli;
 use phasegate::demo::{self, Style};
 use phasegate::dev::{self, Dev};
+use phasegate::serve::{self, Serve};
 use phasegate_clock::SystemClock;
 use phasegate_telemetry::Settings as Telemetry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,18 +50,37 @@ struct Program {
 impl Program {
     /// Reads the command line. Without a command it is that of `dev`, so that what the environment says of it counts.
     fn read(arguments: Vec<OsString>) -> Result<Program, clap::Error> {
-        let program = Self::read_as_given(&arguments)?;
-        if program.command.is_some() {
-            return Ok(program);
+        let program = Self::read_as_given(Self::definition(), &arguments)?;
+        match &program.command {
+            Some(Command::Serve(args)) => Self::read_file(&args.options, &["serve"], &arguments),
+            Some(Command::Admin(Admin::Migrate(args))) => {
+                Self::read_file(&args.options, &["admin", "migrate"], &arguments)
+            }
+            Some(_) => Ok(program),
+            None => {
+                Self::read_as_given(Self::definition(), &[arguments, vec![OsString::from("dev")]].concat())
+            }
         }
-        Self::read_as_given(&[arguments, vec![OsString::from("dev")]].concat())
     }
 
-    fn read_as_given(arguments: &[OsString]) -> Result<Program, clap::Error> {
+    /// Reads the command line once more, with what a file of settings says in the place of the defaults.
+    fn read_file(
+        options: &serve::Options,
+        path: &[&str],
+        arguments: &[OsString],
+    ) -> Result<Program, clap::Error> {
         let mut command = Self::definition();
+        if let Some(file) = &options.config {
+            command = serve::with_file(command, path, file)
+                .map_err(|error| Self::definition().error(ErrorKind::Io, format!("{error:#}")))?;
+        }
+        Self::read_as_given(command, arguments)
+    }
+
+    fn read_as_given(mut command: clap::Command, arguments: &[OsString]) -> Result<Program, clap::Error> {
         let program = Self::from_arg_matches(&command.clone().try_get_matches_from(arguments)?)?;
         let unheeded = match &program.command {
-            Some(Command::Dev(_)) => program.calls.first_given(),
+            Some(Command::Dev(_) | Command::Serve(_) | Command::Admin(_)) => program.calls.first_given(),
             Some(Command::Demo(_)) => program.calls.first_given().filter(|flag| *flag != "--address"),
             Some(Command::Client(_)) | None => None,
         };
@@ -94,10 +114,42 @@ enum LogFormat {
 enum Command {
     /// Run everything in this process, for development: all services, SQLite, a mail catcher, one port on loopback.
     Dev(DevArgs),
+    /// Run services in this process, for production: each on its port, on PostgreSQL and Redis.
+    Serve(Box<ServeArgs>),
+    /// Look after an installation: its databases.
+    #[command(subcommand)]
+    Admin(Admin),
     /// Play a customer's SSO deployment from definition to completion.
     Demo(DemoArgs),
     #[command(flatten)]
     Client(Box<cli::Command>),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Services to run
+    #[arg(required = true, value_enum, value_name = "SERVICE")]
+    services: Vec<serve::Name>,
+    /// Print the settings that are in effect, secrets masked, and exit
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    options: serve::Options,
+}
+
+#[derive(Debug, Subcommand)]
+enum Admin {
+    /// Bring the databases of services to what this program needs. `serve` only checks that this was done.
+    Migrate(Box<MigrateArgs>),
+}
+
+#[derive(Debug, Args)]
+struct MigrateArgs {
+    /// Services; all without any
+    #[arg(value_enum, value_name = "SERVICE")]
+    services: Vec<serve::Name>,
+    #[command(flatten)]
+    options: serve::Options,
 }
 
 #[derive(Debug, Args)]
@@ -152,7 +204,8 @@ fn main() -> ExitCode {
 
 async fn run(program: Program) -> ExitCode {
     // The server says what it does; the others speak for themselves.
-    let quiet = !matches!(program.command, None | Some(Command::Dev(_)));
+    let quiet =
+        !matches!(program.command, None | Some(Command::Dev(_) | Command::Serve(_) | Command::Admin(_)));
     let filter = program.log.unwrap_or_else(|| if quiet { "error" } else { "info" }.to_owned());
     let json = matches!(program.log_format, LogFormat::Json);
     let telemetry = Telemetry { filter, json, otlp_endpoint: program.otlp_endpoint };
@@ -164,6 +217,8 @@ async fn run(program: Program) -> ExitCode {
         // Without a command it has been read as `dev`.
         None => ExitCode::SUCCESS,
         Some(Command::Dev(args)) => end(dev(args).await),
+        Some(Command::Serve(args)) => end(serve(*args).await),
+        Some(Command::Admin(Admin::Migrate(args))) => end(migrate(*args).await),
         Some(Command::Demo(args)) => {
             let address = args.address.or_else(|| program.calls.address().map(str::to_owned));
             let style = if args.json { Style::Json } else { Style::people(args.no_color) };
@@ -171,6 +226,22 @@ async fn run(program: Program) -> ExitCode {
         }
         Some(Command::Client(command)) => cli::run(*command, program.calls).await,
     }
+}
+
+async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let settings = args.options.read(&args.services)?;
+    if args.check {
+        write!(std::io::stdout().lock(), "{}", settings.effective())?;
+        return Ok(());
+    }
+    let shutdown = CancellationToken::new();
+    tokio::spawn(stop_on_signal(shutdown.clone()));
+    Serve::start(&settings, shutdown).await?.finished().await
+}
+
+async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
+    let services = if args.services.is_empty() { serve::Name::ALL.to_vec() } else { args.services };
+    serve::migrate(&args.options, &services).await
 }
 
 async fn dev(args: DevArgs) -> anyhow::Result<()> {

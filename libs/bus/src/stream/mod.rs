@@ -156,6 +156,21 @@ impl Stream {
         futures::future::join_all(readers).await;
     }
 
+    /// A Redis that evicts keys loses streams with their groups: nothing is lost for good, but much comes late.
+    pub(crate) async fn warning(&self) -> Option<String> {
+        let mut writer = self.writer().await.ok()?;
+        let mut question = redis::cmd("INFO");
+        question.arg("memory");
+        let told: String = match question.query_async(&mut writer).await {
+            Ok(told) => told,
+            Err(error) => return Some(format!("Redis is away; events wait until it is back: {error}")),
+        };
+        let policy = told.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"))?.trim();
+        (policy != "noeviction").then(|| {
+            format!("Redis evicts keys (maxmemory-policy {policy}), so that events come late; set it to noeviction")
+        })
+    }
+
     /// The connection for what does not block. It is made anew by itself when it breaks.
     async fn writer(&self) -> redis::RedisResult<ConnectionManager> {
         let made = self.0.writer.get_or_try_init(async || {

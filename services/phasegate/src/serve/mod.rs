@@ -1,0 +1,212 @@
+//! `phasegate serve SERVICE…`: the named services in this process, each on its port, on PostgreSQL and Redis. Any number
+//! of copies of each can run; every one of them can be killed at any time.
+
+mod admin;
+mod file;
+mod settings;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
+use phasegate_bus::{Bus, Confirmations};
+use phasegate_clock::SystemClock;
+use phasegate_database::{Opening, Settings as Database};
+use phasegate_principal::Signer;
+use phasegate_serve::{Context, Keys, Listener, Peers, Service};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+pub use file::with_file;
+pub use settings::{Name, Options, Settings, SmtpTls};
+
+/// The services of this process, running.
+#[derive(Debug)]
+pub struct Serve {
+    /// Answers probes to the last.
+    _admin: AbortOnDropHandle<()>,
+    tasks: JoinSet<anyhow::Result<()>>,
+    shutdown: CancellationToken,
+}
+
+impl Serve {
+    /// Opens everything, and returns once all ports answer. Cancelling `shutdown` stops it.
+    pub async fn start(settings: &Settings, shutdown: CancellationToken) -> anyhow::Result<Self> {
+        let (context, confirmations) = context(settings, shutdown.clone())?;
+        let mut tasks = JoinSet::new();
+        let mut opened = Vec::new();
+        for (name, address) in &settings.listen {
+            let opening = Opened::open(*name, settings, &context).await;
+            let opened_service = opening.with_context(|| format!("{} cannot start", name.text()))?;
+            opened.push((opened_service, bind(*name, *address).await?));
+        }
+        let is_ready = Arc::new(AtomicBool::new(false));
+        let admin = TcpListener::bind(settings.options().admin_listen)
+            .await
+            .with_context(|| format!("cannot listen on {}", settings.options().admin_listen))?;
+        let probes = tokio::spawn(admin::run(admin, Arc::clone(&is_ready), shutdown.clone()));
+        // The bus begins once everybody has subscribed.
+        tasks.spawn(background(context.clone(), confirmations));
+        for (service, listener) in opened {
+            service.run(listener, &mut tasks);
+        }
+        is_ready.store(true, Ordering::Relaxed);
+        Ok(Self { _admin: AbortOnDropHandle::new(probes), tasks, shutdown })
+    }
+
+    /// Returns once everything has stopped: because `shutdown` was cancelled, or because a part failed, which stops the
+    /// rest.
+    pub async fn finished(mut self) -> anyhow::Result<()> {
+        let mut outcome = Ok(());
+        while let Some(ended) = self.tasks.join_next().await {
+            let ended = ended.unwrap_or_else(|panic| Err(panic.into()));
+            if outcome.is_ok() {
+                outcome = ended;
+            }
+            self.shutdown.cancel();
+        }
+        outcome
+    }
+}
+
+/// Brings the databases of services to what this program needs.
+pub async fn migrate(options: &Options, services: &[Name]) -> anyhow::Result<()> {
+    for service in services.iter().filter_map(|name| name.service()) {
+        let database = options.database(service, Opening::Migrate)?;
+        migrate_one(service, &database)
+            .await
+            .with_context(|| format!("the database of {} cannot be migrated", service.name()))?;
+        tracing::info!(service = service.name(), "migrated");
+    }
+    Ok(())
+}
+
+async fn migrate_one(service: Service, database: &Database) -> anyhow::Result<()> {
+    match service {
+        Service::Definition => phasegate_definition::migrate(database).await?,
+        Service::Instance => phasegate_instance::migrate(database).await?,
+        Service::Approval => phasegate_approval::migrate(database).await?,
+        Service::Artifact => phasegate_artifact::migrate(database).await?,
+        Service::Participant => phasegate_participant::migrate(database).await?,
+        Service::Notification => phasegate_notification::migrate(database).await?,
+    }
+    Ok(())
+}
+
+fn context(settings: &Settings, shutdown: CancellationToken) -> anyhow::Result<(Context, Confirmations)> {
+    let secret = settings.secrets.first().context("there is no secret")?;
+    let keys = Keys::derive(secret);
+    let clock = SystemClock::shared();
+    let signer = Signer::new(&keys.principal, clock.clone());
+    let (bus, confirmations) = Bus::redis(&settings.redis)?;
+    let peers = Peers::over_network(settings.peers.clone(), None, signer);
+    let public_url = settings.public_url.clone();
+    Ok((Context { clock, peers, bus, keys, public_url, shutdown }, confirmations))
+}
+
+async fn bind(name: Name, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| format!("{} cannot listen on {address}", name.text()))?;
+    tracing::info!(service = name.text(), %address, "listens");
+    Ok(listener)
+}
+
+/// What runs beside the services.
+async fn background(context: Context, confirmations: Confirmations) -> anyhow::Result<()> {
+    let Context { bus, peers, shutdown, .. } = context;
+    if let Some(warning) = bus.warning().await {
+        tracing::warn!("{warning}");
+    }
+    tokio::join!(
+        bus.run(shutdown.clone()),
+        peers.watch(shutdown.clone()),
+        phasegate_serve::confirm(peers.clone(), confirmations, shutdown),
+    );
+    Ok(())
+}
+
+/// A service that is open and does not serve yet.
+enum Opened {
+    Gateway(Box<phasegate_gateway::Service>),
+    Definition(phasegate_definition::Service),
+    Instance(phasegate_instance::Service),
+    Approval(phasegate_approval::Service),
+    Artifact(phasegate_artifact::Service),
+    Participant(phasegate_participant::Service),
+    Notification(Box<phasegate_notification::Service>),
+}
+
+impl Opened {
+    async fn open(name: Name, settings: &Settings, context: &Context) -> anyhow::Result<Self> {
+        let options = settings.options();
+        let database = |service| options.database(service, Opening::Check);
+        let context = context.clone();
+        Ok(match name {
+            Name::Gateway => {
+                let portal = phasegate_gateway::portal::router(context.clone(), false);
+                let config = phasegate_gateway::Config::default();
+                Self::Gateway(Box::new(phasegate_gateway::Service::open(config, context, portal)?))
+            }
+            Name::Definition => {
+                let config = phasegate_definition::Config::new(database(Service::Definition)?);
+                Self::Definition(phasegate_definition::Service::open(config, context).await?)
+            }
+            Name::Instance => {
+                let config = phasegate_instance::Config::new(database(Service::Instance)?);
+                Self::Instance(phasegate_instance::Service::open(config, context).await?)
+            }
+            Name::Approval => {
+                let config = phasegate_approval::Config::new(database(Service::Approval)?);
+                Self::Approval(phasegate_approval::Service::open(config, context).await?)
+            }
+            Name::Artifact => {
+                let config = phasegate_artifact::Config::new(database(Service::Artifact)?);
+                Self::Artifact(phasegate_artifact::Service::open(config, context).await?)
+            }
+            Name::Participant => {
+                let config = phasegate_participant::Config::new(database(Service::Participant)?);
+                Self::Participant(phasegate_participant::Service::open(config, context).await?)
+            }
+            Name::Notification => {
+                let config = mail(settings, database(Service::Notification)?);
+                Self::Notification(Box::new(phasegate_notification::Service::open(config, context).await?))
+            }
+        })
+    }
+
+    fn run(self, socket: TcpListener, tasks: &mut JoinSet<anyhow::Result<()>>) {
+        let listener = Listener::Tcp;
+        match self {
+            Self::Gateway(service) => tasks.spawn(async move { Ok(service.run(socket).await?) }),
+            Self::Definition(service) => tasks.spawn(async move { Ok(service.run(listener(socket)).await?) }),
+            Self::Instance(service) => tasks.spawn(async move { Ok(service.run(listener(socket)).await?) }),
+            Self::Approval(service) => tasks.spawn(async move { Ok(service.run(listener(socket)).await?) }),
+            Self::Artifact(service) => tasks.spawn(async move { Ok(service.run(listener(socket)).await?) }),
+            Self::Participant(service) => {
+                tasks.spawn(async move { Ok(service.run(listener(socket)).await?) })
+            }
+            Self::Notification(service) => {
+                tasks.spawn(async move { Ok(service.run(listener(socket)).await?) })
+            }
+        };
+    }
+}
+
+fn mail(settings: &Settings, database: Database) -> phasegate_notification::Config {
+    let options = settings.options();
+    phasegate_notification::Config {
+        smtp_host: options.smtp_host.clone(),
+        smtp_port: options.smtp_port,
+        smtp_tls: match options.smtp_tls {
+            SmtpTls::None => phasegate_notification::Tls::None,
+            SmtpTls::Upgraded => phasegate_notification::Tls::Upgraded,
+            SmtpTls::Implicit => phasegate_notification::Tls::Implicit,
+        },
+        smtp_from: options.mail_from.clone(),
+        smtp_credentials: settings.smtp_credentials.clone(),
+        ..phasegate_notification::Config::new(database)
+    }
+}
