@@ -2,13 +2,17 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use phasegate::cli;
 use phasegate::demo::{self, Style};
+use phasegate::dev::mail_catcher::Alone;
 use phasegate::dev::{self, Dev};
 use phasegate::serve::{self, Serve};
 use phasegate_clock::SystemClock;
@@ -80,7 +84,9 @@ impl Program {
     fn read_as_given(mut command: clap::Command, arguments: &[OsString]) -> Result<Program, clap::Error> {
         let program = Self::from_arg_matches(&command.clone().try_get_matches_from(arguments)?)?;
         let unheeded = match &program.command {
-            Some(Command::Dev(_) | Command::Serve(_) | Command::Admin(_)) => program.calls.first_given(),
+            Some(Command::Dev(_) | Command::Serve(_) | Command::Admin(_) | Command::MailCatcher(_)) => {
+                program.calls.first_given()
+            }
             Some(Command::Demo(_)) => program.calls.first_given().filter(|flag| *flag != "--address"),
             Some(Command::Client(_)) | None => None,
         };
@@ -121,6 +127,8 @@ enum Command {
     Admin(Admin),
     /// Play a customer's SSO deployment from definition to completion.
     Demo(DemoArgs),
+    /// Take mail and show it instead of sending it on, for trying `serve` without a mail server.
+    MailCatcher(MailCatcherArgs),
     #[command(flatten)]
     Client(Box<cli::Command>),
 }
@@ -141,6 +149,8 @@ struct ServeArgs {
 enum Admin {
     /// Bring the databases of services to what this program needs. `serve` only checks that this was done.
     Migrate(Box<MigrateArgs>),
+    /// Ask a process whether it is ready; for health checks where there is no curl.
+    Ready(ReadyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -169,10 +179,33 @@ struct DevArgs {
 }
 
 #[derive(Debug, Args)]
+struct ReadyArgs {
+    /// Where its probes are answered
+    #[arg(default_value = "http://127.0.0.1:9460/readyz", value_name = "URL")]
+    url: String,
+}
+
+#[derive(Debug, Args)]
+struct MailCatcherArgs {
+    /// Address to take mail on
+    #[arg(long, default_value = "127.0.0.1:1025", value_name = "HOST:PORT")]
+    smtp: SocketAddr,
+    /// Address of the pages that show it, without authentication: keep it inside
+    #[arg(long, default_value = "127.0.0.1:8025", value_name = "HOST:PORT")]
+    listen: SocketAddr,
+    /// Folder for the mails; made where it is missing
+    #[arg(long, default_value = ".phasegate/mail", value_name = "FOLDER")]
+    folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct DemoArgs {
     /// Play on a server that runs instead of one of its own.
     #[arg(long, value_name = "URL")]
     address: Option<String>,
+    /// Where the mail catcher of that server is, if not at the same address.
+    #[arg(long, value_name = "URL")]
+    mail: Option<String>,
     /// Print one JSON object a line instead of the story.
     #[arg(long)]
     json: bool,
@@ -204,8 +237,10 @@ fn main() -> ExitCode {
 
 async fn run(program: Program) -> ExitCode {
     // The server says what it does; the others speak for themselves.
-    let quiet =
-        !matches!(program.command, None | Some(Command::Dev(_) | Command::Serve(_) | Command::Admin(_)));
+    let quiet = !matches!(
+        program.command,
+        None | Some(Command::Dev(_) | Command::Serve(_) | Command::Admin(_) | Command::MailCatcher(_))
+    );
     let filter = program.log.unwrap_or_else(|| if quiet { "error" } else { "info" }.to_owned());
     let json = matches!(program.log_format, LogFormat::Json);
     let telemetry = Telemetry { filter, json, otlp_endpoint: program.otlp_endpoint };
@@ -219,10 +254,12 @@ async fn run(program: Program) -> ExitCode {
         Some(Command::Dev(args)) => end(dev(args).await),
         Some(Command::Serve(args)) => end(serve(*args).await),
         Some(Command::Admin(Admin::Migrate(args))) => end(migrate(*args).await),
+        Some(Command::Admin(Admin::Ready(args))) => end(ready(args).await),
+        Some(Command::MailCatcher(args)) => end(mail_catcher(args).await),
         Some(Command::Demo(args)) => {
             let address = args.address.or_else(|| program.calls.address().map(str::to_owned));
             let style = if args.json { Style::Json } else { Style::people(args.no_color) };
-            end(demo::run(demo::Options { address, style }).await)
+            end(demo::run(demo::Options { address, mail: args.mail, style }).await)
         }
         Some(Command::Client(command)) => cli::run(*command, program.calls).await,
     }
@@ -242,6 +279,22 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
     let services = if args.services.is_empty() { serve::Name::ALL.to_vec() } else { args.services };
     serve::migrate(&args.options, &services).await
+}
+
+/// Fails unless the process says that it is ready.
+async fn ready(args: ReadyArgs) -> anyhow::Result<()> {
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(3)).build()?;
+    let answer =
+        client.get(&args.url).send().await.with_context(|| format!("nobody answers at {}", args.url))?;
+    anyhow::ensure!(answer.status().is_success(), "{} is not ready: {}", args.url, answer.status());
+    Ok(())
+}
+
+async fn mail_catcher(args: MailCatcherArgs) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
+    tokio::spawn(stop_on_signal(shutdown.clone()));
+    writeln!(std::io::stdout().lock(), "Mail to {} is shown at http://{}/dev/mail", args.smtp, args.listen)?;
+    Alone { folder: args.folder, smtp: args.smtp, listen: args.listen }.run(shutdown).await
 }
 
 async fn dev(args: DevArgs) -> anyhow::Result<()> {

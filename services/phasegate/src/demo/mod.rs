@@ -36,6 +36,8 @@ const DEADLINE: Duration = Duration::from_mins(2);
 pub struct Options {
     /// A server that runs; one of our own in a temporary folder when absent.
     pub address: Option<String>,
+    /// Where the mailboxes of that server are; at its own address when absent.
+    pub mail: Option<String>,
     /// How to tell it.
     pub style: Style,
 }
@@ -53,7 +55,8 @@ struct Ending {
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let story = Story::new(options.style);
     if let Some(address) = options.address {
-        return play(&address, &story).await;
+        let mail = options.mail.unwrap_or_else(|| address.clone());
+        return play(&address, &mail, &story).await;
     }
     let folder = tempfile::tempdir().context("a temporary folder for the demo cannot be made")?;
     let shutdown = CancellationToken::new();
@@ -67,14 +70,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let dev = Dev::start(settings, shutdown.clone()).await?;
     let address = format!("http://{}", dev.address());
     story.note(&format!("A Phasegate of its own runs at {address} for this demo."))?;
-    let played = play(&address, &story).await;
+    let played = play(&address, &address, &story).await;
     shutdown.cancel();
     let stopped = dev.finished().await;
     played.and(stopped)
 }
 
-async fn play(address: &str, story: &Story) -> anyhow::Result<()> {
-    let setting = Setting::new(address).await?;
+async fn play(address: &str, mail: &str, story: &Story) -> anyhow::Result<()> {
+    let setting = Setting::new(address, mail).await?;
     let instance = setting.prepare(story).await?;
     let curtain = CancellationToken::new();
     // Whatever ends first, the others are told.

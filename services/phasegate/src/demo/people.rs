@@ -79,11 +79,11 @@ impl Person {
 
     /// Links in mails that have come for this person, oldest first.
     async fn new_links(&mut self) -> anyhow::Result<Vec<String>> {
-        let url = format!("{}/dev/mail/messages", self.setting.address);
-        let response = self.setting.http.get(url).send().await?;
+        let url = format!("{}/dev/mail/messages", self.setting.mail);
+        let response = self.setting.http.get(&url).send().await?;
         ensure!(
             response.status().is_success(),
-            "the mailboxes are at /dev/mail of `phasegate dev`, and this server has none"
+            "there are no mailboxes at {url}; `phasegate dev` has some, and for other servers --mail says where they are"
         );
         let mails: Vec<Value> = response.json().await?;
         let mut links = Vec::new();

@@ -18,6 +18,8 @@ const TEAM_TEMPLATE: &str = include_str!("team-template.json");
 pub(super) struct Setting {
     /// Base of every URL, without a slash at its end.
     pub(super) address: String,
+    /// The same, of the mail catcher.
+    pub(super) mail: String,
     /// For gRPC.
     pub(super) channel: Channel,
     /// For REST.
@@ -26,7 +28,7 @@ pub(super) struct Setting {
 
 impl Setting {
     /// Connects.
-    pub(super) async fn new(address: &str) -> anyhow::Result<Self> {
+    pub(super) async fn new(address: &str, mail: &str) -> anyhow::Result<Self> {
         let address = address.trim_end_matches('/').to_owned();
         let channel = Endpoint::from_shared(address.clone())
             .with_context(|| format!("{address} is no address; try http://127.0.0.1:7460"))?
@@ -35,7 +37,7 @@ impl Setting {
             .await
             .with_context(|| format!("nobody answers at {address}; start a server with: phasegate dev"))?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(15)).build()?;
-        Ok(Self { address, channel, http })
+        Ok(Self { address, mail: mail.trim_end_matches('/').to_owned(), channel, http })
     }
 
     /// Stores definition and template, makes the team, starts the instance.

@@ -1,6 +1,7 @@
 //! The mailboxes of `phasegate dev`: a small real mail server that keeps what it is given instead of sending it on, and pages
-//! that show each mail with its live link. It listens on loopback only.
+//! that show each mail with its live link. It listens on loopback only, unless it runs alone and is told otherwise.
 
+mod alone;
 mod mail;
 mod mailbox;
 mod page;
@@ -16,6 +17,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use mailbox::Mailbox;
+
+pub use alone::Alone;
 
 /// The mail server and its pages.
 #[derive(Debug)]
@@ -46,10 +49,19 @@ pub enum Error {
 impl MailCatcher {
     /// Reads the mails that are in `folder`, which is made where it is missing, and takes a free port.
     pub async fn start(folder: &Path, shutdown: CancellationToken) -> Result<MailCatcher, Error> {
+        Self::start_at(folder, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), shutdown).await
+    }
+
+    /// The same at a given address.
+    async fn start_at(
+        folder: &Path,
+        address: SocketAddr,
+        shutdown: CancellationToken,
+    ) -> Result<MailCatcher, Error> {
         let mailbox = Mailbox::open(folder, SystemClock::shared()).await;
         let mailbox =
             mailbox.map_err(|source| Error::Folder { folder: folder.display().to_string(), source })?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Error::Listen)?;
+        let listener = TcpListener::bind(address).await.map_err(Error::Listen)?;
         let address = listener.local_addr().map_err(Error::Listen)?;
         Ok(MailCatcher { listener, address, mailbox: Arc::new(mailbox), shutdown })
     }
