@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use phasegate_bus::Settings as Redis;
 use phasegate_database::{Opening, Settings as Database};
+use phasegate_gateway::Oidc;
 use phasegate_serve::{Address, Service};
 
 /// What a service is called, with the gateway.
@@ -94,6 +95,18 @@ pub struct Options {
     /// File with the secret of the installation: 64 hexadecimal digits a line; the first line signs, all are believed
     #[arg(long, env = "PHASEGATE_SECRET_FILE", value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
+    /// Issuer of OpenID Connect whose access tokens operators may call with, besides keys
+    #[arg(long, env = "PHASEGATE_OIDC_ISSUER", value_name = "URL")]
+    pub oidc_issuer: Option<String>,
+    /// Audience that those tokens must be for
+    #[arg(long, env = "PHASEGATE_OIDC_AUDIENCE", value_name = "TEXT")]
+    pub oidc_audience: Option<String>,
+    /// Claim of those tokens with the roles: viewer, operator, process_admin, admin
+    #[arg(long, env = "PHASEGATE_OIDC_ROLES_CLAIM", value_name = "NAME", default_value = "roles")]
+    pub oidc_roles_claim: String,
+    /// Claim of those tokens with the tenant
+    #[arg(long, env = "PHASEGATE_OIDC_TENANT_CLAIM", value_name = "NAME", default_value = "tenant")]
+    pub oidc_tenant_claim: String,
     /// Mail server
     #[arg(long, env = "PHASEGATE_SMTP_HOST", value_name = "HOST", default_value = "127.0.0.1")]
     pub smtp_host: String,
@@ -144,6 +157,8 @@ pub struct Settings {
     pub public_url: String,
     /// The secrets of the installation; the first one signs.
     pub secrets: Vec<[u8; 32]>,
+    /// Whose access tokens operators may call with.
+    pub oidc: Option<Oidc>,
     /// User and password at the mail server.
     pub smtp_credentials: Option<(String, String)>,
 }
@@ -207,7 +222,10 @@ impl Options {
 
     /// Reads what files hold, and checks everything that can be checked without asking anybody.
     pub fn read(self, services: &[Name]) -> anyhow::Result<Settings> {
-        self.database(Service::Instance, Opening::Check)?;
+        // The gateway has no data.
+        for service in services.iter().filter_map(|name| name.service()) {
+            self.database(service, Opening::Check)?;
+        }
         let redis = Redis {
             prefix: self.redis_prefix.clone(),
             ..Redis::new(required(self.redis_url.as_deref(), "--redis-url")?)
@@ -219,15 +237,16 @@ impl Options {
             "--public-url must begin with https:// (or http://, where nobody can listen), not be {public_url:?}"
         );
         let secret_file = self.secret_file.as_deref().context(missing("--secret-file"))?;
-        let secrets = secrets(secret_file)?;
+        let secrets = super::secret::read(secret_file)?;
         let smtp_credentials = match (&self.smtp_user, &self.smtp_password_file) {
             (None, None) => None,
             (Some(user), Some(file)) => Some((user.clone(), read(file)?.trim().to_owned())),
             _ => bail!("--smtp-user and --smtp-password-file belong together"),
         };
+        let oidc = oidc(&self)?;
         let listen = listen(&self.listen, services)?;
         let peers = peers(&self.peers)?;
-        Ok(Settings { options: self, listen, peers, redis, public_url, secrets, smtp_credentials })
+        Ok(Settings { options: self, listen, peers, redis, public_url, secrets, oidc, smtp_credentials })
     }
 }
 
@@ -261,6 +280,10 @@ impl Settings {
         line("peers", &peers.collect::<Vec<_>>().join(","));
         line("public-url", &self.public_url);
         line("secret-file", &path(options.secret_file.as_deref()));
+        line("oidc-issuer", options.oidc_issuer.as_deref().unwrap_or_default());
+        line("oidc-audience", options.oidc_audience.as_deref().unwrap_or_default());
+        line("oidc-roles-claim", &options.oidc_roles_claim);
+        line("oidc-tenant-claim", &options.oidc_tenant_claim);
         line("smtp-host", &options.smtp_host);
         line("smtp-port", &options.smtp_port.to_string());
         line("smtp-tls", &format!("{:?}", options.smtp_tls).to_lowercase());
@@ -300,18 +323,23 @@ fn read(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
-/// The secrets in a file, the newest first.
-fn secrets(file: &Path) -> anyhow::Result<Vec<[u8; 32]>> {
-    let text = read(file)?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let secrets: Option<Vec<[u8; 32]>> = lines.map(|line| hex::decode(line).ok()?.try_into().ok()).collect();
-    let secrets = secrets.filter(|secrets| !secrets.is_empty());
-    secrets.with_context(|| {
-        format!(
-            "{} must hold 64 hexadecimal digits a line, at least one line; make one with: openssl rand -hex 32",
-            file.display()
-        )
-    })
+fn oidc(options: &Options) -> anyhow::Result<Option<Oidc>> {
+    match (&options.oidc_issuer, &options.oidc_audience) {
+        (None, None) => Ok(None),
+        (Some(issuer), Some(audience)) => {
+            ensure!(
+                issuer.starts_with("https://") || issuer.starts_with("http://"),
+                "--oidc-issuer must begin with https:// (or http://, where nobody can listen), not be {issuer:?}"
+            );
+            Ok(Some(Oidc {
+                issuer: issuer.clone(),
+                audience: audience.clone(),
+                roles_claim: options.oidc_roles_claim.clone(),
+                tenant_claim: options.oidc_tenant_claim.clone(),
+            }))
+        }
+        _ => bail!("--oidc-issuer and --oidc-audience belong together"),
+    }
 }
 
 fn name(text: &str) -> anyhow::Result<Name> {
