@@ -18,6 +18,7 @@ use phasegate_outbox::{Guard, Relay};
 use phasegate_serve::{Context, Listener};
 use std::sync::Arc;
 
+pub use app::unwired;
 pub use config::Config;
 
 use app::App;

@@ -30,6 +30,8 @@ use tonic::service::Routes;
 pub use config::{Config, Tls};
 pub use domain::RetryPolicy;
 
+pub use app::unwired;
+
 use app::{Courier, Directory, PeerDirectory, Receiver};
 use store::Store;
 

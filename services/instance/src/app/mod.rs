@@ -20,6 +20,7 @@ mod poll;
 mod read;
 mod start;
 mod token;
+pub mod unwired;
 mod wakes;
 mod work;
 

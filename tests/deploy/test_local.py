@@ -1,0 +1,131 @@
+"""`deploy/local/up` really starts everything, and `down` stops it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+
+import program
+import pytest
+
+UP = program.DEPLOY / "local/up"
+DOWN = program.DEPLOY / "local/down"
+
+
+def free_base():
+    """A port from which on the ports that `up` needs are free."""
+    for base in range(20_000, 60_000, 1_000):
+        wanted = [*range(7), 12, *range(2_000, 2_007), 2_012]
+        for offset in wanted:
+            with socket.socket() as taken:
+                if taken.connect_ex(("127.0.0.1", base + offset)) == 0:
+                    break
+        else:
+            return base
+    raise AssertionError("no port is free")
+
+
+def get(url):
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, ""
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory):
+    """A running installation: its folder, its base port, what `up` has printed."""
+    # PostgreSQL, which is not root, must be able to walk there.
+    folder = tmp_path_factory.mktemp("local")
+    for part in [folder, *folder.parents][:4]:
+        if part.stat().st_uid == os.getuid() and part != folder.anchor:
+            part.chmod(part.stat().st_mode | 0o011)
+    base = free_base()
+    environment = {**os.environ, "PHASEGATE_BINARY": os.environ["PHASEGATE_TEST_BINARY"]}
+    command = [UP, folder / "data", str(base)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as up:
+        printed = ""
+        for line in up.stdout:
+            printed += line
+            if line.startswith("Ctrl-C"):
+                break
+        yield folder / "data", base, printed
+        up.send_signal(signal.SIGINT)
+        try:
+            up.wait(timeout=60)
+        finally:
+            subprocess.run([DOWN, folder / "data"], check=False)
+
+
+def test_every_process_is_ready(installation):
+    _, base, printed = installation
+    assert f"Phasegate listens on http://127.0.0.1:{base}" in printed, printed
+    for offset in [*range(7), 12]:
+        assert get(f"http://127.0.0.1:{base + 2_000 + offset}/readyz") == (200, "ready\n"), printed
+    status, _ = get(f"http://127.0.0.1:{base}/openapi.json")
+    assert status == 200
+    mail = re.search(r"http://127\.0\.0\.1:\d+/dev/mail", printed)[0]
+    assert get(f"{mail}/messages") == (200, "[]")
+
+
+def test_each_service_has_tables_of_its_own_and_no_rights_elsewhere(installation):
+    _, _, printed = installation
+    database = re.search(r"postgres://postgres@\S+", printed)[0]
+
+    def ask(role, query):
+        url = database.replace("postgres@", f"{role}@")
+        return subprocess.run(["psql", "-X", "-At", url, "-c", query], capture_output=True, text=True, check=False)
+
+    owners = ask("postgres", "select distinct schemaname || ' ' || tableowner from pg_tables where schemaname like 'phasegate%'")
+    expected = {f"phasegate_{name} phasegate_{name}" for name in program.SERVICES if name != "gateway"}
+    assert set(owners.stdout.split("\n")) - {""} == expected
+    assert ask("phasegate_approval", "select count(*) from phasegate_approval.approval").returncode == 0
+    refused = ask("phasegate_approval", "select count(*) from phasegate_instance.instance")
+    assert "permission denied" in refused.stderr
+
+
+def test_what_is_measured_has_the_agreed_names(installation):
+    _, base, _ = installation
+    agreed = {}
+    for line in (program.ROOT / "tests/deploy/metrics.txt").read_text().splitlines():
+        if not line.startswith("#"):
+            name, kind, *_ = line.split()
+            agreed[name] = kind
+    status, _ = get(f"http://127.0.0.1:{base + 2_000}/metrics")
+    if status == 404:
+        pytest.skip("the services do not serve /metrics yet")
+    served = {}
+    for offset in [*range(7), 12]:
+        status, text = get(f"http://127.0.0.1:{base + 2_000 + offset}/metrics")
+        assert status == 200
+        served.update(re.findall(r"^# TYPE ((?:phasegate|rpc)_\w+) (\w+)$", text, re.MULTILINE))
+    assert "phasegate_build_info" in served
+    assert served.items() <= agreed.items()
+
+
+def test_a_process_that_is_killed_does_not_take_the_others_along(installation):
+    folder, base, printed = installation
+    second = int(re.search(r"instance-2 .* process (\d+)", printed)[1])
+    os.kill(second, signal.SIGKILL)
+    time.sleep(1)
+    assert get(f"http://127.0.0.1:{base + 2_002}/readyz")[0] == 200
+    assert get(f"http://127.0.0.1:{base + 2_000}/readyz")[0] == 200
+    assert (folder / "log/instance.log").stat().st_size > 0
+
+
+def test_down_stops_everything(installation):
+    folder, base, printed = installation
+    numbers = [int(number) for number in re.findall(r"process (\d+)", printed)]
+    postgres = int((folder / "run/postgres.pid").read_text())
+    redis = int((folder / "run/redis.pid").read_text())
+    begun = time.monotonic()
+    subprocess.run([DOWN, folder], check=True, timeout=60)
+    assert time.monotonic() - begun < 20
+    for number in [*numbers, postgres, redis]:
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)
+    assert (folder / "postgres/PG_VERSION").exists() or os.getuid() != 0
