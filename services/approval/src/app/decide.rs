@@ -59,7 +59,7 @@ impl App {
         let mut actor = caller.message();
         actor.on_behalf_of = message::bare_actor(&answer.by).on_behalf_of;
         let command = |record: &Record| {
-            let instance = worse(known, record.instance);
+            let instance = known.worse(record.instance);
             Some(Command::Answer(Answer { instance, ..answer.clone() }))
         };
         let done = self.execute(&record.key(), &actor, call, command).await;
@@ -120,7 +120,7 @@ impl App {
             Some(InstanceStatus::Completed | InstanceStatus::Cancelled | InstanceStatus::Failed) => {
                 InstanceCondition::Ended
             }
-            Some(InstanceStatus::Paused) => worse(InstanceCondition::Paused, record.instance),
+            Some(InstanceStatus::Paused) => InstanceCondition::Paused.worse(record.instance),
             Some(InstanceStatus::Running | InstanceStatus::Unspecified) | None => record.instance,
         })
     }
@@ -144,15 +144,6 @@ fn approver_of(
 
 fn other_than_caller(caller: &Caller, approver: &ParticipantId) -> Option<ParticipantId> {
     (caller.person().as_ref() != Some(approver)).then(|| approver.clone())
-}
-
-/// What was heard last wins where it says more: an end is for ever.
-fn worse(one: InstanceCondition, other: InstanceCondition) -> InstanceCondition {
-    match (one, other) {
-        (InstanceCondition::Ended, _) | (_, InstanceCondition::Ended) => InstanceCondition::Ended,
-        (InstanceCondition::Paused, _) | (_, InstanceCondition::Paused) => InstanceCondition::Paused,
-        (InstanceCondition::Running, InstanceCondition::Running) => InstanceCondition::Running,
-    }
 }
 
 impl App {

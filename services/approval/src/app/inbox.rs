@@ -14,22 +14,16 @@ use phasegate_id::{
 use phasegate_proto::actor::v1::Actor as ActorMessage;
 use phasegate_proto::approval::v1::SubjectKind as SubjectKindMessage;
 use phasegate_proto::definition::v1::TimeoutAction;
-use phasegate_proto::instance::v1::InstanceStatus;
-use phasegate_proto::internal::event::v1::event::Payload;
 use phasegate_proto::internal::event::v1::{
-    ApprovalsMoot, ApprovalsNeeded, ArtifactStored, Event as Message, InstanceEnded, Timing as TimingMessage,
-    approvals_needed::Need,
+    ApprovalsNeeded, Event as Message, Timing as TimingMessage, approvals_needed::Need,
 };
 
 use super::check::bind;
 use super::elapse::chain;
-use super::request::opened;
-use super::{App, Error, Wanted, message, tell};
-use crate::domain::{
-    Actor, Command, CurrentArtifact, InstanceCondition, OnTimeout, Request, Subject, SubjectKind, Timing,
-    decide,
-};
-use crate::store::{self, Commit, InstanceChange, InstanceState, Key, Person, Receipt, Record};
+use super::plan::{self, Found, Taken};
+use super::{App, Error, Wanted, message};
+use crate::domain::{Actor, CurrentArtifact, OnTimeout, Request, Subject, SubjectKind, Timing};
+use crate::store::{self, Commit, InstanceChange, InstanceState, Key, Person, Receipt};
 
 /// The name under which this service takes events.
 pub const CONSUMER: &str = "approval";
@@ -41,12 +35,18 @@ pub struct Inbox {
 }
 
 /// An event with what every event has, read.
-struct Envelope {
-    tenant: TenantId,
-    instance: InstanceId,
-    actor: ActorMessage,
-    occurred_at: Timestamp,
-    receipt: Receipt,
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    /// Tenant.
+    pub tenant: TenantId,
+    /// Instance.
+    pub instance: InstanceId,
+    /// Who did it.
+    pub actor: ActorMessage,
+    /// When, by the clock of its sender.
+    pub occurred_at: Timestamp,
+    /// What names it.
+    pub receipt: Receipt,
 }
 
 impl Inbox {
@@ -64,31 +64,15 @@ impl Handler for Inbox {
 
 impl App {
     async fn take(&self, event: &Message) -> Result<(), HandleError> {
-        let Some(payload) = &event.payload else { return Ok(()) };
-        let envelope = || Envelope::read(event);
-        let taken = match payload {
-            Payload::ApprovalsNeeded(needed) => self.needed(&envelope()?, needed).await,
-            Payload::ApprovalsMoot(moot) => self.moot(&envelope()?, moot).await,
-            Payload::ArtifactStored(stored) => self.stored(&envelope()?, stored).await,
-            Payload::InstancePaused(_) => self.paused(&envelope()?, true).await,
-            Payload::InstanceResumed(_) => self.paused(&envelope()?, false).await,
-            Payload::InstanceEnded(ended) => self.ended(&envelope()?, ended).await,
-            Payload::InstanceStarted(_)
-            | Payload::PhaseChanged(_)
-            | Payload::TaskEscalated(_)
-            | Payload::ApprovalsRequested(_)
-            | Payload::ApprovalResponded(_)
-            | Payload::ApprovalSettled(_)
-            | Payload::ApprovalReminded(_)
-            | Payload::ApprovalEscalated(_)
-            | Payload::CommentCreated(_)
-            | Payload::LinkCreated(_)
-            | Payload::LinkRevoked(_)
-            | Payload::LinkOpened(_)
-            | Payload::FreshLinkAsked(_)
-            | Payload::NotificationSettled(_) => return Ok(()),
+        let Some(taken) = event.payload.as_ref().and_then(plan::taken) else { return Ok(()) };
+        let envelope = Envelope::read(event)?;
+        let done = match &taken {
+            Taken::Needed(needed) => self.needed(&envelope, needed).await,
+            Taken::Moot(_) | Taken::Refresh(_) | Taken::Paused(_) | Taken::Ended(_) => {
+                self.told(&envelope, &taken).await
+            }
         };
-        taken.map_err(|error| failed(&error))
+        done.map_err(|error| failed(&error))
     }
 
     /// Stores the requests of a boundary in one transaction, so that they leave in one message.
@@ -98,8 +82,7 @@ impl App {
         let keys: BTreeSet<ArtifactKey> =
             needed.needs.iter().flat_map(|need| &need.artifact_keys).map(ArtifactKey::trusted).collect();
         let current = self.peers.current_versions(tenant, instance, &keys).await?;
-        let requests: Vec<Request> =
-            needed.needs.iter().map(|need| request_of(instance, &boundary, need, &current)).collect();
+        let requests = plan::requests(instance, needed, &current);
         let people = self.people_asked(tenant, instance, &requests).await?;
         for _ in 0..super::ATTEMPTS {
             let commit = self.needed_commit(event, &boundary, &requests, &people).await?;
@@ -121,105 +104,41 @@ impl App {
     ) -> Result<Commit, Error> {
         let (tenant, now) = (&event.tenant, self.now());
         let state = self.store.instance_load(tenant, &event.instance).await?;
-        let state = state.unwrap_or(InstanceState::UNHEARD);
-        let mut commit = Commit::new(tenant.clone(), event.instance.clone(), now);
-        commit.at_revision = Some(state.revision);
-        commit.receipt = Some(event.receipt.clone());
-        if state.condition == InstanceCondition::Ended {
-            return Ok(commit);
-        }
+        let mut all = Vec::with_capacity(requests.len());
         for request in requests {
-            let key = Key { tenant: tenant.clone(), approval: request.id.clone() };
-            if let Some(first) = self.store.approval_load(tenant, &key.approval).await? {
-                // Somebody asked before the engine did, and the answer may have come before the engine waited for it. Who
-                // hands in has not decided anything.
-                if !first.approval.is_pending() {
-                    let ourselves = message::bare_actor(&Actor::system("approval"));
-                    tell::settled(&mut commit, &ourselves, &first, true);
-                }
-            } else if !self.store.approval_is_moot(&key).await? {
-                let mut request = request.clone();
-                self.follow_round(tenant, &mut request).await?;
-                self.replace_round(event, &mut commit, &request).await?;
-                let (record, events) = opened(tenant, request, people, state, now)?;
-                tell::add(&mut commit, &event.actor, boundary, 0, &record, events);
-            }
+            all.push((request.clone(), self.found(tenant, request).await?));
         }
-        if !commit.changes.is_empty() {
-            commit.people = people.clone().into_iter().collect();
-        }
-        Ok(commit)
+        plan::needed(event, boundary, &all, people, state.unwrap_or(InstanceState::UNHEARD), now)
     }
 
-    /// The round before ends with the next one, if people still had to answer it.
-    async fn replace_round(
-        &self,
-        event: &Envelope,
-        commit: &mut Commit,
-        request: &Request,
-    ) -> Result<(), Error> {
-        let Some(before) = &request.supersedes else { return Ok(()) };
-        let Some(record) = self.store.approval_load(&event.tenant, before).await? else { return Ok(()) };
-        let by = Some(request.id.clone());
-        let command = Command::Supersede { by, reason: "another round took its place".to_owned() };
-        let events = decide(&record.approval, &command, commit.now)
-            .map_err(|rejection| Error::Rejected { approval: before.clone(), rejection })?;
-        let after = record.after(&events);
-        tell::add(commit, &event.actor, &request.boundary, record.version, &after, events);
-        Ok(())
+    async fn found(&self, tenant: &TenantId, request: &Request) -> Result<Found, Error> {
+        let key = Key { tenant: tenant.clone(), approval: request.id.clone() };
+        let first = self.store.approval_load(tenant, &key.approval).await?;
+        if first.is_some() {
+            return Ok(Found { first, ..Found::default() });
+        }
+        let is_moot = self.store.approval_is_moot(&key).await?;
+        let before = if is_moot { None } else { self.round_before(tenant, request).await? };
+        Ok(Found { first, is_moot, before })
     }
 
-    async fn moot(&self, event: &Envelope, moot: &ApprovalsMoot) -> Result<(), Error> {
-        let ids: BTreeSet<&str> = moot.approval_ids.iter().map(String::as_str).collect();
-        let mut wanted = event.wanted();
-        for id in &ids {
-            let approval = ApprovalId::trusted(*id);
+    /// Gives what an event says to the requests that wait.
+    async fn told(&self, event: &Envelope, taken: &Taken) -> Result<(), Error> {
+        let mut wanted = event.wanted(taken.instance_change(event.occurred_at));
+        let (ids, reason) = taken.called_off();
+        for id in ids {
+            let approval = ApprovalId::trusted(id);
             if self.store.approval_load(&event.tenant, &approval).await?.is_none() {
-                wanted.moot.push((approval, moot.reason.clone()));
+                wanted.moot.push((approval, reason.clone()));
             }
         }
-        let choose = |record: &Record| {
-            let is_meant = ids.is_empty() || ids.contains(record.approval.request.id.as_str());
-            is_meant.then(|| Command::Supersede { by: None, reason: moot.reason.clone() })
-        };
-        self.execute_pending(&wanted, choose).await
-    }
-
-    async fn stored(&self, event: &Envelope, stored: &ArtifactStored) -> Result<(), Error> {
-        let version = u32::try_from(stored.version).unwrap_or_default();
-        let newest = CurrentArtifact { version, digest: stored.digest.clone() };
-        let current = BTreeMap::from([(ArtifactKey::trusted(stored.key.clone()), newest)]);
-        let refresh = |_: &Record| Some(Command::Refresh { current: current.clone() });
-        self.execute_pending(&event.wanted(), refresh).await
-    }
-
-    async fn paused(&self, event: &Envelope, paused: bool) -> Result<(), Error> {
-        let mut wanted = event.wanted();
-        wanted.instance_change = Some(InstanceChange::Paused { paused, at: event.occurred_at });
-        self.execute_pending(&wanted, |_| None).await
-    }
-
-    async fn ended(&self, event: &Envelope, ended: &InstanceEnded) -> Result<(), Error> {
-        let how = match ended.status() {
-            InstanceStatus::Completed => "completed",
-            InstanceStatus::Cancelled => "cancelled",
-            InstanceStatus::Failed => "failed",
-            InstanceStatus::Running | InstanceStatus::Paused | InstanceStatus::Unspecified => "over",
-        };
-        let reason = match ended.reason.as_str() {
-            "" => format!("the instance is {how}"),
-            why => format!("the instance is {how}: {why}"),
-        };
-        let mut wanted = event.wanted();
-        wanted.instance_change = Some(InstanceChange::Ended);
-        let by = Actor::system("instance");
-        let withdraw = |_: &Record| Some(Command::Withdraw { by: by.clone(), reason: reason.clone() });
-        self.execute_pending(&wanted, withdraw).await
+        self.execute_pending(&wanted, |record| taken.command(record)).await
     }
 }
 
 impl Envelope {
-    fn read(event: &Message) -> Result<Self, HandleError> {
+    /// Reads it; an event that is not whole can never be taken.
+    pub fn read(event: &Message) -> Result<Self, HandleError> {
         let wrong = |what: &str| HandleError::Poison(format!("event {} has no {what}", event.event_id));
         let system = || message::bare_actor(&Actor::system("instance"));
         Ok(Self {
@@ -235,13 +154,14 @@ impl Envelope {
         })
     }
 
-    fn wanted(&self) -> Wanted<'_> {
+    /// What it wants of the requests that wait.
+    pub fn wanted(&self, instance_change: Option<InstanceChange>) -> Wanted<'_> {
         Wanted {
             tenant: self.tenant.clone(),
             instance: self.instance.clone(),
             actor: &self.actor,
             receipt: self.receipt.clone(),
-            instance_change: None,
+            instance_change,
             moot: Vec::new(),
         }
     }
@@ -269,7 +189,7 @@ pub(super) fn timing(message: Option<&TimingMessage>) -> Timing {
 }
 
 /// The engine asks on its own account, whoever set it in motion: who approved the phase before may approve this one.
-fn request_of(
+pub(super) fn request_of(
     instance: &InstanceId,
     boundary: &BoundaryId,
     need: &Need,

@@ -7,6 +7,7 @@ mod elapse;
 mod inbox;
 pub mod message;
 mod peers;
+pub mod plan;
 mod read;
 mod request;
 mod tell;
@@ -15,18 +16,18 @@ mod watch;
 use std::sync::Arc;
 
 use phasegate_clock::{SharedClock, Timestamp};
-use phasegate_id::{ApprovalId, BoundaryId, InstanceId, TenantId};
+use phasegate_id::{ApprovalId, InstanceId, TenantId};
 use phasegate_idempotency as idempotency;
 use phasegate_outbox::Relay;
 use phasegate_proto::actor::v1::Actor as ActorMessage;
 use phasegate_rpc_error::{Invalid, Relayed};
 
-use crate::domain::{Approval, Command, Event, Rejection, decide as decide_command, evolve};
+use crate::domain::{Approval, Command, Event, Rejection, evolve};
 use crate::store::{self, Change, Commit, InstanceChange, InstanceState, Key, Receipt, Repeat, Store};
 
 pub use caller::Caller;
 pub use decide::{Decide, Withdraw};
-pub use inbox::{CONSUMER, Inbox};
+pub use inbox::{CONSUMER, Envelope, Inbox};
 pub use peers::Neighbours;
 pub use read::{List, Listed};
 pub use request::Ask;
@@ -167,22 +168,11 @@ impl App {
             let Some(command) = command(&record) else {
                 return Ok(Done::Now { record: Box::new(record), repeated: true });
             };
-            let events = decide_command(&record.approval, &command, now)
-                .map_err(|rejection| rejected(&record, rejection))?;
-            // A late answer first tells that the time ran out, and is then refused by what it told.
-            let lapsed = matches!(command, Command::Answer(_))
-                && events.iter().any(|event| matches!(event, Event::TimedOut { .. }));
-            let repeated = events.is_empty();
-            let after = record.after(&events);
-            let mut commit = Commit::new(key.tenant.clone(), after.approval.request.instance.clone(), now);
-            // Whether time passes depends on the instance, which must not have been put on hold meanwhile.
-            commit.at_revision = matches!(command, Command::Elapse).then_some(record.revision);
-            commit.repeat = call.filter(|_| !lapsed).map(|call| call.answer(&after));
-            if repeated && commit.repeat.is_none() {
+            let step = plan::step(&record, actor, &command, call, now)?;
+            let plan::Step { after, repeated, lapsed, commit } = step;
+            let Some(commit) = commit else {
                 return Ok(Done::Now { record: Box::new(after), repeated });
-            }
-            let boundary = BoundaryId::generate();
-            tell::add(&mut commit, actor, &boundary, record.version, &after, events);
+            };
             match self.commit(commit).await {
                 Ok(()) if lapsed => {}
                 Ok(()) => return Ok(Done::Now { record: Box::new(after), repeated }),
@@ -202,21 +192,11 @@ impl App {
     ) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
             let now = self.now();
-            let mut commit = Commit::new(wanted.tenant.clone(), wanted.instance.clone(), now);
-            commit.receipt = Some(wanted.receipt.clone());
-            commit.instance_change = wanted.instance_change;
-            commit.moot.clone_from(&wanted.moot);
             // A request that is put to people after this list was read would be in no list: then it is read again.
             let state = self.store.instance_load(&wanted.tenant, &wanted.instance).await?;
-            commit.at_revision = Some(state.unwrap_or(InstanceState::UNHEARD).revision);
-            let boundary = BoundaryId::generate();
-            for record in self.store.approval_list_pending(&wanted.tenant, &wanted.instance).await? {
-                let Some(command) = choose(&record) else { continue };
-                let events = decide_command(&record.approval, &command, now)
-                    .map_err(|rejection| rejected(&record, rejection))?;
-                let after = record.after(&events);
-                tell::add(&mut commit, wanted.actor, &boundary, record.version, &after, events);
-            }
+            let state = state.unwrap_or(InstanceState::UNHEARD);
+            let pending = self.store.approval_list_pending(&wanted.tenant, &wanted.instance).await?;
+            let commit = plan::pending(wanted, state, &pending, &choose, now)?;
             match self.commit(commit).await {
                 Ok(()) | Err(store::Error::Taken) => return Ok(()),
                 Err(store::Error::Stale) => {}
@@ -268,13 +248,20 @@ impl App {
 }
 
 /// What an event wants of the waiting requests of an instance.
-struct Wanted<'a> {
-    tenant: TenantId,
-    instance: InstanceId,
-    actor: &'a ActorMessage,
-    receipt: Receipt,
-    instance_change: Option<InstanceChange>,
-    moot: Vec<(ApprovalId, String)>,
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// Tenant.
+    pub tenant: TenantId,
+    /// Instance.
+    pub instance: InstanceId,
+    /// Who did it.
+    pub actor: &'a ActorMessage,
+    /// The event.
+    pub receipt: Receipt,
+    /// What it changes about the instance itself.
+    pub instance_change: Option<InstanceChange>,
+    /// Requests that are called off and have not arrived.
+    pub moot: Vec<(ApprovalId, String)>,
 }
 
 /// The rules said no to a request that is stored.
@@ -305,7 +292,7 @@ impl Call {
 
 impl Record {
     /// The record after events that were not written yet.
-    fn after(&self, events: &[Event]) -> Self {
+    pub fn after(&self, events: &[Event]) -> Self {
         let approval: Approval = events.iter().fold(self.approval.clone(), evolve);
         let written = i64::try_from(events.len()).unwrap_or(i64::MAX);
         Self { approval, version: self.version.saturating_add(written), ..self.clone() }

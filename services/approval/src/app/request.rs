@@ -11,7 +11,7 @@ use phasegate_proto::actor::v1::{Actor as ActorMessage, ActorKind as ActorKindMe
 use phasegate_proto::internal::instance::v1::DescribeInstanceResponse;
 use phasegate_proto::internal::instance::v1::describe_instance_response::TaskDescription;
 
-use super::{App, Call, Caller, Done, Error, check, inbox, tell};
+use super::{App, Call, Caller, Done, Error, check, inbox, plan};
 use crate::domain::{
     ActorKind, Approval, Event, InstanceCondition, Outcome, Request, ReviewedArtifact, Subject, SubjectKind,
     content, request as put, substance,
@@ -136,16 +136,11 @@ impl App {
             }
             let found = self.find_asked(tenant, &mut request).await?;
             let repeated = found.is_some();
-            let mut commit = Commit::new(tenant.clone(), instance, now);
-            let record = if let Some(record) = found {
-                record
+            let (record, mut commit) = if let Some(record) = found {
+                (record, Commit::new(tenant.clone(), instance, now))
             } else {
-                self.follow_round(tenant, &mut request).await?;
-                let (record, events) = opened(tenant, request.clone(), &people, state, now)?;
-                commit.at_revision = Some(state.revision);
-                commit.people = people.clone().into_iter().collect();
-                tell::add(&mut commit, &actor, &request.boundary, 0, &record, events);
-                record
+                let before = self.round_before(tenant, &request).await?;
+                plan::open(tenant, &request, before.as_ref(), &people, state, &actor, now)?
             };
             commit.repeat = call.map(|call| call.answer(&record));
             if lease_confirmed.is_some_and(|at| at.elapsed() > LEASE_CONFIRMED) {
@@ -202,21 +197,29 @@ impl App {
         Ok(pending.into_iter().find(is_twin))
     }
 
-    /// Names the request of the round before, and shows which versions were reviewed then.
-    pub(super) async fn follow_round(&self, tenant: &TenantId, request: &mut Request) -> Result<(), Error> {
+    /// The request of the round before.
+    pub(super) async fn round_before(
+        &self,
+        tenant: &TenantId,
+        request: &Request,
+    ) -> Result<Option<Record>, Error> {
         if request.subject.kind == SubjectKind::AdHoc || request.round < 2 {
-            return Ok(());
+            return Ok(None);
         }
         let (kind, id) = (request.subject.kind.as_str(), request.subject.id.as_str());
         let before = ApprovalId::derive(&request.instance, kind, id, request.round - 1);
-        let Some(before) = self.store.approval_load(tenant, &before).await? else { return Ok(()) };
-        for artifact in &mut request.artifacts {
-            let reviewed = before.approval.request.artifacts.iter().find(|one| one.key == artifact.key);
-            artifact.previous_version = reviewed.map_or(0, |one| one.version);
-        }
-        request.supersedes = Some(before.approval.request.id);
-        Ok(())
+        Ok(self.store.approval_load(tenant, &before).await?)
     }
+}
+
+/// Names the request of the round before, and shows which versions were reviewed then.
+pub(super) fn follow(request: &mut Request, before: Option<&Record>) {
+    let Some(before) = before else { return };
+    for artifact in &mut request.artifacts {
+        let reviewed = before.approval.request.artifacts.iter().find(|one| one.key == artifact.key);
+        artifact.previous_version = reviewed.map_or(0, |one| one.version);
+    }
+    request.supersedes = Some(before.approval.request.id.clone());
 }
 
 /// The events that put a request to people, and what it is right after them.

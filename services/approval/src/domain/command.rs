@@ -157,6 +157,17 @@ impl Verdict {
     }
 }
 
+impl InstanceCondition {
+    /// What was heard last wins where it says more: an end is for ever.
+    pub fn worse(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Ended, _) | (_, Self::Ended) => Self::Ended,
+            (Self::Paused, _) | (_, Self::Paused) => Self::Paused,
+            (Self::Running, Self::Running) => Self::Running,
+        }
+    }
+}
+
 impl Decision {
     /// As errors name it.
     pub const fn as_str(self) -> &'static str {

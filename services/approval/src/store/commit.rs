@@ -115,7 +115,7 @@ impl Commit {
     }
 
     /// Whether the instance's row has to be written: not where there is only a receipt or an answer to keep.
-    fn touches_instance(&self) -> bool {
+    pub fn touches_instance(&self) -> bool {
         !self.changes.is_empty() || !self.people.is_empty() || self.instance_change.is_some()
     }
 }

@@ -38,7 +38,7 @@ impl Inbox {
 }
 
 /// One step for each fact. The first keeps the id of the event; others have theirs derived from it.
-fn order(event: &Event, heard: &Heard) -> Order {
+pub(super) fn order(event: &Event, heard: &Heard) -> Order {
     let steps = heard.facts.iter().enumerate().map(|(position, (fact, personal))| {
         let id = &event.event_id;
         let (fact, at) = (fact.clone(), heard.at);
