@@ -18,7 +18,7 @@ pub use keys::Keys;
 pub use peers::Peers;
 pub use pipe::pipe;
 pub use pool::{Address, InvalidAddress};
-pub use server::{DRAIN_SECONDS, Error, Listener, MESSAGE_BYTES_MAX, serve};
+pub use server::{DRAIN_SECONDS, Error, Listener, MESSAGE_BYTES_MAX, STREAM_AGE_MAX, serve};
 pub use verify::VerifyLayer;
 
 /// The services behind the gateway.
@@ -51,6 +51,8 @@ pub struct Context {
     pub keys: Keys,
     /// Links begin with this; no slash at its end.
     pub public_url: String,
+    /// Cancelled a while before `shutdown`: the process answers that it is not ready, so that nobody gives it new work.
+    pub draining: CancellationToken,
     /// Ends everything.
     pub shutdown: CancellationToken,
 }

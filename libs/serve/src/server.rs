@@ -24,6 +24,13 @@ const STREAMS_MAX: u32 = 4_096;
 /// Bytes of headers of one call.
 const HEADER_BYTES_MAX: u32 = 32 * 1024;
 
+/// A stream ends itself before the connection that it is on has to, and says where to go on.
+pub const STREAM_AGE_MAX: Duration = Duration::from_mins(9);
+/// A connection is given up after about this long, so that calls spread over copies that have come since.
+const CONNECTION_AGE: Duration = Duration::from_mins(10);
+/// How long what is under way on such a connection may still take: as long as any stream.
+const CONNECTION_GRACE: Duration = Duration::from_mins(10);
+
 /// Where a service listens.
 #[derive(Debug)]
 pub enum Listener {
@@ -60,6 +67,9 @@ pub async fn serve(
         .http2_max_pending_accept_reset_streams(Some(20))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        // Copies that started together do not give their connections up together.
+        .max_connection_age(CONNECTION_AGE.mul_f64(rand::random_range(0.8..1.2)))
+        .max_connection_age_grace(CONNECTION_GRACE)
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(8 * 1024 * 1024)
         .trace_fn(move |request| {
@@ -68,10 +78,15 @@ pub async fn serve(
         .layer(VerifyLayer::new(verifier))
         .add_routes(routes.add_service(health_service));
 
-    let shutdown = context.shutdown.clone();
+    let (draining, shutdown) = (context.draining.clone(), context.shutdown.clone());
     let stop = async move {
-        shutdown.cancelled().await;
+        tokio::select! {
+            () = draining.cancelled() => {}
+            () = shutdown.cancelled() => {}
+        }
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        health.set_service_status(service.name(), tonic_health::ServingStatus::NotServing).await;
+        shutdown.cancelled().await;
     };
     let deadline = async {
         context.shutdown.cancelled().await;
@@ -123,6 +138,7 @@ mod tests {
             bus: Bus::local(),
             keys,
             public_url: "http://127.0.0.1:7460".into(),
+            draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         }
     }

@@ -4,6 +4,7 @@
 //! from the contracts' HTTP annotations by descriptor, so that a method is there the day it is written. No rule of the
 //! product stands here: what a call may do is for the service that it reaches.
 
+mod affinity;
 mod caller;
 mod comment;
 mod config;
@@ -94,7 +95,10 @@ impl Service {
         }
         self.health.set_service_status("", ServingStatus::Serving).await;
         let stopping = async {
-            self.context.shutdown.cancelled().await;
+            tokio::select! {
+                () = self.context.draining.cancelled() => {}
+                () = self.context.shutdown.cancelled() => {}
+            }
             self.health.set_service_status("", ServingStatus::NotServing).await;
         };
         let serving = server::serve(self.door, listener, &self.config.limits, self.context.shutdown.clone());

@@ -9,6 +9,7 @@ use phasegate_proto_json::pool;
 use phasegate_serve::Service;
 use prost_reflect::MethodDescriptor;
 
+use crate::affinity;
 use crate::config::Limits;
 use crate::error::Error;
 
@@ -39,6 +40,8 @@ pub(crate) struct PublicMethod {
     pub(crate) message_bytes_max: usize,
     /// Largest REST body.
     pub(crate) body_bytes_max: usize,
+    /// Number of the field that names an instance, where the engine keeps what the call is about.
+    pub(crate) instance_field: Option<u32>,
     /// How long an answer may take; a stream has no limit.
     pub(crate) time_max: Option<Duration>,
 }
@@ -121,5 +124,7 @@ fn public_method(descriptor: MethodDescriptor, home: Home, limits: &Limits) -> R
         _ => Some(limits.answer_time_max),
     };
     let path = path.parse().map_err(|_| Error::Path(path))?;
-    Ok(PublicMethod { descriptor, path, home, message_bytes_max, body_bytes_max, time_max })
+    let is_engine = home == Home::Peer(Service::Instance);
+    let instance_field = affinity::instance_field(&descriptor.input()).filter(|_| is_engine);
+    Ok(PublicMethod { descriptor, path, home, message_bytes_max, body_bytes_max, instance_field, time_max })
 }

@@ -5,14 +5,16 @@ use std::time::Duration;
 use axum::body::Bytes;
 use bytes::{Buf, BufMut};
 use phasegate_principal::Principal;
-use phasegate_serve::{MESSAGE_BYTES_MAX, Peers};
+use phasegate_serve::{MESSAGE_BYTES_MAX, Peers, Service};
 use tonic::body::Body;
 use tonic::client::{Grpc, GrpcService};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::service::Routes;
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 use tower::ServiceExt;
 
+use crate::affinity;
 use crate::foreign;
 use crate::method::{Home, PublicMethod};
 use crate::refusal::Refused;
@@ -37,6 +39,7 @@ impl Upstream {
         message: Vec<u8>,
     ) -> Result<Response<Bytes>, Status> {
         let time_max = method.time_max.unwrap_or(Duration::MAX);
+        let instance = instance_in(method, &message);
         let mut request = self.request(method, principal, message);
         if let Some(limit) = method.time_max {
             request.set_timeout(limit);
@@ -45,7 +48,7 @@ impl Upstream {
         let call = async {
             match method.home {
                 Home::Peer(service) => {
-                    let mut client = client(self.peers.channel(service));
+                    let mut client = client(self.channel(service, instance.as_deref()));
                     ready(&mut client).await?;
                     client.unary(request, path, Raw).await
                 }
@@ -64,11 +67,12 @@ impl Upstream {
         principal: &Principal,
         message: Vec<u8>,
     ) -> Result<Streaming<Bytes>, Status> {
+        let instance = instance_in(method, &message);
         let request = self.request(method, principal, message);
         let path = method.path.clone();
         let answer = match method.home {
             Home::Peer(service) => {
-                let mut client = client(self.peers.channel(service));
+                let mut client = client(self.channel(service, instance.as_deref()));
                 match ready(&mut client).await {
                     Ok(()) => client.server_streaming(request, path, Raw).await,
                     Err(status) => Err(status),
@@ -91,7 +95,15 @@ impl Upstream {
                 let mut metadata = tonic::metadata::MetadataMap::new();
                 self.peers.sign(service, principal, &mut metadata);
                 request.headers_mut().extend(metadata.into_headers());
-                let answer = self.peers.channel(service).oneshot(request).await;
+                let (request, instance) = match method.instance_field {
+                    Some(field) => {
+                        let (parts, body) = request.into_parts();
+                        let (instance, body) = affinity::peeked(field, body).await;
+                        (http::Request::from_parts(parts, body), instance)
+                    }
+                    None => (request, None),
+                };
+                let answer = self.channel(service, instance.as_deref()).oneshot(request).await;
                 answer.map_err(|error| Status::from_error(Box::new(error)))
             }
             Home::Gateway => {
@@ -110,6 +122,14 @@ impl Upstream {
         }
     }
 
+    /// The copy of a service that a call goes to: of its instance, or the one whose turn it is.
+    fn channel(&self, service: Service, instance: Option<&str>) -> Channel {
+        match instance {
+            Some(instance) => self.peers.channel_of(service, instance),
+            None => self.peers.channel(service),
+        }
+    }
+
     fn request(&self, method: &PublicMethod, principal: &Principal, message: Vec<u8>) -> Request<Bytes> {
         let mut request = Request::new(Bytes::from(message));
         match method.home {
@@ -120,6 +140,10 @@ impl Upstream {
         }
         request
     }
+}
+
+fn instance_in(method: &PublicMethod, message: &[u8]) -> Option<String> {
+    method.instance_field.and_then(|field| affinity::instance_in(field, message))
 }
 
 fn client<T>(service: T) -> Grpc<T>

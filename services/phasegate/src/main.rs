@@ -14,7 +14,7 @@ use phasegate::cli;
 use phasegate::demo::{self, Style};
 use phasegate::dev::mail_catcher::Alone;
 use phasegate::dev::{self, Dev};
-use phasegate::serve::{self, Serve};
+use phasegate::serve::{self, Serve, Stop};
 use phasegate_clock::SystemClock;
 use phasegate_telemetry::Settings as Telemetry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -271,9 +271,10 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         write!(std::io::stdout().lock(), "{}", settings.effective())?;
         return Ok(());
     }
-    let shutdown = CancellationToken::new();
-    tokio::spawn(stop_on_signal(shutdown.clone()));
-    Serve::start(&settings, shutdown).await?.finished().await
+    let stop = Stop::default();
+    let stopping = stop.clone();
+    tokio::spawn(stop_on_signal(async move || stopping.stop().await));
+    Serve::start(&settings, stop).await?.finished().await
 }
 
 async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
@@ -292,7 +293,8 @@ async fn ready(args: ReadyArgs) -> anyhow::Result<()> {
 
 async fn mail_catcher(args: MailCatcherArgs) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
-    tokio::spawn(stop_on_signal(shutdown.clone()));
+    let stopping = shutdown.clone();
+    tokio::spawn(stop_on_signal(async move || stopping.cancel()));
     writeln!(std::io::stdout().lock(), "Mail to {} is shown at http://{}/dev/mail", args.smtp, args.listen)?;
     Alone { folder: args.folder, smtp: args.smtp, listen: args.listen }.run(shutdown).await
 }
@@ -308,7 +310,7 @@ async fn dev(args: DevArgs) -> anyhow::Result<()> {
     };
     let dev = Dev::start(settings, shutdown.clone()).await?;
     greet(&dev, &args.data)?;
-    tokio::spawn(stop_on_signal(shutdown));
+    tokio::spawn(stop_on_signal(async move || shutdown.cancel()));
     dev.finished().await
 }
 
@@ -328,24 +330,25 @@ fn greet(dev: &Dev, data: &std::path::Path) -> anyhow::Result<()> {
 }
 
 /// The first signal stops in order, the second at once.
-async fn stop_on_signal(shutdown: CancellationToken) {
+async fn stop_on_signal(stop: impl AsyncFnOnce()) {
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         tracing::warn!("signals cannot be heard; the process ends at once when it is told to");
         return;
     };
-    for _ in 0..2 {
+    let mut signalled = async || {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        if shutdown.is_cancelled() {
-            std::process::exit(130);
-        }
-        tracing::info!("stopping; once more to stop at once");
-        shutdown.cancel();
-    }
+    };
+    signalled().await;
+    tracing::info!("stopping; once more to stop at once");
+    tokio::join!(stop(), async {
+        signalled().await;
+        std::process::exit(130);
+    });
 }
 
 fn end(outcome: anyhow::Result<()>) -> ExitCode {

@@ -6,6 +6,7 @@ use futures::Stream;
 use phasegate_id::InstanceId;
 use phasegate_proto::approval::v1::WatchApprovalResponsesResponse;
 use phasegate_rpc_error::status;
+use phasegate_serve::STREAM_AGE_MAX;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -14,8 +15,6 @@ use crate::app::{App, Caller};
 
 /// Commits of other processes are noticed by looking this often.
 const POLL: Duration = Duration::from_secs(1);
-/// A stream ends after this time, so that watchers spread over the copies of the service.
-const STREAM_MAX: Duration = Duration::from_mins(30);
 
 /// How streams are kept alive and ended.
 #[derive(Debug, Clone)]
@@ -57,7 +56,7 @@ impl Watching {
             position,
             // The first message comes at once: it carries the position of a watcher that began without one.
             checkpoint_at: now,
-            ends_at: now + STREAM_MAX,
+            ends_at: now + STREAM_AGE_MAX,
             is_over: false,
             how: self.clone(),
         };

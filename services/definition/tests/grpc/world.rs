@@ -48,6 +48,7 @@ impl World {
             bus: Bus::local(),
             keys,
             public_url: "http://127.0.0.1:7460".into(),
+            draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         };
         let world = Self {

@@ -93,6 +93,7 @@ impl Server {
             bus: Bus::local(),
             keys,
             public_url: format!("http://{address}"),
+            draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         };
         let backend = Arc::new(Backend::default());

@@ -5,6 +5,7 @@ use std::time::Duration;
 use phasegate_id::InstanceId;
 use phasegate_principal::Principal;
 use phasegate_rpc_error::Invalid;
+use phasegate_serve::STREAM_AGE_MAX;
 use rand::Rng as _;
 use tokio::sync::mpsc;
 
@@ -35,7 +36,7 @@ pub(crate) enum Piece {
     Entries(Box<AuditPage>, u64),
     /// Nothing has happened; the position is still this.
     Checkpoint(u64),
-    /// The server stops; come back with the position.
+    /// The server stops, or the stream is old; come back with the position.
     GoingAway(u64),
 }
 
@@ -130,6 +131,7 @@ impl Feed {
         let waiter = app.0.feeds.wait(key);
         let notify = waiter.notify();
         let mut quiet_since = tokio::time::Instant::now();
+        let ends_at = quiet_since + STREAM_AGE_MAX;
         loop {
             // Begun before looking, so that what is written meanwhile is not missed.
             let woken = notify.notified();
@@ -149,10 +151,8 @@ impl Feed {
             let checkpoint = quiet_since + app.0.checkpoint;
             let look_again = LOOK_AGAIN.mul_f64(rand::rng().random_range(0.7..1.3));
             tokio::select! {
-                () = app.shutdown().cancelled() => {
-                    let _ = self.sender.send(Ok(Piece::GoingAway(self.position))).await;
-                    return;
-                }
+                () = app.shutdown().cancelled() => return self.go_away().await,
+                () = tokio::time::sleep_until(ends_at) => return self.go_away().await,
                 () = self.sender.closed() => return,
                 () = woken => {}
                 () = tokio::time::sleep(look_again) => {}
@@ -164,6 +164,11 @@ impl Feed {
                 }
             }
         }
+    }
+
+    /// Tells the watcher to come back; whether it is still there does not matter any more.
+    async fn go_away(self) {
+        let _ = self.sender.send(Ok(Piece::GoingAway(self.position))).await;
     }
 
     /// Sends what has been added.

@@ -149,6 +149,7 @@ impl House {
             bus: Bus::local(),
             keys,
             public_url: "http://127.0.0.1:7460".into(),
+            draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         };
         context.bus.overhear(Arc::new(neighbours.clone()));

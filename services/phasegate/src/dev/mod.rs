@@ -73,6 +73,7 @@ impl Dev {
             bus: Bus::local(),
             keys,
             public_url: public_url.trim_end_matches('/').to_owned(),
+            draining: CancellationToken::new(),
             shutdown: shutdown.clone(),
         };
         let mail = mail_catcher::MailCatcher::start(&settings.folder.join("mail"), shutdown.clone()).await?;

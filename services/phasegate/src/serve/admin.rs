@@ -10,9 +10,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Answers for as long as the process lives. Not ready before everything is open, and from the first sign of the end.
-pub(super) async fn run(listener: TcpListener, is_ready: Arc<AtomicBool>, shutdown: CancellationToken) {
+pub(super) async fn run(listener: TcpListener, is_ready: Arc<AtomicBool>, draining: CancellationToken) {
     let readiness = move || {
-        let is_ready = is_ready.load(Ordering::Relaxed) && !shutdown.is_cancelled();
+        let is_ready = is_ready.load(Ordering::Relaxed) && !draining.is_cancelled();
         std::future::ready(if is_ready {
             (StatusCode::OK, "ready\n")
         } else {

@@ -8,6 +8,7 @@ mod settings;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use phasegate_bus::{Bus, Confirmations};
@@ -23,19 +24,33 @@ use tokio_util::task::AbortOnDropHandle;
 pub use file::with_file;
 pub use settings::{Name, Options, Settings, SmtpTls};
 
+/// From not being ready to the end of streams: for as long as it takes others to notice.
+const NOTICED_WITHIN: Duration = Duration::from_millis(1_500);
+/// From the end of streams to the end of the process.
+const STOPPED_WITHIN: Duration = Duration::from_secs(8);
+
 /// The services of this process, running.
 #[derive(Debug)]
 pub struct Serve {
     /// Answers probes to the last.
     _admin: AbortOnDropHandle<()>,
     tasks: JoinSet<anyhow::Result<()>>,
-    shutdown: CancellationToken,
+    stop: Stop,
+}
+
+/// The two steps of stopping.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Not ready any more; what comes in is still done.
+    pub draining: CancellationToken,
+    /// Streams end, calls finish, claims are given back.
+    pub shutdown: CancellationToken,
 }
 
 impl Serve {
-    /// Opens everything, and returns once all ports answer. Cancelling `shutdown` stops it.
-    pub async fn start(settings: &Settings, shutdown: CancellationToken) -> anyhow::Result<Self> {
-        let (context, confirmations) = context(settings, shutdown.clone())?;
+    /// Opens everything, and returns once all ports answer. [`Stop::stop`] stops it.
+    pub async fn start(settings: &Settings, stop: Stop) -> anyhow::Result<Self> {
+        let (context, confirmations) = context(settings, &stop)?;
         let mut tasks = JoinSet::new();
         let mut opened = Vec::new();
         for (name, address) in &settings.listen {
@@ -47,28 +62,51 @@ impl Serve {
         let admin = TcpListener::bind(settings.options().admin_listen)
             .await
             .with_context(|| format!("cannot listen on {}", settings.options().admin_listen))?;
-        let probes = tokio::spawn(admin::run(admin, Arc::clone(&is_ready), shutdown.clone()));
+        let probes = tokio::spawn(admin::run(admin, Arc::clone(&is_ready), stop.draining.clone()));
         // The bus begins once everybody has subscribed.
         tasks.spawn(background(context.clone(), confirmations));
         for (service, listener) in opened {
             service.run(listener, &mut tasks);
         }
         is_ready.store(true, Ordering::Relaxed);
-        Ok(Self { _admin: AbortOnDropHandle::new(probes), tasks, shutdown })
+        Ok(Self { _admin: AbortOnDropHandle::new(probes), tasks, stop })
     }
 
-    /// Returns once everything has stopped: because `shutdown` was cancelled, or because a part failed, which stops the
-    /// rest.
+    /// Returns once everything has stopped: because it was told to, or because a part failed, which stops the rest. What
+    /// is still under way [`STOPPED_WITHIN`] after the end was decided is broken off: whatever it was can be done again.
     pub async fn finished(mut self) -> anyhow::Result<()> {
         let mut outcome = Ok(());
-        while let Some(ended) = self.tasks.join_next().await {
+        let shutdown = self.stop.shutdown.clone();
+        let deadline = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(STOPPED_WITHIN).await;
+        };
+        tokio::pin!(deadline);
+        loop {
+            let ended = tokio::select! {
+                ended = self.tasks.join_next() => ended,
+                () = &mut deadline => {
+                    tracing::warn!("something was still under way when the time to stop ran out");
+                    None
+                }
+            };
+            let Some(ended) = ended else { return outcome };
             let ended = ended.unwrap_or_else(|panic| Err(panic.into()));
             if outcome.is_ok() {
                 outcome = ended;
             }
-            self.shutdown.cancel();
+            self.stop.draining.cancel();
+            self.stop.shutdown.cancel();
         }
-        outcome
+    }
+}
+
+impl Stop {
+    /// Stops in order.
+    pub async fn stop(&self) {
+        self.draining.cancel();
+        tokio::time::sleep(NOTICED_WITHIN).await;
+        self.shutdown.cancel();
     }
 }
 
@@ -96,7 +134,7 @@ async fn migrate_one(service: Service, database: &Database) -> anyhow::Result<()
     Ok(())
 }
 
-fn context(settings: &Settings, shutdown: CancellationToken) -> anyhow::Result<(Context, Confirmations)> {
+fn context(settings: &Settings, stop: &Stop) -> anyhow::Result<(Context, Confirmations)> {
     let secret = settings.secrets.first().context("there is no secret")?;
     let keys = Keys::derive(secret);
     let clock = SystemClock::shared();
@@ -104,7 +142,8 @@ fn context(settings: &Settings, shutdown: CancellationToken) -> anyhow::Result<(
     let (bus, confirmations) = Bus::redis(&settings.redis)?;
     let peers = Peers::over_network(settings.peers.clone(), None, signer);
     let public_url = settings.public_url.clone();
-    Ok((Context { clock, peers, bus, keys, public_url, shutdown }, confirmations))
+    let Stop { draining, shutdown } = stop.clone();
+    Ok((Context { clock, peers, bus, keys, public_url, draining, shutdown }, confirmations))
 }
 
 async fn bind(name: Name, address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -36,6 +36,7 @@ async fn services_take_only_signed_principals() -> anyhow::Result<()> {
             bus: Bus::local(),
             keys,
             public_url: "http://127.0.0.1:7460".into(),
+            draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         };
         let config = phasegate_definition::Config::new(database.settings());
@@ -88,6 +89,7 @@ async fn a_call_without_credentials_is_for_development_only() -> anyhow::Result<
         bus: Bus::local(),
         keys,
         public_url: "http://127.0.0.1:7460".into(),
+        draining: CancellationToken::new(),
         shutdown: CancellationToken::new(),
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
