@@ -34,6 +34,8 @@ def get(url):
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, ""
+    except OSError:
+        return 0, ""
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +43,8 @@ def installation(tmp_path_factory):
     """A running installation: its folder, its base port, what `up` has printed."""
     # PostgreSQL, which is not root, must be able to walk there.
     folder = tmp_path_factory.mktemp("local")
-    for part in [folder, *folder.parents][:4]:
-        if part.stat().st_uid == os.getuid() and part != folder.anchor:
-            part.chmod(part.stat().st_mode | 0o011)
+    for part in [folder, *folder.parents[:2]]:
+        part.chmod(part.stat().st_mode | 0o011)
     base = free_base()
     environment = {**os.environ, "PHASEGATE_BINARY": os.environ["PHASEGATE_TEST_BINARY"]}
     command = [UP, folder / "data", str(base)]
@@ -107,25 +108,26 @@ def test_what_is_measured_has_the_agreed_names(installation):
     assert served.items() <= agreed.items()
 
 
-def test_a_process_that_is_killed_does_not_take_the_others_along(installation):
+def test_a_process_that_is_killed_comes_back_and_takes_no_other_along(installation):
     folder, base, printed = installation
+    others = [base + 2_000 + offset for offset in range(7)]
     second = int(re.search(r"instance-2 .* process (\d+)", printed)[1])
     os.kill(second, signal.SIGKILL)
-    time.sleep(1)
-    assert get(f"http://127.0.0.1:{base + 2_002}/readyz")[0] == 200
-    assert get(f"http://127.0.0.1:{base + 2_000}/readyz")[0] == 200
-    assert (folder / "log/instance.log").stat().st_size > 0
+    until = time.monotonic() + 30
+    while int((folder / "run/instance-2.pid").read_text() or second) == second or get(f"http://127.0.0.1:{base + 2_012}/readyz")[0] != 200:
+        assert all(get(f"http://127.0.0.1:{port}/readyz")[0] == 200 for port in others)
+        assert time.monotonic() < until, (folder / "log/instance-2.log").read_text()
+        time.sleep(0.1)
 
 
 def test_down_stops_everything(installation):
-    folder, base, printed = installation
-    numbers = [int(number) for number in re.findall(r"process (\d+)", printed)]
-    postgres = int((folder / "run/postgres.pid").read_text())
-    redis = int((folder / "run/redis.pid").read_text())
+    folder, _, _ = installation
+    numbers = [int(path.read_text()) for path in (folder / "run").glob("*.pid") if path.stem != "up"]
+    assert len(numbers) == 11
     begun = time.monotonic()
     subprocess.run([DOWN, folder], check=True, timeout=60)
     assert time.monotonic() - begun < 20
-    for number in [*numbers, postgres, redis]:
+    for number in numbers:
         with pytest.raises(ProcessLookupError):
             os.kill(number, 0)
     assert (folder / "postgres/PG_VERSION").exists() or os.getuid() != 0
