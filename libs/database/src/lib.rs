@@ -17,6 +17,7 @@ mod migrate;
 mod postgres;
 mod row;
 mod safety;
+mod seen;
 mod sqlite;
 mod value;
 

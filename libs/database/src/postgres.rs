@@ -78,6 +78,11 @@ impl Pool {
         self.0.begin().await.map(Open).map_err(|error| Error::doing("begin a transaction", error))
     }
 
+    /// All connections, and those that nobody uses.
+    pub(crate) fn connections(&self) -> (usize, usize) {
+        (usize::try_from(self.0.size()).unwrap_or(usize::MAX), self.0.num_idle())
+    }
+
     pub(crate) async fn close(&self) {
         self.0.close().await;
     }

@@ -97,6 +97,13 @@ impl Pool {
         Ok(Open(writer))
     }
 
+    /// All connections, and those that nobody uses.
+    pub(crate) fn connections(&self) -> (usize, usize) {
+        let writing = usize::from(self.writer.try_lock().is_ok());
+        let readers = usize::try_from(self.readers.size()).unwrap_or(usize::MAX - 1);
+        (readers + 1, self.readers.num_idle() + writing)
+    }
+
     pub(crate) async fn close(&self) {
         self.readers.close().await;
         let connection = self.writer.lock().await.connection.take();

@@ -11,10 +11,12 @@ use phasegate_bus::{HandleError, Handler, Receiver};
 use phasegate_clock::SharedClock;
 use phasegate_database::Database;
 use phasegate_proto::internal::event::v1::Event;
+use phasegate_telemetry::WorkKind;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
-use crate::dead_letter;
+use crate::{dead_letter, seen};
 
 /// Tries after which an event that cannot be taken is set aside.
 const TRIES_MAX: u32 = 8;
@@ -129,7 +131,8 @@ fn name(event: &Event) -> (String, String) {
 
 impl Handler for Guard {
     fn handle(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {
-        Box::pin(self.take(event))
+        let span = seen::span(self.receiver.name(), WorkKind::Receive, &event, self.clock.now());
+        Box::pin(self.take(event).instrument(span))
     }
 
     fn was_left(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {

@@ -17,6 +17,7 @@ mod dead_letter;
 mod guard;
 mod inbox;
 mod relay;
+mod seen;
 mod store;
 
 use phasegate_database::Migration;

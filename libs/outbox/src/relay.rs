@@ -9,12 +9,15 @@ use phasegate_bus::{Bus, Delivery, HandleError};
 use phasegate_clock::{SharedClock, Timestamp};
 use phasegate_database::{Database, Dialect, Error};
 use phasegate_proto::internal::event::v1::Event;
+use phasegate_telemetry::WorkKind;
 use prost::Message as _;
 use rand::Rng as _;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
+use crate::seen;
 use crate::store::{self, Failure, Lane, Settled};
 
 /// Instances that are worked on at once.
@@ -64,6 +67,7 @@ impl Relay {
 
     /// Sends until `shutdown`, then finishes what is under way.
     pub async fn run(&self, shutdown: CancellationToken) {
+        let _told = seen::observe(self.sender, self.db.clone(), self.clock.clone());
         let mut lanes = JoinSet::new();
         let mut swept = tokio::time::Instant::now();
         let mut looked = swept;
@@ -198,7 +202,9 @@ impl Relay {
     async fn send(&self, payload: &[u8]) -> Result<Delivery, HandleError> {
         let event =
             Event::decode(payload).map_err(|error| HandleError::Poison(format!("not an event: {error}")))?;
-        match tokio::time::timeout(PATIENCE, self.bus.publish(self.sender, Arc::new(event))).await {
+        let span = seen::span(self.sender, WorkKind::Send, &event, self.clock.now());
+        let publishing = self.bus.publish(self.sender, Arc::new(event)).instrument(span);
+        match tokio::time::timeout(PATIENCE, publishing).await {
             Ok(outcome) => outcome,
             Err(_) => Err(HandleError::Transient("a receiver did not answer in time".to_owned())),
         }

@@ -187,6 +187,7 @@ pub fn status(refusal: &(impl Refusal + ?Sized)) -> Status {
         return status.clone();
     }
     let kind = refusal.kind();
+    tracing::Span::current().record("error.type", refusal.reason());
     let message = if kind == Kind::Internal {
         log(refusal);
         "something went wrong on our side; report the trace id".to_owned()

@@ -1,11 +1,13 @@
 //! What every service is run with: where the others are, the bus, the keys, the clock; and how its server starts and
 //! stops. Routes, settings of single services and what they do are never here.
 
+mod call;
 mod confirm;
 mod keys;
 mod peers;
 mod pipe;
 mod pool;
+mod seen;
 mod server;
 mod verify;
 
@@ -13,11 +15,13 @@ use phasegate_bus::Bus;
 use phasegate_clock::SharedClock;
 use tokio_util::sync::CancellationToken;
 
+pub use call::{Call, Watched, code_name, note_caller};
 pub use confirm::confirm;
 pub use keys::Keys;
 pub use peers::Peers;
 pub use pipe::pipe;
 pub use pool::{Address, InvalidAddress};
+pub use seen::{TIMER_LAG, WATCH_LAG, WATCH_STREAMS, note_timer};
 pub use server::{DRAIN_SECONDS, Error, Listener, MESSAGE_BYTES_MAX, STREAM_AGE_MAX, serve};
 pub use verify::VerifyLayer;
 

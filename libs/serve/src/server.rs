@@ -11,6 +11,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::service::Routes;
 use tonic::transport::Server;
 
+use crate::call::CallLayer;
 use crate::{Context, Service, VerifyLayer};
 
 /// After this long, what has not finished is dropped.
@@ -56,6 +57,7 @@ pub async fn serve(
     context: &Context,
     listener: Listener,
 ) -> Result<(), Error> {
+    let _told = phasegate_telemetry::build_info(service.name());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
     health.set_service_status(service.name(), tonic_health::ServingStatus::Serving).await;
@@ -72,9 +74,7 @@ pub async fn serve(
         .max_connection_age_grace(CONNECTION_GRACE)
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(8 * 1024 * 1024)
-        .trace_fn(move |request| {
-            phasegate_telemetry::server_span(service.name(), request.uri().path(), request.headers())
-        })
+        .layer(CallLayer(service.name()))
         .layer(VerifyLayer::new(verifier))
         .add_routes(routes.add_service(health_service));
 

@@ -1,10 +1,10 @@
-//! No call is looked at before its principal has been verified.
+//! No call is looked at before its principal has been verified and found to have the scope that the method needs.
 
 use std::task::{Context, Poll};
 
 use futures::future::{Either, Ready, ready};
 use http::{Request, Response};
-use phasegate_principal::{HEADER, Refused, Verifier};
+use phasegate_principal::{Forbidden, HEADER, Need, Principal, Refused, Scope, Verifier, is_internal};
 use tower::{Layer, Service};
 
 /// Probes ask for health without a principal; it says nothing about anybody.
@@ -59,12 +59,32 @@ where
             .and_then(|token| token.to_str().ok())
             .ok_or(Refused::Missing)
             .and_then(|token| self.verifier.verify(token));
-        match verified {
-            Ok(principal) => {
-                request.extensions_mut().insert(principal);
-                Either::Left(self.inner.call(request))
-            }
-            Err(refused) => Either::Right(ready(Ok(phasegate_rpc_error::status(&refused).into_http()))),
+        let refused = match &verified {
+            Ok(principal) => match authorize(principal, request.uri().path()) {
+                Ok(()) => None,
+                Err(missing) => Some(phasegate_rpc_error::status(&missing)),
+            },
+            Err(refused) => Some(phasegate_rpc_error::status(refused)),
+        };
+        if let Ok(principal) = verified {
+            crate::call::note_caller(&principal);
+            request.extensions_mut().insert(principal);
         }
+        match refused {
+            None => Either::Left(self.inner.call(request)),
+            Some(status) => Either::Right(ready(Ok(status.into_http()))),
+        }
+    }
+}
+
+/// Refuses a call that the caller has no scope for. The table of scopes is in the contracts: `phasegate.auth.v1.scope`.
+fn authorize(principal: &Principal, path: &str) -> Result<(), Forbidden> {
+    match Need::of(path) {
+        Some(Need::Known) => Ok(()),
+        Some(Need::OneOf(scopes)) => principal.needs_one_of(scopes),
+        // Only services know the way to these, and they say in whose name they ask.
+        None if is_internal(path) => Ok(()),
+        // A method that says nothing is nobody's but an administrator's.
+        None => principal.needs(Scope::Admin),
     }
 }

@@ -1,20 +1,24 @@
-//! Logs and traces. One call sets them up and returns a guard that flushes; the rest carries a trace from call to call
-//! in the W3C `traceparent` header. Metrics of single services are never here.
+//! Logs, traces and metrics. One call sets logs and traces up and returns a guard that flushes; the rest carries a trace
+//! from call to call in the W3C `traceparent` header, and tells Prometheus what was counted. What is counted is declared
+//! where it happens, never here.
 
-use std::collections::HashMap;
+mod lines;
+pub mod metrics;
+mod span;
+
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 
-use opentelemetry::propagation::{Extractor, TextMapPropagator};
+use futures::future::BoxFuture;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
+
+pub use span::{Cause, Subject, WorkKind, note, server_span, trace_parent, work_span};
 
 /// What to log, and where traces go.
 #[derive(Debug, Clone)]
@@ -25,6 +29,8 @@ pub struct Settings {
     pub json: bool,
     /// Collector that takes traces over OTLP/gRPC, such as `http://127.0.0.1:4317`; none are sent without it.
     pub otlp_endpoint: Option<String>,
+    /// What this process is called in traces, such as `phasegate-instance`.
+    pub service: String,
 }
 
 /// Why telemetry cannot start.
@@ -61,15 +67,25 @@ pub fn start(settings: &Settings) -> Result<Guard, Error> {
     // A collector that is away must not flood the log: `opentelemetry` is off unless the filter names it.
     let filter = EnvFilter::try_new(format!("opentelemetry=off,{}", settings.filter))
         .map_err(|source| Error::Filter { filter: settings.filter.clone(), source })?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    // In colour on a terminal only, and not there either where NO_COLOR is set.
-    let lines = if std::io::stderr().is_terminal() { lines } else { lines.with_ansi(false) };
-    let lines = if settings.json { lines.json().boxed() } else { lines.boxed() };
-    let provider = settings.otlp_endpoint.as_deref().map(exporter).transpose()?;
+    let lines = if settings.json {
+        lines::Lines::new(std::io::stderr).boxed()
+    } else {
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        // In colour on a terminal only, and not there either where NO_COLOR is set.
+        if std::io::stderr().is_terminal() { lines.boxed() } else { lines.with_ansi(false).boxed() }
+    };
+    let provider = provider(settings)?;
     let traces = provider.as_ref().map(|provider| {
-        tracing_opentelemetry::layer().with_tracer(provider.tracer("phasegate")).with_filter(
-            tracing_subscriber::filter::filter_fn(|metadata| metadata.target().starts_with("phasegate")),
-        )
+        let layer = tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("phasegate"))
+            // Lines are for the log, which names the trace; a trace is what was done and how long it took.
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_tracked_inactivity(false);
+        layer.with_filter(tracing_subscriber::filter::filter_fn(|metadata| {
+            metadata.is_span() && metadata.target().starts_with("phasegate")
+        }))
     });
     tracing_subscriber::registry()
         .with(traces)
@@ -79,14 +95,42 @@ pub fn start(settings: &Settings) -> Result<Guard, Error> {
     Ok(Guard(provider))
 }
 
-fn exporter(endpoint: &str) -> Result<SdkTracerProvider, Error> {
+/// Which build a service of this process is, told until what is returned is dropped.
+pub fn build_info(service: &'static str) -> metrics::Observed {
+    metrics::observe(Arc::new(Build(service)))
+}
+
+static BUILD: metrics::Gauge<3> = metrics::Gauge::new(
+    "phasegate_build_info",
+    "Which build runs; always 1.",
+    ["version", "commit", "service"],
+);
+
+struct Build(&'static str);
+
+impl metrics::Source for Build {
+    fn read(&self) -> BoxFuture<'_, Vec<metrics::Sample>> {
+        let commit = option_env!("PHASEGATE_COMMIT").unwrap_or("unknown");
+        let sample = BUILD.sample([env!("CARGO_PKG_VERSION"), commit, self.0], 1.0);
+        Box::pin(std::future::ready(vec![sample]))
+    }
+}
+
+/// With a collector, everything is sent that the sampler of `OTEL_TRACES_SAMPLER` keeps. Without one, traces only have
+/// names, for JSON logs; lines for people go without.
+fn provider(settings: &Settings) -> Result<Option<SdkTracerProvider>, Error> {
+    let resource = Resource::builder().with_service_name(settings.service.clone()).build();
+    let builder = SdkTracerProvider::builder().with_resource(resource);
+    let Some(endpoint) = settings.otlp_endpoint.as_deref() else {
+        let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
+        return Ok(settings.json.then(|| builder.with_sampler(sampler).build()));
+    };
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_tonic()
         .with_endpoint(endpoint)
         .build()
         .map_err(|source| Error::Exporter { endpoint: endpoint.to_owned(), source })?;
-    let resource = Resource::builder().with_service_name("phasegate").build();
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+    Ok(Some(builder.with_batch_exporter(exporter).build()))
 }
 
 impl Drop for Guard {
@@ -96,41 +140,5 @@ impl Drop for Guard {
         {
             tracing::warn!(%error, "the last traces were not sent");
         }
-    }
-}
-
-/// The span of one call that comes in, under the trace of its caller.
-pub fn server_span(service: &'static str, path: &str, headers: &http::HeaderMap) -> Span {
-    let span = tracing::info_span!("call", service, method = path);
-    set_parent(&span, headers.get("traceparent").and_then(|value| value.to_str().ok()));
-    span
-}
-
-/// Puts a span under the trace that a `traceparent` names, where it names one.
-pub fn set_parent(span: &Span, trace_parent: Option<&str>) {
-    if let Some(parent) = trace_parent {
-        let context = TraceContextPropagator::new().extract(&One(parent));
-        // Without a collector there is nobody to tell.
-        let _ = span.set_parent(context);
-    }
-}
-
-/// The `traceparent` of the span that runs, where traces are kept.
-pub fn trace_parent() -> Option<String> {
-    let mut carrier = HashMap::new();
-    TraceContextPropagator::new().inject_context(&Span::current().context(), &mut carrier);
-    carrier.remove("traceparent")
-}
-
-/// The one header of a trace.
-struct One<'a>(&'a str);
-
-impl Extractor for One<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        (key == "traceparent").then_some(self.0)
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        vec!["traceparent"]
     }
 }
