@@ -69,13 +69,18 @@ impl Service {
         Ok(Self { app, relay, guard, config, context })
     }
 
+    /// The database, for whoever asks whether it answers.
+    pub fn database(&self) -> &phasegate_database::Database {
+        self.app.store().database()
+    }
+
     /// The routes alone, without verification of principals.
     pub fn routes(&self) -> Routes {
         let watching = Watching {
             checkpoint_interval: self.config.checkpoint_interval,
             shutdown: self.context.shutdown.clone(),
         };
-        let pages = PageTokens::new(self.context.keys.page);
+        let pages = PageTokens::new(&self.context.keys.page);
         Routes::new(Api::new(self.app.clone(), pages, watching).into_server())
     }
 
@@ -87,6 +92,7 @@ impl Service {
     /// Sends events, fires timers and serves until shutdown.
     pub async fn run(self, listener: Listener) -> Result<(), Error> {
         let shutdown = &self.context.shutdown;
+        let _told = phasegate_telemetry::metrics::observe(Arc::new(self.app.clone()));
         let timers = reconcile::run(self.app.clone(), self.config.timer_interval, shutdown.clone());
         let serving = async {
             let served = phasegate_serve::serve(

@@ -83,8 +83,13 @@ impl Service {
         Ok(served?)
     }
 
+    /// The database, for whoever asks whether it answers.
+    pub fn database(&self) -> &phasegate_database::Database {
+        &self.db
+    }
+
     /// The routes alone, for tests: without verification of principals.
     pub fn routes(&self) -> Routes {
-        grpc::routes(self.app.clone(), PageTokens::new(self.context.keys.page))
+        grpc::routes(self.app.clone(), PageTokens::new(&self.context.keys.page))
     }
 }

@@ -58,13 +58,19 @@ impl Service {
 
     /// Serves until shutdown.
     pub async fn run(self, listener: Listener) -> Result<(), Error> {
+        let _told = self.database().observe("definition");
         let routes = self.routes();
         let name = phasegate_serve::Service::Definition;
         Ok(phasegate_serve::serve(name, routes, &self.context, listener).await?)
     }
 
+    /// The database, for whoever asks whether it answers.
+    pub fn database(&self) -> &phasegate_database::Database {
+        self.app.database()
+    }
+
     /// The routes alone, for tests: without verification of principals.
     pub fn routes(&self) -> Routes {
-        grpc::routes(self.app.clone(), PageTokens::new(self.context.keys.page))
+        grpc::routes(self.app.clone(), PageTokens::new(&self.context.keys.page))
     }
 }

@@ -69,6 +69,8 @@ impl Service {
         let shutdown = &self.context.shutdown;
         let relay = self.relay.run(shutdown.clone());
         let leases = reconcile::expire_leases(&self.app, self.config.lease_scan);
+        let chains = reconcile::check_chains(&self.app);
+        let _told = phasegate_telemetry::metrics::observe(Arc::new(self.app.clone()));
         let serving = async {
             let service = phasegate_serve::Service::Instance;
             let routes = self
@@ -80,8 +82,13 @@ impl Service {
             served
         };
         let guard = self.guard.run(shutdown.clone());
-        let (served, (), (), ()) = tokio::join!(serving, relay, guard, leases);
+        let (served, (), (), (), ()) = tokio::join!(serving, relay, guard, leases, chains);
         Ok(served?)
+    }
+
+    /// The database, for whoever asks whether it answers.
+    pub fn database(&self) -> &phasegate_database::Database {
+        self.app.store().database()
     }
 
     /// The routes alone, without verification of principals.

@@ -139,9 +139,14 @@ impl Service {
         }
     }
 
+    /// The database, for whoever asks whether it answers.
+    pub fn database(&self) -> &phasegate_database::Database {
+        self.store.database()
+    }
+
     /// The routes alone, without verification of principals.
     pub fn routes(&self) -> Routes {
-        let tokens = PageTokens::new(self.context.keys.page);
+        let tokens = PageTokens::new(&self.context.keys.page);
         let api = grpc::Api::new(self.store.clone(), self.context.peers.clone(), tokens);
         Routes::new(NotificationServiceServer::new(api))
     }

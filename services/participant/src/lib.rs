@@ -58,6 +58,28 @@ pub async fn migrate(database: &Settings) -> Result<(), Error> {
     Ok(())
 }
 
+/// Makes a tenant with its first key, which may do everything, directly in a database that has been migrated. With
+/// `again`, makes such a key for a tenant that is there already: when all of its keys are lost.
+pub async fn tenant_create(
+    database: &Settings,
+    tenant: &str,
+    again: bool,
+    now: phasegate_clock::Timestamp,
+) -> Result<phasegate_principal::ApiKey, app::tenant::Error> {
+    let store = Store::open(database).await.map_err(store::Error::Database)?;
+    let made = app::tenant::create(&store, tenant, again, now).await;
+    store.db().close().await;
+    made
+}
+
+/// The tenants of an installation, by name.
+pub async fn tenant_list(database: &Settings) -> Result<Vec<app::tenant::Tenant>, app::tenant::Error> {
+    let store = Store::open(database).await.map_err(store::Error::Database)?;
+    let listed = store.tenant_list().await;
+    store.db().close().await;
+    Ok(listed?)
+}
+
 // === impl Service ===
 
 impl Service {
@@ -103,8 +125,13 @@ impl Service {
         Ok(served?)
     }
 
+    /// The database, for whoever asks whether it answers.
+    pub fn database(&self) -> &phasegate_database::Database {
+        self.app.store().db()
+    }
+
     /// The routes alone, for tests: without verification of principals.
     pub fn routes(&self) -> Routes {
-        grpc::routes(self.app.clone(), PageTokens::new(self.context.keys.page))
+        grpc::routes(self.app.clone(), PageTokens::new(&self.context.keys.page))
     }
 }

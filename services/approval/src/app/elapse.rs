@@ -1,6 +1,9 @@
 //! Time passes.
 
-use super::{App, Error, message};
+use phasegate_telemetry::{Cause, Subject, WorkKind, work_span};
+use tracing::Instrument as _;
+
+use super::{App, CONSUMER, Error, message};
 use crate::domain::{Actor, Command, InstanceCondition};
 use crate::store::{Claimed, Record};
 
@@ -13,7 +16,12 @@ impl App {
     pub async fn elapse(&self) -> Result<usize, Error> {
         let claimed = self.store.timer_claim(self.now(), BATCH).await?;
         for timer in &claimed {
-            if let Err(error) = self.elapse_one(timer).await {
+            let subject = Subject { tenant_id: timer.key.tenant.as_str(), ..Subject::default() };
+            let span = work_span(CONSUMER, WorkKind::Timer, "approval_elapse", Cause::default(), subject);
+            span.record("phasegate.approval.id", timer.key.approval.as_str());
+            let elapsed = self.elapse_one(timer).instrument(span).await;
+            phasegate_serve::note_timer(CONSUMER, "approval", self.now().duration_since(timer.due_at));
+            if let Err(error) = elapsed {
                 let approval = timer.key.approval.as_str();
                 tracing::warn!(approval, error = %chain(&error), "a timer did not fire and will be tried again");
             }

@@ -10,6 +10,7 @@ mod peers;
 pub mod plan;
 mod read;
 mod request;
+mod seen;
 mod tell;
 mod watch;
 

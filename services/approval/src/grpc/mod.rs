@@ -96,7 +96,7 @@ impl ApprovalService for Api {
             DecideApprovalResponse { approval: Some(message::approval(record)) }.encode_to_vec()
         })?;
         let wish = convert::decide(message).map_err(refused)?;
-        let done = self.app.decide(&caller, wish, call.as_ref()).await.map_err(refused)?;
+        let done = self.app.decide_counted(&caller, wish, call.as_ref()).await.map_err(refused)?;
         answer(done, |record| DecideApprovalResponse { approval: Some(message::approval(record)) })
     }
 

@@ -7,14 +7,19 @@ use phasegate_id::InstanceId;
 use phasegate_proto::approval::v1::WatchApprovalResponsesResponse;
 use phasegate_rpc_error::status;
 use phasegate_serve::STREAM_AGE_MAX;
+use phasegate_serve::{WATCH_LAG, WATCH_STREAMS};
+use phasegate_telemetry::metrics::Held;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::app::{App, Caller};
+use crate::app::{App, CONSUMER, Caller};
 
 /// Commits of other processes are noticed by looking this often.
 const POLL: Duration = Duration::from_secs(1);
+
+/// What metrics call such a stream.
+const KIND: &str = "approval_responses";
 
 /// How streams are kept alive and ended.
 #[derive(Debug, Clone)]
@@ -36,6 +41,7 @@ struct Watcher {
     ends_at: Instant,
     is_over: bool,
     how: Watching,
+    _open: Option<Held>,
 }
 
 impl Watching {
@@ -59,6 +65,7 @@ impl Watching {
             ends_at: now + STREAM_AGE_MAX,
             is_over: false,
             how: self.clone(),
+            _open: WATCH_STREAMS.hold([CONSUMER, KIND]),
         };
         futures::stream::unfold(watcher, |mut watcher| async move {
             if watcher.is_over {
@@ -80,6 +87,8 @@ impl Watcher {
             let answers = answers.map_err(|error| status(&error))?;
             self.position = answers.position;
             if !answers.responses.is_empty() {
+                let behind = u32::try_from(answers.responses.len()).unwrap_or(u32::MAX);
+                WATCH_LAG.record(f64::from(behind), [CONSUMER, KIND]);
                 return Ok(WatchApprovalResponsesResponse { responses: answers.responses, ..self.message() });
             }
             if answers.more {

@@ -5,6 +5,7 @@
 
 mod approval;
 mod commit;
+mod count;
 mod instance;
 mod response;
 mod row;
@@ -22,6 +23,7 @@ use crate::domain::{Approval, InstanceCondition};
 
 pub use approval::{Filter, Page, Position};
 pub use commit::{Change, Commit, InstanceChange, NewResponse, Receipt, Repeat};
+pub use count::Pending;
 pub use instance::InstanceState;
 pub use response::Response;
 pub use timer::Claimed;
@@ -114,10 +116,18 @@ const APPROVAL: Migration = Migration {
     sqlite: include_str!("../../migrations/sqlite/0010_approval.sql"),
 };
 
+/// An index for those who watch.
+const SEEN: Migration = Migration {
+    version: 20,
+    name: "seen",
+    postgres: include_str!("../../migrations/postgres/0020_seen.sql"),
+    sqlite: include_str!("../../migrations/sqlite/0020_seen.sql"),
+};
+
 impl Store {
     /// Opens the database and brings it up to date.
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
-        let migrations = [phasegate_outbox::MIGRATION, phasegate_idempotency::MIGRATION, APPROVAL];
+        let migrations = [phasegate_outbox::MIGRATION, phasegate_idempotency::MIGRATION, APPROVAL, SEEN];
         Ok(Self { db: Database::open(settings, &migrations).await? })
     }
 

@@ -120,6 +120,11 @@ pub enum Error {
 // === impl App ===
 
 impl App {
+    /// The database, for whoever asks whether it answers.
+    pub(crate) fn database(&self) -> &phasegate_database::Database {
+        self.store.db()
+    }
+
     /// Puts the service together.
     pub fn new(store: Store, clock: SharedClock) -> Self {
         Self { store, clock }

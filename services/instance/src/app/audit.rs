@@ -80,6 +80,9 @@ impl App {
     ) -> Result<Verdict, Error> {
         let id = Self::visible(principal, instance_id)?;
         let verdict = self.store().history_verify(&principal.tenant, &id).await?;
+        if let Some(verdict) = &verdict {
+            self.0.chains.note(&principal.tenant, id.as_str(), verdict.broken.is_none());
+        }
         verdict.ok_or_else(|| Error::NotFound(instance_id.to_owned()))
     }
 }

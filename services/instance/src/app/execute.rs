@@ -18,7 +18,7 @@ use super::follow::{Follows, entries};
 pub(crate) use super::order::{Answered, Once, Outcome};
 use super::order::{Answering, First};
 pub(super) use super::order::{By, Order, Origin, Step, Wish};
-use super::{App, Around, Error, effects};
+use super::{App, Around, Error, effects, seen};
 use crate::domain::Action;
 use crate::domain::{self, Actor, ActorKind, Channel, Command, CurrentVersion, Instance, Rejection};
 use crate::store::{self, Answer, Guard, NO_HASH, Pinned, Receipt, Snapshot, Transition};
@@ -85,6 +85,7 @@ impl App {
         order: &Order,
         answering: Answering<'_>,
     ) -> Result<Outcome, Error> {
+        phasegate_telemetry::note("phasegate.instance.id", instance_id.as_str());
         let key = (tenant.to_owned(), instance_id.to_string());
         let _turn = self.0.locks.lock(&key).await;
         for tried in 0..=RETRIES {
@@ -285,6 +286,7 @@ impl App {
         if outcome.events.is_empty() {
             return Ok(outcome);
         }
+        seen::count(&outcome);
         self.0.cache.put(key, Snapshot { instance: Arc::clone(&outcome.after), head });
         if sends {
             self.0.relay.wake();

@@ -9,7 +9,7 @@ use phasegate_serve::STREAM_AGE_MAX;
 use rand::Rng as _;
 use tokio::sync::mpsc;
 
-use super::{App, AuditPage, Error};
+use super::{App, AuditPage, CONSUMER, Error};
 use crate::domain::Change;
 use crate::store::AuditFilter;
 
@@ -19,6 +19,9 @@ const PAGE: usize = 200;
 const BUFFERED: usize = 4;
 /// Looks again this often for what another process wrote.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What metrics call such a stream.
+const KIND: &str = "events";
 
 /// What a watcher wants.
 #[derive(Debug, Clone, Default)]
@@ -128,6 +131,7 @@ impl Feed {
     async fn run(mut self) {
         let key = (self.tenant.clone(), self.instance_id.to_string());
         let app = self.app.clone();
+        let _open = phasegate_serve::WATCH_STREAMS.hold([CONSUMER, KIND]);
         let waiter = app.0.feeds.wait(key);
         let notify = waiter.notify();
         let mut quiet_since = tokio::time::Instant::now();
@@ -182,6 +186,8 @@ impl Feed {
             return Ok(if is_over && self.filter.until_terminal { Next::Ends } else { Next::Waits });
         };
         self.position = last.sequence;
+        let behind = u32::try_from(page.entries.len()).unwrap_or(u32::MAX);
+        phasegate_serve::WATCH_LAG.record(f64::from(behind), [CONSUMER, KIND]);
         let is_end = page.entries.iter().any(|(_, stored)| ends(&stored.event.change));
         page.entries.retain(|(entry, _)| self.filter.wants(&entry.kind));
         page.process_id.clone_from(&self.process_id);

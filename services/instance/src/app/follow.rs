@@ -92,6 +92,7 @@ impl Follows {
                 task: held.task.clone(),
                 fencing: held.fencing,
                 worker: held.worker.clone(),
+                queue: super::seen::queue(definition, &outcome.after, &held.task).to_owned(),
                 duration: order.lease_duration,
                 ends_at: outcome.now + order.lease_duration,
             })

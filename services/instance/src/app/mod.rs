@@ -18,6 +18,7 @@ mod people;
 mod pins;
 mod poll;
 mod read;
+mod seen;
 mod start;
 mod token;
 pub mod unwired;
@@ -77,6 +78,8 @@ struct Inner {
     /// Wakes watchers: tenant and instance.
     feeds: wakes::Wakes<(String, String)>,
     polls: around::Polls,
+    workers: seen::Workers,
+    chains: seen::Chains,
     checkpoint: Duration,
 }
 
@@ -183,7 +186,7 @@ impl From<Rejection> for Error {
 impl App {
     /// An engine on a database.
     pub(crate) fn new(store: Store, relay: Relay, context: Context, config: &crate::Config) -> Self {
-        let tokens = TaskTokens::new(context.keys.task_token);
+        let tokens = TaskTokens::new(&context.keys.task_token);
         Self(Arc::new(Inner {
             store,
             relay,
@@ -195,6 +198,8 @@ impl App {
             queues: wakes::Wakes::default(),
             feeds: wakes::Wakes::default(),
             polls: around::Polls::default(),
+            workers: seen::Workers::default(),
+            chains: seen::Chains::default(),
             checkpoint: config.checkpoint,
         }))
     }

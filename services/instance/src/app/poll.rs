@@ -51,6 +51,7 @@ impl App {
             return Err(Rejection::RoleForbidden.into());
         }
         let tenant = &principal.tenant;
+        self.0.workers.note(&poll.queues, &poll.worker, poll.tasks_max, self.now());
         let deadline = tokio::time::Instant::now() + poll.wait;
         let waiters: Vec<_> =
             poll.queues.iter().map(|queue| self.0.queues.wait((tenant.clone(), queue.clone()))).collect();

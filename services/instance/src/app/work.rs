@@ -81,14 +81,18 @@ impl App {
             let (progress, message) = (wish.progress, wish.message);
             beats.push(Beat { lease, progress, message, checkpoint, extend_by: wish.extend_by });
         }
-        let instances: Vec<_> = beats.iter().map(|beat| beat.lease.instance_id.clone()).collect();
+        let leases: Vec<_> = beats.iter().map(|beat| beat.lease.clone()).collect();
         let ends = self.store().lease_beat(beats, self.now()).await?;
         let mut answers = Vec::with_capacity(ends.len());
-        for (ends_at, instance_id) in ends.into_iter().zip(instances) {
+        for (ends_at, lease) in ends.into_iter().zip(leases) {
             answers.push(match ends_at {
-                None => Beaten::Abandon,
+                None => {
+                    let lost = Rejection::LeaseLost(lease.task.clone()).into();
+                    self.count_lost(&lease, "heartbeat", &lost).await;
+                    Beaten::Abandon
+                }
                 Some(ends_at) => {
-                    let snapshot = self.snapshot(&principal.tenant, instance_id.as_str()).await?;
+                    let snapshot = self.snapshot(&principal.tenant, lease.instance_id.as_str()).await?;
                     let is_paused = snapshot.instance.status == Status::Paused;
                     if is_paused { Beaten::Pause(ends_at) } else { Beaten::Continue(ends_at) }
                 }
@@ -170,6 +174,8 @@ impl App {
         once: Option<Once>,
         make: impl Fn(&Out, &Outcome) -> Result<M, Error> + Send + Sync,
     ) -> Result<Answered<M>, Error> {
+        phasegate_telemetry::note("phasegate.task.id", lease.task.as_str());
+        let call = call_of(&action);
         let mut order = Order::new(By::AgentOf(lease.task.clone()), Wish::fixed(action));
         order.guard = Some(Guard::Holds { task: lease.task.clone(), fencing: lease.fencing });
         order.checkpoint = checkpoint;
@@ -177,13 +183,17 @@ impl App {
             .answer(&lease.tenant, &lease.instance_id, order, once, |outcome| make(&lease, outcome))
             .await;
         // Where its instance is gone, so is the lease; the caller knows only the token.
-        done.map_err(|error| {
+        let done = done.map_err(|error| {
             let is_gone = matches!(
                 error,
                 Error::NotFound(_) | Error::Rejected(Rejection::Terminal(_) | Rejection::TaskNotFound(_))
             );
             if is_gone { Rejection::LeaseLost(lease.task.clone()).into() } else { error }
-        })
+        });
+        if let Err(error) = &done {
+            self.count_lost(&lease, call, error).await;
+        }
+        done
     }
 
     /// Confirms that a lease holds, and promises that the task is not handed out anew for a moment.
@@ -194,6 +204,14 @@ impl App {
         instance_id: &str,
     ) -> Result<Held, Error> {
         let lease = self.lease_of(principal, token)?;
+        let held = self.lease_held(lease.clone(), instance_id).await;
+        if let Err(error) = &held {
+            self.count_lost(&lease, "store_artifact", error).await;
+        }
+        held
+    }
+
+    async fn lease_held(&self, lease: Out, instance_id: &str) -> Result<Held, Error> {
         let snapshot = self.snapshot(&lease.tenant, lease.instance_id.as_str()).await?;
         let Some(task) = snapshot.instance.tasks.get(&lease.task) else {
             return Err(Rejection::LeaseLost(lease.task).into());
@@ -225,8 +243,8 @@ impl App {
         }
     }
 
-    /// Leases whose time is over.
-    pub(crate) async fn leases_due(&self, limit: u32) -> Result<Vec<Out>, Error> {
+    /// Leases whose time is over, with when it was.
+    pub(crate) async fn leases_due(&self, limit: u32) -> Result<Vec<(Out, Timestamp)>, Error> {
         Ok(self.store().lease_list_due(self.now(), limit).await?)
     }
 }
@@ -247,6 +265,16 @@ fn bytes_of(field: &'static str, object: &Map<String, Value>, max: usize) -> Res
     }
     let bytes = serde_json::to_vec(object).map_err(|error| Error::Broken(error.to_string()))?;
     if bytes.len() > max { Err(Error::OutputTooLarge { field, limit: "bytes", max }) } else { Ok(bytes) }
+}
+
+/// What the call of an action is called in metrics.
+const fn call_of(action: &Action) -> &'static str {
+    match action {
+        Action::HandIn { .. } => "complete",
+        Action::Fail { .. } => "fail",
+        Action::Release { .. } => "release",
+        _ => "other",
+    }
 }
 
 fn checkpoint_change(kept: Option<&Map<String, Value>>) -> Result<CheckpointChange, Error> {

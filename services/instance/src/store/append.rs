@@ -106,6 +106,8 @@ pub(crate) struct Granted {
     pub(crate) task: TaskId,
     pub(crate) fencing: u64,
     pub(crate) worker: String,
+    /// That it was handed out on.
+    pub(crate) queue: String,
     pub(crate) duration: Duration,
     pub(crate) ends_at: Timestamp,
 }
@@ -303,6 +305,7 @@ async fn write_postgres(tx: &mut Transaction, transition: &Transition) -> Result
     values.push(column(granted, |lease| lease.worker.clone()));
     values.push(column(granted, |lease| micros(lease.duration)));
     values.push(column(granted, |lease| lease.ends_at.as_micros()));
+    values.push(column(granted, |lease| lease.queue.clone()));
     let row = tx.fetch_optional(include_str!("append_postgres.sql"), values).await;
     let row = row.map_err(lost_or("write the transition"))?.ok_or(Error::Stale)?;
     if row.get::<i64>("moved")? != 1 {

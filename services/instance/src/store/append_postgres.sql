@@ -51,14 +51,14 @@ with moved as (
        set queue = excluded.queue, priority = excluded.priority, ready_at = excluded.ready_at,
            fencing = excluded.fencing, tools = excluded.tools
 ), granted as (
-    insert into lease (tenant_id, instance_id, task_id, fencing, worker, duration, ends_at)
-    select $1, $2, added.task_id, added.fencing, added.worker, added.duration, added.ends_at
-      from unnest($32::text[], $33::bigint[], $34::text[], $35::bigint[], $36::bigint[])
-           as added (task_id, fencing, worker, duration, ends_at)
+    insert into lease (tenant_id, instance_id, task_id, fencing, worker, duration, ends_at, queue)
+    select $1, $2, added.task_id, added.fencing, added.worker, added.duration, added.ends_at, added.queue
+      from unnest($32::text[], $33::bigint[], $34::text[], $35::bigint[], $36::bigint[], $37::text[])
+           as added (task_id, fencing, worker, duration, ends_at, queue)
      where exists (select from moved)
     on conflict (tenant_id, instance_id, task_id) do update
        set fencing = excluded.fencing, worker = excluded.worker, duration = excluded.duration,
-           ends_at = excluded.ends_at, progress = 0, message = ''
+           ends_at = excluded.ends_at, queue = excluded.queue, progress = 0, message = ''
      where lease.hold_until <= $9
     returning task_id
 )

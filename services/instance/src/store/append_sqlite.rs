@@ -120,11 +120,11 @@ async fn write_sqlite_leases_granted(tx: &mut Transaction, transition: &Transiti
     for lease in &transition.granted {
         let granted = tx
             .execute(
-                "insert into lease (tenant_id, instance_id, task_id, fencing, worker, duration, ends_at)
-                 values ($1, $2, $3, $4, $5, $6, $7)
+                "insert into lease (tenant_id, instance_id, task_id, fencing, worker, duration, ends_at, queue)
+                 values ($1, $2, $3, $4, $5, $6, $7, $9)
                  on conflict (tenant_id, instance_id, task_id) do update
                     set fencing = excluded.fencing, worker = excluded.worker, duration = excluded.duration,
-                        ends_at = excluded.ends_at, progress = 0, message = ''
+                        ends_at = excluded.ends_at, queue = excluded.queue, progress = 0, message = ''
                   where lease.hold_until <= $8",
                 args![
                     &transition.tenant,
@@ -134,7 +134,8 @@ async fn write_sqlite_leases_granted(tx: &mut Transaction, transition: &Transiti
                     &lease.worker,
                     micros(lease.duration),
                     lease.ends_at,
-                    transition.now
+                    transition.now,
+                    &lease.queue
                 ],
             )
             .await

@@ -166,11 +166,15 @@ impl Store {
     }
 
     /// Leases whose time is over, those first that have been so longest. While an instance is paused no timer fires.
-    pub(crate) async fn lease_list_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Out>, Error> {
+    pub(crate) async fn lease_list_due(
+        &self,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(Out, Timestamp)>, Error> {
         let rows = self
             .db
             .fetch_all(
-                "select lease.tenant_id, lease.instance_id, lease.task_id, lease.fencing
+                "select lease.tenant_id, lease.instance_id, lease.task_id, lease.fencing, lease.ends_at
                    from lease join instance using (tenant_id, instance_id)
                   where lease.ends_at is not null and lease.ends_at <= $1 and instance.status <> 'paused'
                   order by lease.ends_at limit $2",
@@ -181,12 +185,13 @@ impl Store {
         rows.iter()
             .map(|row| {
                 let (instance_id, task_id) = ids(row)?;
-                Ok(Out {
+                let lease = Out {
                     tenant: row.get("tenant_id")?,
                     instance_id,
                     fencing: unsigned("lease", task_id.as_str(), row.get("fencing")?)?,
                     task: task_id,
-                })
+                };
+                Ok((lease, row.get("ends_at")?))
             })
             .collect()
     }

@@ -4,6 +4,7 @@
 mod append;
 mod append_sqlite;
 pub(crate) mod chain;
+mod count;
 mod history;
 mod instance;
 mod lease;
@@ -15,13 +16,14 @@ pub(crate) use append::{
     Answer, CheckpointChange, Ended, Granted, Guard, Inbox, PersonalRow, Pinned, Receipt, Transition,
 };
 pub(crate) use chain::{Entry, NO_HASH, StoredEntry, Verdict};
+pub(crate) use count::Counts;
 pub(crate) use history::AuditFilter;
 pub(crate) use instance::{ListFilter, ListPosition, Snapshot};
 pub(crate) use lease::{Beat, LeaseRow, Out, Written};
 pub(crate) use work::{Candidate, CandidatePosition};
 
 /// The tables of the service.
-pub(crate) const MIGRATIONS: [Migration; 3] = [
+pub(crate) const MIGRATIONS: [Migration; 4] = [
     phasegate_outbox::MIGRATION,
     phasegate_idempotency::MIGRATION,
     Migration {
@@ -29,6 +31,12 @@ pub(crate) const MIGRATIONS: [Migration; 3] = [
         name: "instance",
         postgres: include_str!("../../migrations/postgres/0010_instance.sql"),
         sqlite: include_str!("../../migrations/sqlite/0010_instance.sql"),
+    },
+    Migration {
+        version: 20,
+        name: "seen",
+        postgres: include_str!("../../migrations/postgres/0020_seen.sql"),
+        sqlite: include_str!("../../migrations/sqlite/0020_seen.sql"),
     },
 ];
 

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use lettre::message::Mailbox;
 use phasegate_clock::SharedClock;
 use phasegate_id::LinkId;
+use phasegate_telemetry::{Cause, Subject, WorkKind, work_span};
 use tokio::sync::Notify;
+use tracing::Instrument as _;
 
 use super::directory::{Directory, LinkError};
 use super::render::with_link;
-use crate::domain::{MailLink, Notification, RetryPolicy, masked};
+use super::seen;
+use crate::domain::{MailLink, Notification, RetryPolicy, Status, masked};
 use crate::smtp::{Draft, Mailer, Refused, build};
-use crate::store::{self, Claim, Settled, Store};
+use crate::store::{self, CONSUMER, Claim, Settled, Store};
 
 /// Hands messages to the mail server.
 pub(crate) struct Courier {
@@ -42,6 +45,24 @@ enum Try {
 impl Courier {
     /// Tries one message and stores what became of it.
     pub(crate) async fn deliver(&self, claim: Claim) -> Result<(), store::Error> {
+        let notification = &claim.notification;
+        let now = self.clock.now();
+        if let Status::Queued { next_attempt_at } = notification.status {
+            phasegate_serve::note_timer(CONSUMER, "mail", now.duration_since(next_attempt_at));
+        }
+        let age = now.duration_since(notification.created_at);
+        let cause = Cause { trace_parent: &claim.trace_parent, age };
+        let subject = Subject {
+            tenant_id: notification.tenant_id.as_str(),
+            instance_id: notification.instance_id.as_str(),
+            ..Subject::default()
+        };
+        let what = format!("mail {}", notification.template.as_str());
+        let span = work_span(CONSUMER, WorkKind::HandOver, &what, cause, subject);
+        self.try_and_settle(claim).instrument(span).await
+    }
+
+    async fn try_and_settle(&self, claim: Claim) -> Result<(), store::Error> {
         let outcome = self.attempt(&claim).await;
         let now = self.clock.now();
         let seed = seed(&claim);
@@ -58,6 +79,7 @@ impl Courier {
             }
         };
         report(&claim.notification, &settled);
+        seen::count(&claim.notification, &settled, now);
         if self.store.notification_settle(claim, settled, now).await? {
             self.settled.notify_one();
         }

@@ -10,6 +10,8 @@ mod directory;
 mod occasion;
 mod receive;
 mod render;
+mod seen;
+pub mod unwired;
 
 pub(crate) use deliver::Courier;
 pub(crate) use directory::{Directory, PeerDirectory};

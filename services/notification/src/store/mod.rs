@@ -15,13 +15,19 @@ use phasegate_database::{Database, Migration, Settings};
 pub(crate) const CONSUMER: &str = "notification";
 
 /// Steps that make the tables.
-pub(crate) const MIGRATIONS: [Migration; 2] = [
+pub(crate) const MIGRATIONS: [Migration; 3] = [
     phasegate_outbox::MIGRATION,
     Migration {
         version: 10,
         name: "notification",
         postgres: include_str!("../../migrations/postgres/0010_notification.sql"),
         sqlite: include_str!("../../migrations/sqlite/0010_notification.sql"),
+    },
+    Migration {
+        version: 20,
+        name: "seen",
+        postgres: include_str!("../../migrations/postgres/0020_seen.sql"),
+        sqlite: include_str!("../../migrations/sqlite/0020_seen.sql"),
     },
 ];
 

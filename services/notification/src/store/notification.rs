@@ -28,6 +28,8 @@ pub(crate) struct Claim {
     pub(crate) number: i64,
     /// It asks for what has been settled.
     pub(crate) is_moot: bool,
+    /// The trace in which it was prepared; empty where there was none.
+    pub(crate) trace_parent: String,
 }
 
 /// What became of a claim.
@@ -148,7 +150,8 @@ impl Store {
                         let open = approvals.iter().any(|(_, settled)| !settled);
                         let is_moot = notification.template.asks() && !approvals.is_empty() && !open;
                         notification.approval_ids = approvals.into_iter().map(|(id, _)| id).collect();
-                        claims.push(Claim { notification, number: row.get("lease_number")?, is_moot });
+                        let (number, trace_parent) = (row.get("lease_number")?, row.get("trace_parent")?);
+                        claims.push(Claim { notification, number, is_moot, trace_parent });
                     }
                     Ok(claims)
                 })
@@ -270,7 +273,7 @@ fn claim_statement(dialect: Dialect) -> String {
                  where status = 'queued' and next_attempt_at <= $1
                    and (leased_until is null or leased_until <= $1)
                  order by next_attempt_at limit $2 {skip})
-         returning {COLUMNS}"
+         returning {COLUMNS}, trace_parent"
     )
 }
 
@@ -285,8 +288,8 @@ async fn insert(tx: &mut Transaction, notification: &Notification) -> Result<(),
         "insert into notification (
              tenant_id, notification_id, instance_id, participant_id, template, recipient, recipient_name, subject,
              body_text, body_html, placeholder, message_id, link_expires_at, link_id, status, attempts, last_error,
-             created_at, sent_at, next_attempt_at, leased_until, lease_number)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, null, 0)",
+             created_at, sent_at, next_attempt_at, leased_until, lease_number, trace_parent)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, null, 0, $21)",
         args![
             notification.tenant_id.as_str(),
             notification.id.as_str(),
@@ -308,6 +311,7 @@ async fn insert(tx: &mut Transaction, notification: &Notification) -> Result<(),
             notification.created_at,
             sent_at,
             next_attempt_at,
+            phasegate_telemetry::trace_parent().unwrap_or_default(),
         ],
     )
     .await?;

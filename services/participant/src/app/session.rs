@@ -5,6 +5,7 @@ use phasegate_id::{LinkId, TenantId};
 use phasegate_proto::internal::event::v1::LinkOpened;
 use phasegate_proto::internal::event::v1::event::Payload;
 use phasegate_rpc_error::Invalid;
+use phasegate_telemetry::metrics::Counter;
 
 use super::secret::{Hash, Secret};
 use super::{App, Error, holder, tell_in};
@@ -39,7 +40,29 @@ pub struct Standing {
 
 // === impl App ===
 
+static EXCHANGES: Counter<1> = Counter::new(
+    "phasegate_link_exchanges_total",
+    "Links that were opened, by what they were: ok, expired, revoked or unknown.",
+    ["result"],
+);
+
 impl App {
+    /// Opens a session, and counts for those who watch the installation how that went.
+    pub async fn link_exchange_counted(&self, token: &Secret) -> Result<Opened, Error> {
+        let opened = self.link_exchange(token).await;
+        let result = match &opened {
+            Ok(_) => "ok",
+            Err(error) => match phasegate_rpc_error::Refusal::reason(error) {
+                "LINK_EXPIRED" => "expired",
+                "LINK_REVOKED" => "revoked",
+                "LINK_INVALID" => "unknown",
+                _ => "failed",
+            },
+        };
+        EXCHANGES.add(1, [result]);
+        opened
+    }
+
     /// Opens a session. Counts nothing and changes nothing else, because mail scanners do this, too.
     pub async fn link_exchange(&self, token: &Secret) -> Result<Opened, Error> {
         let id = self.tokens.verify(token).ok_or(Rejection::LinkInvalid)?;

@@ -72,7 +72,7 @@ impl ParticipantInternalService for Api {
     ) -> Result<Response<proto::ExchangeLinkResponse>, Status> {
         Principal::of(&request)?;
         let token = Secret::new(request.into_inner().token);
-        let opened = self.app.link_exchange(&token).await.map_err(status)?;
+        let opened = self.app.link_exchange_counted(&token).await.map_err(status)?;
         let link = convert::standing(&opened.standing);
         let tenant_id = opened.standing.link.tenant.into_string();
         Ok(Response::new(proto::ExchangeLinkResponse {
