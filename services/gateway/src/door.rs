@@ -8,10 +8,12 @@ use axum::body::Body;
 use futures::FutureExt;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
+use phasegate_serve::Call;
+use tonic::Code;
 use tower::ServiceExt;
-use tracing::Instrument;
+use tracing::{Instrument, Level};
 
 use crate::grpc::{self, Grpc};
 use crate::guard::Guard;
@@ -22,6 +24,8 @@ use crate::rest::{Rest, answer};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_LENGTH_MAX: usize = 128;
+/// What every worker asks all the time.
+const FREQUENT: [&str; 2] = ["WorkerService/PollTasks", "WorkerService/HeartbeatTasks"];
 
 /// Everything that answers.
 #[derive(Debug)]
@@ -42,8 +46,10 @@ impl Door {
         let is_head = parts.method == Method::HEAD;
         let is_portal = is_portal(parts.uri.path());
         let request_id = request_id(&parts);
-        let span =
-            phasegate_telemetry::server_span("gateway", self.template(&parts, is_grpc), &parts.headers);
+        let (method, level) = self.seen_as(&parts, is_grpc);
+        let seen = Call::begin("gateway", method, &parts.headers, level);
+        let span = seen.span().clone();
+        span.record("phasegate.request.id", request_id.to_str().unwrap_or_default());
         let call = self.call(parts, body, is_grpc);
         let answer = async {
             let answer = AssertUnwindSafe(call).catch_unwind().await;
@@ -53,26 +59,30 @@ impl Door {
                 if is_grpc { grpc::refused(&refused) } else { answer::refused(&refused) }
             });
             // Whoever follows a magic link reads no JSON.
-            let answer = if is_portal && !is_grpc { portal::readable(answer) } else { answer };
-            let status = answer.status().as_u16();
-            tracing::debug!(status, request_id = ?request_id, "answered");
-            answer
+            if is_portal && !is_grpc { portal::readable(answer) } else { answer }
         };
         let mut answer = Box::pin(answer).instrument(span).await;
         answer.headers_mut().insert(REQUEST_ID, request_id);
-        if is_head { without_body(answer) } else { answer }
+        let answer = if is_head { without_body(answer) } else { answer };
+        let code = (!is_grpc).then(|| code_of(answer.status()));
+        seen.watch(answer, code).map(Body::new)
     }
 
-    /// What logs call this call: a path as it is written, never with its values or its query.
-    fn template(&self, parts: &Parts, is_grpc: bool) -> &str {
+    /// What logs, traces and metrics call this call, and the level of its line: a method, or a path as it is written,
+    /// never with its values or its query. What is asked again and again, or by nobody we know, is for debugging.
+    fn seen_as(&self, parts: &Parts, is_grpc: bool) -> (&str, Level) {
         let path = parts.uri.path();
-        match path {
-            _ if is_grpc => self.grpc.methods.find(path).map_or("unknown", |method| method.path.path()),
-            path if is_rest(path) => self.rest.template(&parts.method, path),
-            path if is_portal(path) => "/external",
-            path if path.starts_with("/dev/") => "/dev",
-            _ => "page",
-        }
+        let method = match path {
+            _ if is_grpc => self.grpc.methods.find(path),
+            path if is_rest(path) => self.rest.method(&parts.method, path),
+            path if is_portal(path) => return (portal::template(path), Level::INFO),
+            path if path.starts_with("/dev/") => return ("/dev", Level::DEBUG),
+            _ => return ("page", Level::DEBUG),
+        };
+        let Some(method) = method else { return ("unknown", Level::DEBUG) };
+        let name = method.path.path().trim_start_matches('/');
+        let is_frequent = FREQUENT.iter().any(|frequent| name.ends_with(frequent));
+        (name, if is_frequent { Level::DEBUG } else { Level::INFO })
     }
 
     async fn call(&self, parts: Parts, body: Body, is_grpc: bool) -> Response<Body> {
@@ -129,6 +139,26 @@ fn request_id(parts: &Parts) -> HeaderValue {
         let fresh = hex::encode(rand::random::<[u8; 16]>());
         HeaderValue::from_str(&fresh).unwrap_or(HeaderValue::from_static("unknown"))
     })
+}
+
+/// The code of gRPC that an answer over HTTP comes closest to.
+fn code_of(status: StatusCode) -> Code {
+    match status {
+        StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED | StatusCode::UNPROCESSABLE_ENTITY => {
+            Code::InvalidArgument
+        }
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        StatusCode::FORBIDDEN => Code::PermissionDenied,
+        StatusCode::NOT_FOUND | StatusCode::GONE => Code::NotFound,
+        StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Code::FailedPrecondition,
+        StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
+        StatusCode::NOT_IMPLEMENTED => Code::Unimplemented,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Code::DeadlineExceeded,
+        status if status.is_client_error() => Code::InvalidArgument,
+        status if status.is_server_error() => Code::Internal,
+        _ => Code::Ok,
+    }
 }
 
 /// Drops the body and keeps what is said about it.

@@ -15,6 +15,7 @@ mod foreign;
 mod grpc;
 mod guard;
 mod method;
+mod oidc;
 mod page;
 pub mod portal;
 mod refusal;
@@ -31,6 +32,7 @@ use tokio::sync::Semaphore;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use self::caller::Callers;
 use self::door::Door;
 use self::grpc::Grpc;
 use self::guard::Guard;
@@ -42,6 +44,7 @@ use self::upstream::Upstream;
 
 pub use self::config::{Config, Limits};
 pub use self::error::Error;
+pub use self::oidc::Settings as Oidc;
 
 /// The gateway, ready to listen.
 #[derive(Debug)]
@@ -59,12 +62,14 @@ impl Service {
         let routes = Arc::new(Routes::read(&methods)?);
         let (local, health) = grpc::local::routes(&context.public_url, &config.limits)?;
         let upstream = Upstream::new(context.peers.clone(), local);
+        let callers = Arc::new(Callers::new(&config, &context).map_err(Error::Http)?);
         let streams = Arc::new(Semaphore::new(config.limits.streams_max));
         let door = Door {
             guard: Guard::new(config.dev, &context.public_url, &config.limits),
             grpc: Grpc {
                 methods,
                 upstream: upstream.clone(),
+                callers: callers.clone(),
                 config: config.clone(),
                 streams: streams.clone(),
             },
@@ -78,6 +83,7 @@ impl Service {
             rest: Rest {
                 routes,
                 upstream,
+                callers,
                 config: config.clone(),
                 streams,
                 shutdown: context.shutdown.clone(),
@@ -93,6 +99,7 @@ impl Service {
         if self.config.dev && !address.ip().is_loopback() {
             return Err(Error::NotLoopback(address));
         }
+        let _told = phasegate_telemetry::build_info("gateway");
         self.health.set_service_status("", ServingStatus::Serving).await;
         let stopping = async {
             tokio::select! {

@@ -60,6 +60,12 @@ impl Program {
             Some(Command::Admin(Admin::Migrate(args))) => {
                 Self::read_file(&args.options, &["admin", "migrate"], &arguments)
             }
+            Some(Command::Admin(Admin::Tenant(Tenant::Create(args)))) => {
+                Self::read_file(&args.options, &["admin", "tenant", "create"], &arguments)
+            }
+            Some(Command::Admin(Admin::Tenant(Tenant::List(args)))) => {
+                Self::read_file(&args.options, &["admin", "tenant", "list"], &arguments)
+            }
             Some(_) => Ok(program),
             None => {
                 Self::read_as_given(Self::definition(), &[arguments, vec![OsString::from("dev")]].concat())
@@ -85,9 +91,12 @@ impl Program {
         let program = Self::from_arg_matches(&command.clone().try_get_matches_from(arguments)?)?;
         let unheeded = match &program.command {
             Some(Command::Dev(_) | Command::Serve(_) | Command::Admin(_) | Command::MailCatcher(_)) => {
-                program.calls.first_given()
+                program.calls.given().next()
             }
-            Some(Command::Demo(_)) => program.calls.first_given().filter(|flag| *flag != "--address"),
+            Some(Command::Demo(_)) => {
+                let heeded = ["--address", "--key", "--key-file"];
+                program.calls.given().find(|flag| !heeded.contains(flag))
+            }
             Some(Command::Client(_)) | None => None,
         };
         match unheeded {
@@ -149,8 +158,36 @@ struct ServeArgs {
 enum Admin {
     /// Bring the databases of services to what this program needs. `serve` only checks that this was done.
     Migrate(Box<MigrateArgs>),
+    /// Tenants: the customers of the installation.
+    #[command(subcommand)]
+    Tenant(Tenant),
     /// Ask a process whether it is ready; for health checks where there is no curl.
     Ready(ReadyArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum Tenant {
+    /// Make a tenant and print its first key, which is shown this once and may do everything
+    Create(Box<TenantCreateArgs>),
+    /// List the tenants
+    List(Box<TenantListArgs>),
+}
+
+#[derive(Debug, Args)]
+struct TenantCreateArgs {
+    /// Lower-case letters, digits, - and _, beginning with a letter
+    name: String,
+    /// Make a further key for a tenant that is there already: when all of its keys are lost
+    #[arg(long)]
+    new_key: bool,
+    #[command(flatten)]
+    options: serve::Options,
+}
+
+#[derive(Debug, Args)]
+struct TenantListArgs {
+    #[command(flatten)]
+    options: serve::Options,
 }
 
 #[derive(Debug, Args)]
@@ -243,7 +280,13 @@ async fn run(program: Program) -> ExitCode {
     );
     let filter = program.log.unwrap_or_else(|| if quiet { "error" } else { "info" }.to_owned());
     let json = matches!(program.log_format, LogFormat::Json);
-    let telemetry = Telemetry { filter, json, otlp_endpoint: program.otlp_endpoint };
+    let service = match &program.command {
+        Some(Command::Serve(args)) if args.services.len() == 1 => {
+            args.services.first().map_or("phasegate".to_owned(), |name| format!("phasegate-{}", name.text()))
+        }
+        _ => "phasegate".to_owned(),
+    };
+    let telemetry = Telemetry { filter, json, otlp_endpoint: program.otlp_endpoint, service };
     let _flushed = match phasegate_telemetry::start(&telemetry) {
         Ok(guard) => guard,
         Err(error) => return fail(&error.into()),
@@ -254,12 +297,19 @@ async fn run(program: Program) -> ExitCode {
         Some(Command::Dev(args)) => end(dev(args).await),
         Some(Command::Serve(args)) => end(serve(*args).await),
         Some(Command::Admin(Admin::Migrate(args))) => end(migrate(*args).await),
+        Some(Command::Admin(Admin::Tenant(Tenant::Create(args)))) => end(tenant_create(*args).await),
+        Some(Command::Admin(Admin::Tenant(Tenant::List(args)))) => end(tenant_list(*args).await),
         Some(Command::Admin(Admin::Ready(args))) => end(ready(args).await),
         Some(Command::MailCatcher(args)) => end(mail_catcher(args).await),
         Some(Command::Demo(args)) => {
             let address = args.address.or_else(|| program.calls.address().map(str::to_owned));
             let style = if args.json { Style::Json } else { Style::people(args.no_color) };
-            end(demo::run(demo::Options { address, mail: args.mail, style }).await)
+            match program.calls.credential() {
+                Ok(credential) => {
+                    end(demo::run(demo::Options { address, credential, mail: args.mail, style }).await)
+                }
+                Err(message) => fail(&anyhow::anyhow!(message)),
+            }
         }
         Some(Command::Client(command)) => cli::run(*command, program.calls).await,
     }
@@ -280,6 +330,23 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
     let services = if args.services.is_empty() { serve::Name::ALL.to_vec() } else { args.services };
     serve::migrate(&args.options, &services).await
+}
+
+/// The key goes to standard output, alone, so that it can be put where it belongs without being seen.
+async fn tenant_create(args: TenantCreateArgs) -> anyhow::Result<()> {
+    let key = serve::tenant_create(&args.options, &args.name, args.new_key).await?;
+    writeln!(std::io::stdout().lock(), "{}", key.expose())?;
+    let note = "This key may do everything in the tenant, and is not shown again. Call with it by --key-file or PHASEGATE_KEY.";
+    writeln!(std::io::stderr().lock(), "{note}")?;
+    Ok(())
+}
+
+async fn tenant_list(args: TenantListArgs) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for tenant in serve::tenant_list(&args.options).await? {
+        writeln!(out, "{}  {}", tenant.id, tenant.created_at)?;
+    }
+    Ok(())
 }
 
 /// Fails unless the process says that it is ready.

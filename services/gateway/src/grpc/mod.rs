@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tonic::Status;
 
-use crate::caller::identify;
+use crate::caller::Callers;
 use crate::config::Config;
 use crate::foreign;
 use crate::method::{Methods, PublicMethod};
@@ -52,6 +52,7 @@ const HOP_HEADERS: [HeaderName; 4] = [
 pub(crate) struct Grpc {
     pub(crate) methods: Arc<Methods>,
     pub(crate) upstream: Upstream,
+    pub(crate) callers: Arc<Callers>,
     pub(crate) config: Config,
     pub(crate) streams: Arc<Semaphore>,
 }
@@ -95,7 +96,8 @@ impl Grpc {
     ) -> Result<Response<tonic::body::Body>, Status> {
         let limits = &self.config.limits;
         let message = read(body, method.message_bytes_max, limits.arrival_time_max).await?;
-        let principal = identify(&parts.headers, self.config.dev).map_err(Refused::into_status)?;
+        let principal = self.callers.identify(&parts.headers).await.map_err(Refused::into_status)?;
+        phasegate_serve::note_caller(&principal);
         let asked = deadline(&parts.headers).map_err(Refused::into_status)?;
         // A stream may run for hours; only its client knows when it has had enough.
         let time_max = if method.streams() {

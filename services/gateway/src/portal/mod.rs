@@ -44,6 +44,25 @@ struct Portal {
 /// The state that every handler gets.
 type Shared = Arc<Portal>;
 
+/// A path as it is written in [`router`], for logs: the path itself names links.
+pub(crate) fn template(path: &str) -> &'static str {
+    let segments: Vec<&str> = path.strip_prefix("/external").unwrap_or_default().split('/').skip(1).collect();
+    match segments.as_slice() {
+        ["portal.css"] => "/external/portal.css",
+        ["approve"] => "/external/approve",
+        ["links", "request"] => "/external/links/request",
+        [_] => "/external/{link}",
+        [_, "comments"] => "/external/{link}/comments",
+        [_, "artifacts", _] => "/external/{link}/artifacts/{key}",
+        [_, "artifacts", _, "download"] => "/external/{link}/artifacts/{key}/download",
+        [_, "approvals", _] => "/external/{link}/approvals/{approval}",
+        [_, "approvals", _, "review"] => "/external/{link}/approvals/{approval}/review",
+        [_, "approvals", _, "confirm"] => "/external/{link}/approvals/{approval}/confirm",
+        [_, "approvals", _, "receipt"] => "/external/{link}/approvals/{approval}/receipt",
+        _ => "/external",
+    }
+}
+
 /// The routes below `/external`. `dev` is for a server without TLS on the developer's own machine.
 pub fn router(context: Context, dev: bool) -> Router {
     let portal = Arc::new(Portal { context, dev });

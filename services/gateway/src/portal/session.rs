@@ -64,6 +64,7 @@ impl Portal {
             permissions,
         };
         let principal = Principal::participant(&verified.tenant_id, &person.name, participation);
+        phasegate_serve::note_caller(&principal);
         let base = format!("/external/{}", link.id);
         Ok(Visitor { principal, person, link, session_token: token.to_owned(), base })
     }

@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::request::Call;
 use self::route::{Form, Found, Route, Routes};
-use crate::caller::identify;
+use crate::caller::Callers;
 use crate::config::Config;
+use crate::method::PublicMethod;
 use crate::refusal::Refused;
 use crate::upstream::Upstream;
 
@@ -34,17 +35,18 @@ const REPEATED: &str = "phasegate-repeated";
 pub(crate) struct Rest {
     pub(crate) routes: Arc<Routes>,
     pub(crate) upstream: Upstream,
+    pub(crate) callers: Arc<Callers>,
     pub(crate) config: Config,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) shutdown: CancellationToken,
 }
 
 impl Rest {
-    /// The route of a call as it is written in the contracts, for logs: the path itself may hold names.
-    pub(crate) fn template(&self, method: &Method, path: &str) -> &str {
+    /// The method that a call is to, for logs: the path itself may hold names.
+    pub(crate) fn method(&self, method: &Method, path: &str) -> Option<&Arc<PublicMethod>> {
         match self.routes.find(method, path) {
-            Found::Route(route, _) => &route.template,
-            Found::OtherMethods(_) | Found::Nothing => "unknown",
+            Found::Route(route, _) => Some(&route.method),
+            Found::OtherMethods(_) | Found::Nothing => None,
         }
     }
 
@@ -81,7 +83,8 @@ impl Rest {
         let limits = &self.config.limits;
         let bytes_max = route.method.body_bytes_max;
         let body = body::read(&parts.headers, body, bytes_max, limits.arrival_time_max).await?;
-        let principal = identify(&parts.headers, self.config.dev)?;
+        let principal = self.callers.identify(&parts.headers).await?;
+        phasegate_serve::note_caller(&principal);
         let query = parts.uri.query().unwrap_or_default();
         let message = Call { route, variables, query, headers: &parts.headers, body }.message()?;
         if route.form == Form::Events {

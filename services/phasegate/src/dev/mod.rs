@@ -80,7 +80,9 @@ impl Dev {
 
         let mut tasks = JoinSet::new();
         Self::start_services(&settings, &context, &mail, &mut listeners, &mut tasks).await?;
-        let extra = phasegate_gateway::portal::router(context.clone(), true).merge(mail.router());
+        let extra = phasegate_gateway::portal::router(context.clone(), true)
+            .merge(mail.router())
+            .merge(crate::scrape::router());
         let gateway = phasegate_gateway::Config { dev: true, ..phasegate_gateway::Config::default() };
         let gateway = phasegate_gateway::Service::open(gateway, context, extra)?;
         tasks.spawn(async move { Ok(gateway.run(outside).await?) });

@@ -3,11 +3,12 @@
 
 mod admin;
 mod file;
+mod secret;
 mod settings;
+mod tenant;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -23,6 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use file::with_file;
 pub use settings::{Name, Options, Settings, SmtpTls};
+pub use tenant::{tenant_create, tenant_list};
 
 /// From not being ready to the end of streams: for as long as it takes others to notice.
 const NOTICED_WITHIN: Duration = Duration::from_millis(1_500);
@@ -58,17 +60,24 @@ impl Serve {
             let opened_service = opening.with_context(|| format!("{} cannot start", name.text()))?;
             opened.push((opened_service, bind(*name, *address).await?));
         }
-        let is_ready = Arc::new(AtomicBool::new(false));
         let admin = TcpListener::bind(settings.options().admin_listen)
             .await
             .with_context(|| format!("cannot listen on {}", settings.options().admin_listen))?;
-        let probes = tokio::spawn(admin::run(admin, Arc::clone(&is_ready), stop.draining.clone()));
+        let open = CancellationToken::new();
+        let readiness = admin::Readiness {
+            open: open.clone(),
+            draining: stop.draining.clone(),
+            databases: opened.iter().filter_map(|(service, _)| service.database().cloned()).collect(),
+            heard: tokio::sync::Mutex::default(),
+        };
+        let probes = tokio::spawn(admin::run(admin, Arc::new(readiness)));
         // The bus begins once everybody has subscribed.
         tasks.spawn(background(context.clone(), confirmations));
+        tasks.spawn(watch_secrets(settings, &context));
         for (service, listener) in opened {
             service.run(listener, &mut tasks);
         }
-        is_ready.store(true, Ordering::Relaxed);
+        open.cancel();
         Ok(Self { _admin: AbortOnDropHandle::new(probes), tasks, stop })
     }
 
@@ -137,6 +146,7 @@ async fn migrate_one(service: Service, database: &Database) -> anyhow::Result<()
 fn context(settings: &Settings, stop: &Stop) -> anyhow::Result<(Context, Confirmations)> {
     let secret = settings.secrets.first().context("there is no secret")?;
     let keys = Keys::derive(secret);
+    keys.replace(&settings.secrets);
     let clock = SystemClock::shared();
     let signer = Signer::new(&keys.principal, clock.clone());
     let (bus, confirmations) = Bus::redis(&settings.redis)?;
@@ -151,6 +161,16 @@ async fn bind(name: Name, address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = listener.with_context(|| format!("{} cannot listen on {address}", name.text()))?;
     tracing::info!(service = name.text(), %address, "listens");
     Ok(listener)
+}
+
+/// Looks for new secrets.
+fn watch_secrets(settings: &Settings, context: &Context) -> impl Future<Output = anyhow::Result<()>> + use<> {
+    let file = settings.options().secret_file.clone().unwrap_or_default();
+    let (known, keys, shutdown) = (settings.secrets.clone(), context.keys.clone(), context.shutdown.clone());
+    async move {
+        secret::watch(&file, known, &keys, shutdown).await;
+        Ok(())
+    }
 }
 
 /// What runs beside the services.
@@ -186,7 +206,7 @@ impl Opened {
         Ok(match name {
             Name::Gateway => {
                 let portal = phasegate_gateway::portal::router(context.clone(), false);
-                let config = phasegate_gateway::Config::default();
+                let config = phasegate_gateway::Config { oidc: settings.oidc.clone(), ..Default::default() };
                 Self::Gateway(Box::new(phasegate_gateway::Service::open(config, context, portal)?))
             }
             Name::Definition => {
@@ -214,6 +234,19 @@ impl Opened {
                 Self::Notification(Box::new(phasegate_notification::Service::open(config, context).await?))
             }
         })
+    }
+
+    /// The database, where it has one.
+    fn database(&self) -> Option<&phasegate_database::Database> {
+        match self {
+            Self::Gateway(_) => None,
+            Self::Definition(service) => Some(service.database()),
+            Self::Instance(service) => Some(service.database()),
+            Self::Approval(service) => Some(service.database()),
+            Self::Artifact(service) => Some(service.database()),
+            Self::Participant(service) => Some(service.database()),
+            Self::Notification(service) => Some(service.database()),
+        }
     }
 
     fn run(self, socket: TcpListener, tasks: &mut JoinSet<anyhow::Result<()>>) {
