@@ -57,16 +57,17 @@ impl Lanes {
         Self { stream, receiver, handler, room, state: Arc::default() }
     }
 
-    /// Waits until there is room for more entries, and tells for how many.
-    pub(super) async fn has_room(&self) -> usize {
+    /// Takes room for a batch of entries of each of `streams` streams, once there is room for one of each, so that
+    /// nothing is read that cannot be held.
+    pub(super) async fn room(&self, streams: u16, batch: u32) -> Option<OwnedSemaphorePermit> {
+        let (each, room) = (u32::from(streams), Arc::clone(&self.room));
         // Never closed.
-        drop(self.room.acquire().await);
-        self.room.available_permits().max(1)
-    }
-
-    /// Room for one entry, if there is some.
-    pub(super) fn room(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.room).try_acquire_owned().ok()
+        let mut taken = room.acquire_many_owned(each).await.ok()?;
+        for _ in 1..batch {
+            let Ok(more) = Arc::clone(&self.room).try_acquire_many_owned(each) else { break };
+            taken.merge(more);
+        }
+        Some(taken)
     }
 
     /// Whether an entry is being worked on.

@@ -22,6 +22,8 @@ use crate::{HandleError, Handler, Receiver};
 const ENTRIES_KEPT: usize = 10_000;
 /// Streams when nothing else is set.
 const STREAMS: u16 = 16;
+/// More would leave too few entries for each.
+const STREAMS_MAX: u16 = 256;
 /// A Redis that does not answer by then is away.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Confirmations that wait to be told. One that finds no room is lost, and its event comes again.
@@ -44,7 +46,7 @@ pub struct Settings {
     pub url: String,
     /// Begins the names of the streams, so that installations can share a server.
     pub prefix: String,
-    /// Number of streams. Senders and receivers of one installation must agree.
+    /// Number of streams, 1 to 256. Senders and receivers of one installation must agree.
     pub streams: u16,
 }
 
@@ -110,7 +112,7 @@ impl Stream {
         let inner = Inner {
             client,
             prefix: settings.prefix.clone(),
-            streams: settings.streams.max(1),
+            streams: settings.streams.clamp(1, STREAMS_MAX),
             writer: OnceCell::new(),
             subscribers: RwLock::default(),
             confirmations,

@@ -10,6 +10,7 @@ use rand::Rng as _;
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamAutoClaimReply, StreamId, StreamInfoConsumersReply, StreamReadReply};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -17,8 +18,8 @@ use super::lane::{Entry, Lanes};
 use super::{RESPONSE_TIMEOUT, Stream, field};
 use crate::{Handler, Receiver};
 
-/// Entries of one stream that are read at once.
-const BATCH: usize = 64;
+/// Entries of one stream that are read at once: half of what is held, so that what was left finds room beside what is new.
+const BATCH: u32 = 32;
 /// How long one read waits for something new. Short, because it is never broken off: its answer would be lost.
 const BLOCK: Duration = Duration::from_secs(1);
 /// A read that has not answered by then has lost its connection.
@@ -112,7 +113,9 @@ impl Reader {
     }
 
     async fn read(&self, connection: &mut MultiplexedConnection, which: Which) -> redis::RedisResult<()> {
-        let count = self.lanes.has_room().await.min(BATCH);
+        let streams = self.stream.0.streams;
+        let Some(mut room) = self.lanes.room(streams, BATCH).await else { return Ok(()) };
+        let count = room.num_permits() / usize::from(streams);
         let keys = self.stream.keys();
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(self.receiver.name()).arg(&self.consumer).arg("COUNT").arg(count);
@@ -128,14 +131,14 @@ impl Reader {
             let stream = keys.iter().position(|key| *key == found.key);
             let Some(stream) = stream.and_then(|stream| u16::try_from(stream).ok()) else { continue };
             for entry in found.ids {
-                self.add(stream, entry, which == Which::Own).await;
+                self.add(stream, entry, which == Which::Own, &mut room).await;
             }
         }
         Ok(())
     }
 
     /// Hands an entry on, unless it is none of ours.
-    async fn add(&self, stream: u16, entry: StreamId, was_left: bool) {
+    async fn add(&self, stream: u16, entry: StreamId, was_left: bool, room: &mut OwnedSemaphorePermit) {
         if self.lanes.holds(stream, &entry.id) {
             return;
         }
@@ -153,8 +156,8 @@ impl Reader {
             self.stream.acknowledge(self.receiver, stream, &entry.id).await;
             return;
         };
-        // Without room it stays pending, and is claimed later.
-        if let Some(room) = self.lanes.room() {
+        // No more was asked for than there is room for.
+        if let Some(room) = room.split(1) {
             let event = Arc::new(event);
             self.lanes.add(Entry { stream, id: entry.id, sender, event, was_left, _room: room });
         }
@@ -180,6 +183,7 @@ impl Reader {
         let mut writer = self.stream.writer().await?;
         let mut start = "0-0".to_owned();
         loop {
+            let Some(mut room) = self.lanes.room(1, BATCH).await else { return Ok(()) };
             let mut command = redis::cmd("XAUTOCLAIM");
             command
                 .arg(self.stream.key(stream))
@@ -188,10 +192,10 @@ impl Reader {
                 .arg(LEFT_AFTER.as_millis().to_string())
                 .arg(&start)
                 .arg("COUNT")
-                .arg(self.lanes.has_room().await.min(BATCH));
+                .arg(room.num_permits());
             let reply: StreamAutoClaimReply = command.query_async(&mut writer).await?;
             for entry in reply.claimed {
-                self.add(stream, entry, true).await;
+                self.add(stream, entry, true, &mut room).await;
             }
             if reply.next_stream_id == "0-0" {
                 break;
