@@ -91,3 +91,19 @@ def files(*endings):
 def documents(path):
     """The documents of a YAML file."""
     return [document for document in yaml.safe_load_all(path.read_text()) if document is not None]
+
+
+def metrics():
+    """What the services measure, as their sources declare it: type and labels by name."""
+    text = r'"(?:[^"\\]|\\[\s\S])*"'
+    declaration = re.compile(rf'\b(Counter|Gauge|Histogram|Level)::new\(\s*"([a-z_]+)",\s*{text},\s*\[([^\]]*)\]')
+    types = {"Counter": "counter", "Gauge": "gauge", "Histogram": "histogram", "Level": "gauge"}
+    found = {}
+    for folder in ("libs", "services"):
+        for path in (ROOT / folder).rglob("*.rs"):
+            for kind, name, labels in declaration.findall(path.read_text()):
+                if name.startswith(("phasegate_", "rpc_")):
+                    assert name not in found, f"{name} is declared twice"
+                    found[name] = (types[kind], set(re.findall(r'"(\w+)"', labels)))
+    assert len(found) > 25, "the declarations look different now"
+    return found

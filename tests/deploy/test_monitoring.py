@@ -22,12 +22,10 @@ WORDS = {"and", "or", "unless", "on", "by", "without", "ignoring", "bool", "offs
 def metrics():
     """The names at /metrics with their labels; a histogram has three names."""
     known = {}
-    for line in (program.ROOT / "tests/deploy/metrics.txt").read_text().splitlines():
-        if not line.startswith("#"):
-            name, kind, *labels = line.split()
-            assert kind in ("counter", "gauge", "histogram") and (kind == "counter") == name.endswith("_total"), line
-            for suffix in ["_bucket", "_count", "_sum"] if kind == "histogram" else [""]:
-                known[name + suffix] = set(labels)
+    for name, (kind, labels) in program.metrics().items():
+        assert (kind == "counter") == name.endswith("_total"), name
+        for suffix in ["_bucket", "_count", "_sum"] if kind == "histogram" else [""]:
+            known[name + suffix] = labels
     return known
 
 
