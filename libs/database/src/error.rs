@@ -90,9 +90,11 @@ impl Error {
         if let sqlx::Error::Database(error) = source {
             return error.code().is_some_and(|code| is_transient_code(&code));
         }
+        // A connection that is cut while it is made is read as an answer that makes no sense.
         matches!(
             source,
             sqlx::Error::Io(_)
+                | sqlx::Error::Protocol(_)
                 | sqlx::Error::PoolTimedOut
                 | sqlx::Error::PoolClosed
                 | sqlx::Error::WorkerCrashed
@@ -112,7 +114,13 @@ fn is_transient_code(code: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_transient_code;
+    use super::{Error, is_transient_code};
+
+    #[test]
+    fn a_connection_that_was_cut_while_it_was_made_is_transient() {
+        let source = sqlx::Error::Protocol("unexpected response from SSLRequest: 0x00".to_owned());
+        assert!(Error::doing("connect", source).is_transient());
+    }
 
     #[test]
     fn only_what_may_pass_is_transient() {
