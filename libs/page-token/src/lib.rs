@@ -5,6 +5,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac as _};
+use phasegate_keyring::{Key, KeyRing};
 use phasegate_rpc_error::Invalid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,7 +23,7 @@ const TOKEN_MAX: usize = 4_096;
 /// Makes and reads page tokens.
 #[derive(Clone)]
 pub struct PageTokens {
-    key: [u8; 32],
+    keys: KeyRing,
 }
 
 impl std::fmt::Debug for PageTokens {
@@ -32,9 +33,9 @@ impl std::fmt::Debug for PageTokens {
 }
 
 impl PageTokens {
-    /// Tokens under a key.
-    pub const fn new(key: [u8; 32]) -> Self {
-        Self { key }
+    /// Tokens under a key, or under one of several.
+    pub fn new(keys: impl Into<KeyRing>) -> Self {
+        Self { keys: keys.into() }
     }
 
     /// A token for the page that begins after `position`. The scope names the method, the tenant and all arguments but
@@ -67,22 +68,27 @@ impl PageTokens {
         }
         let token = URL_SAFE_NO_PAD.decode(token).ok()?;
         let (signature, payload) = token.split_at_checked(SIGNATURE)?;
-        let mut mac = self.mac();
-        Self::feed(&mut mac, scope, payload);
-        mac.verify_slice(signature).ok()?;
+        let is_ours = self.keys.all().iter().any(|key| {
+            let mut mac = Self::mac(key);
+            Self::feed(&mut mac, scope, payload);
+            mac.verify_slice(signature).is_ok()
+        });
+        if !is_ours {
+            return None;
+        }
         serde_json::from_slice(payload).ok()
     }
 
     fn sign(&self, scope: &str, payload: &[u8]) -> [u8; SIGNATURE] {
-        let mut mac = self.mac();
+        let mut mac = Self::mac(&self.keys.signing());
         Self::feed(&mut mac, scope, payload);
         mac.finalize().into_bytes().into()
     }
 
-    fn mac(&self) -> Hmac<Sha256> {
+    fn mac(key: &Key) -> Hmac<Sha256> {
         // A key is filled up with zeros to the block of the hash, by definition; done here, it cannot fail.
         let mut block = [0; 64];
-        block[..self.key.len()].copy_from_slice(&self.key);
+        block[..key.len()].copy_from_slice(key);
         <Hmac<Sha256> as hmac::digest::KeyInit>::new(&block.into())
     }
 
@@ -107,16 +113,18 @@ pub fn page_size(requested: i32) -> Result<usize, Invalid> {
 mod tests {
     use super::{PageTokens, page_size};
 
-    const TOKENS: PageTokens = PageTokens::new([7; 32]);
+    fn tokens() -> PageTokens {
+        PageTokens::new([7; 32])
+    }
 
     #[test]
     fn a_token_is_good_for_its_own_list_only() {
         let position = ("2026".to_owned(), 42_u32);
-        let token = TOKENS.encode("ListTasks/t/phase=a", &position);
+        let token = tokens().encode("ListTasks/t/phase=a", &position);
         assert!(token.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'));
-        assert_eq!(TOKENS.decode("ListTasks/t/phase=a", &token), Ok(Some(position)));
+        assert_eq!(tokens().decode("ListTasks/t/phase=a", &token), Ok(Some(position)));
         for scope in ["ListTasks/t/phase=b", "ListTasks/u/phase=a", "", "ListTasks/t/phase="] {
-            let refused = TOKENS.decode::<(String, u32)>(scope, &token);
+            let refused = tokens().decode::<(String, u32)>(scope, &token);
             assert_eq!(refused.map_err(|invalid| invalid.reason), Err("PAGE_TOKEN_INVALID"), "{scope}");
         }
         let other = PageTokens::new([8; 32]);
@@ -125,12 +133,12 @@ mod tests {
 
     #[test]
     fn no_changed_or_made_up_token_is_read() {
-        let token = TOKENS.encode("s", &"position");
+        let token = tokens().encode("s", &"position");
         for at in 0..token.len() {
             let mut changed = token.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(changed).unwrap();
-            let read = TOKENS.decode::<String>("s", &changed);
+            let read = tokens().decode::<String>("s", &changed);
             // The last character of base64 may carry bits that mean nothing.
             assert!(
                 read.is_err() || (at + 1 == token.len() && read == Ok(Some("position".to_owned()))),
@@ -138,9 +146,21 @@ mod tests {
             );
         }
         for token in ["x", "!!!", "AAAA", &"A".repeat(5_000), &token[1..], "\u{e9}"] {
-            assert!(TOKENS.decode::<String>("s", token).is_err(), "{token}");
+            assert!(tokens().decode::<String>("s", token).is_err(), "{token}");
         }
-        assert_eq!(TOKENS.decode::<String>("s", ""), Ok(None));
+        assert_eq!(tokens().decode::<String>("s", ""), Ok(None));
+    }
+
+    #[test]
+    fn a_token_outlives_the_key_that_signs_while_it_is_believed() {
+        let ring = phasegate_keyring::KeyRing::of([7; 32]);
+        let tokens = PageTokens::new(&ring);
+        let token = tokens.encode("s", &1_u32);
+        ring.replace(vec![[8; 32], [7; 32]]);
+        assert_eq!(tokens.decode("s", &token), Ok(Some(1_u32)));
+        assert_ne!(tokens.encode("s", &1_u32), token);
+        ring.replace(vec![[8; 32]]);
+        assert!(tokens.decode::<u32>("s", &token).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac as _};
 use phasegate_id::{InstanceId, TaskId};
+use phasegate_keyring::{Key, KeyRing};
 use sha2::Sha256;
 
 use crate::store::Out;
@@ -20,7 +21,7 @@ pub(crate) type TaskToken = String;
 /// Makes and reads task tokens.
 #[derive(Clone)]
 pub(crate) struct TaskTokens {
-    key: [u8; 32],
+    keys: KeyRing,
 }
 
 impl std::fmt::Debug for TaskTokens {
@@ -30,8 +31,8 @@ impl std::fmt::Debug for TaskTokens {
 }
 
 impl TaskTokens {
-    pub(crate) const fn new(key: [u8; 32]) -> Self {
-        Self { key }
+    pub(crate) fn new(keys: impl Into<KeyRing>) -> Self {
+        Self { keys: keys.into() }
     }
 
     /// The token of a lease.
@@ -43,7 +44,7 @@ impl TaskTokens {
             &lease.fencing.to_string(),
         ]
         .join("\n");
-        let mut mac = self.mac();
+        let mut mac = Self::mac(&self.keys.signing());
         mac.update(payload.as_bytes());
         let mut token = mac.finalize().into_bytes().to_vec();
         token.extend(payload.into_bytes());
@@ -57,9 +58,14 @@ impl TaskTokens {
         }
         let token = URL_SAFE_NO_PAD.decode(token).ok()?;
         let (signature, payload) = token.split_at_checked(SIGNATURE)?;
-        let mut mac = self.mac();
-        mac.update(payload);
-        mac.verify_slice(signature).ok()?;
+        let is_ours = self.keys.all().iter().any(|key| {
+            let mut mac = Self::mac(key);
+            mac.update(payload);
+            mac.verify_slice(signature).is_ok()
+        });
+        if !is_ours {
+            return None;
+        }
         let mut parts = std::str::from_utf8(payload).ok()?.split('\n');
         Some(Out {
             tenant: parts.next()?.to_owned(),
@@ -69,10 +75,10 @@ impl TaskTokens {
         })
     }
 
-    fn mac(&self) -> Hmac<Sha256> {
+    fn mac(key: &Key) -> Hmac<Sha256> {
         // A key is filled up with zeros to the block of the hash, by definition; done here, it cannot fail.
         let mut block = [0; 64];
-        block[..self.key.len()].copy_from_slice(&self.key);
+        block[..key.len()].copy_from_slice(key);
         <Hmac<Sha256> as hmac::digest::KeyInit>::new(&block.into())
     }
 }

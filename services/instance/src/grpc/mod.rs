@@ -30,7 +30,7 @@ pub(crate) struct Api {
 
 /// The routes of the service.
 pub(crate) fn routes(app: &App, context: &Context) -> Routes {
-    let api = Api { app: app.clone(), pages: PageTokens::new(context.keys.page) };
+    let api = Api { app: app.clone(), pages: PageTokens::new(&context.keys.page) };
     let mut routes = Routes::builder();
     routes
         .add_service(InstanceServiceServer::new(api.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))

@@ -14,7 +14,7 @@ use super::*;
 use crate::grpc::Api;
 
 fn api(house: &House) -> Api {
-    let tokens = PageTokens::new(house.context.keys.page);
+    let tokens = PageTokens::new(&house.context.keys.page);
     Api::new(house.service.store.clone(), house.context.peers.clone(), tokens)
 }
 

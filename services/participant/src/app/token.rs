@@ -7,6 +7,7 @@ use std::fmt;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use phasegate_clock::Timestamp;
 use phasegate_id::LinkId;
+use phasegate_keyring::{Key, KeyRing};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -21,11 +22,8 @@ const AUDIENCE: &str = "phasegate-portal";
 /// Signs and verifies.
 #[derive(Clone)]
 pub struct Tokens {
-    header: Header,
-    signing: EncodingKey,
-    verifying: DecodingKey,
+    keys: KeyRing,
     validation: Validation,
-    key_name: String,
     public_url: String,
 }
 
@@ -46,28 +44,15 @@ struct Claims {
 // === impl Tokens ===
 
 impl Tokens {
-    /// Tokens under a key, in links that begin with `public_url`.
-    pub fn new(key: &[u8; 32], public_url: &str) -> Self {
-        let key_name = hex::encode(Sha256::digest([b"phasegate link key ".as_slice(), key].concat()))
-            .chars()
-            .take(8)
-            .collect::<String>();
-        let mut header = Header::new(Algorithm::HS256);
-        header.kid = Some(key_name.clone());
+    /// Tokens under a key, or under one of several, in links that begin with `public_url`.
+    pub fn new(keys: impl Into<KeyRing>, public_url: &str) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
         // Whether its time is over, the row says: only a genuine token may learn so.
         validation.validate_exp = false;
-        Self {
-            header,
-            signing: EncodingKey::from_secret(key),
-            verifying: DecodingKey::from_secret(key),
-            validation,
-            key_name,
-            public_url: public_url.trim_end_matches('/').to_owned(),
-        }
+        Self { keys: keys.into(), validation, public_url: public_url.trim_end_matches('/').to_owned() }
     }
 
     /// The token of a link.
@@ -78,7 +63,10 @@ impl Tokens {
             jti: link.as_str().to_owned(),
             exp: seconds(expires_at),
         };
-        jsonwebtoken::encode(&self.header, &claims, &self.signing).map(Secret::new).map_err(NotSigned)
+        let key = self.keys.signing();
+        jsonwebtoken::encode(&header(&key), &claims, &EncodingKey::from_secret(&key))
+            .map(Secret::new)
+            .map_err(NotSigned)
     }
 
     /// Where a link leads.
@@ -92,12 +80,24 @@ impl Tokens {
         if !token.is_short() {
             return None;
         }
-        let read = jsonwebtoken::decode::<Claims>(token.expose(), &self.verifying, &self.validation).ok()?;
-        if read.header.kid.as_ref() != Some(&self.key_name) {
-            return None;
-        }
+        let kid = jsonwebtoken::decode_header(token.expose()).ok()?.kid?;
+        let key = self.keys.all().iter().find(|key| name(key) == kid).copied()?;
+        let key = DecodingKey::from_secret(&key);
+        let read = jsonwebtoken::decode::<Claims>(token.expose(), &key, &self.validation).ok()?;
         LinkId::parse(&read.claims.jti).ok()
     }
+}
+
+/// One algorithm, and which key it was.
+fn header(key: &Key) -> Header {
+    let mut header = Header::new(Algorithm::HS256);
+    header.kid = Some(name(key));
+    header
+}
+
+/// What a key is called: it tells nothing of it.
+fn name(key: &Key) -> String {
+    hex::encode(Sha256::digest([b"phasegate link key ".as_slice(), key].concat())).chars().take(8).collect()
 }
 
 impl fmt::Debug for Tokens {
@@ -138,6 +138,21 @@ mod tests {
     }
 
     #[test]
+    fn a_link_outlives_the_key_that_signs_while_it_is_believed() -> Result<(), NotSigned> {
+        let (id, end) = link();
+        let ring = KeyRing::of([1; 32]);
+        let tokens = Tokens::new(&ring, "");
+        let token = tokens.sign(&id, end)?;
+        ring.replace(vec![[2; 32], [1; 32]]);
+        assert_eq!(tokens.verify(&token), Some(id.clone()));
+        let fresh = tokens.sign(&id, end)?;
+        ring.replace(vec![[2; 32]]);
+        assert_eq!(tokens.verify(&token), None);
+        assert_eq!(tokens.verify(&fresh), Some(id));
+        Ok(())
+    }
+
+    #[test]
     fn nothing_else_is_a_token() -> Result<(), NotSigned> {
         let (id, end) = link();
         let token = tokens().sign(&id, end)?.expose().to_owned();
@@ -165,7 +180,7 @@ mod tests {
         let signed = |header: &Header, claims: &Claims| {
             jsonwebtoken::encode(header, claims, &EncodingKey::from_secret(&[1; 32])).map_err(NotSigned)
         };
-        let header = tokens().header;
+        let header = header(&[1; 32]);
         let nameless = Header::new(Algorithm::HS256);
         let mut longer = header.clone();
         longer.alg = Algorithm::HS512;
