@@ -102,6 +102,8 @@ ids! {
     ArtifactKey,
     /// A magic link.
     LinkId,
+    /// An API key.
+    KeyId,
     /// A comment.
     CommentId,
     /// A message to a person.
@@ -130,6 +132,7 @@ generated! {
     ApprovalId => "apr",
     BoundaryId => "bnd",
     LinkId => "lnk",
+    KeyId => "key",
     CommentId => "cmt",
     NotificationId => "ntf",
     TeamId => "team",

@@ -1,12 +1,16 @@
 //! Who calls. The gateway turns whoever knocks into a [`Principal`], signs it for one service and a minute, and every
 //! service verifies it on every call before it looks at anything else. What a principal may do is for each domain to say.
 
+mod key;
+mod scope;
 mod token;
 
 use phasegate_proto::actor::v1::{Actor, ActorKind, Channel};
 use phasegate_rpc_error::{Kind, Refusal};
 use serde::{Deserialize, Serialize};
 
+pub use key::{ApiKey, KEY_PREFIX, NoRandomness};
+pub use scope::{Forbidden, Need, Scope, is_internal};
 pub use token::{HEADER, Refused, Signer, TOKEN_SECONDS, Verifier};
 
 /// The tenant of an installation that has one.
@@ -27,6 +31,28 @@ pub struct Principal {
     /// A person who came through a magic link, and what the link allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub participation: Option<Participation>,
+    /// What an operator or a program may call. Others need none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
+    /// The only queues that the caller gets work of, where there are any: it is an agent then, and never decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<String>,
+    /// For whom a caller decides who is no participant.
+    #[serde(default)]
+    pub speaks_for: SpeaksFor,
+}
+
+/// For whom a caller decides who is no participant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpeaksFor {
+    /// For nobody.
+    #[default]
+    Nobody,
+    /// For one participant, by id, of whichever instance.
+    Participant(String),
+    /// For everybody: the operator of `phasegate dev`, who plays all parts.
+    Everybody,
 }
 
 /// Kinds of callers.
@@ -79,6 +105,9 @@ impl Principal {
             id: "dev".to_owned(),
             name: String::new(),
             participation: None,
+            scopes: vec![Scope::Admin],
+            queues: Vec::new(),
+            speaks_for: SpeaksFor::Everybody,
         }
     }
 
@@ -90,6 +119,9 @@ impl Principal {
             id: service.to_owned(),
             name: String::new(),
             participation: None,
+            scopes: Vec::new(),
+            queues: Vec::new(),
+            speaks_for: SpeaksFor::Nobody,
         }
     }
 
@@ -101,6 +133,9 @@ impl Principal {
             id: participation.participant_id.clone(),
             name: name.to_owned(),
             participation: Some(participation),
+            scopes: Vec::new(),
+            queues: Vec::new(),
+            speaks_for: SpeaksFor::Nobody,
         }
     }
 
@@ -123,8 +158,26 @@ impl Principal {
             name: self.name.clone(),
             email: String::new(),
             channel: channel.into(),
-            on_behalf_of: String::new(),
+            on_behalf_of: self.represents().unwrap_or_default().to_owned(),
         }
+    }
+
+    /// The one participant for whom a key speaks.
+    pub fn represents(&self) -> Option<&str> {
+        match &self.speaks_for {
+            SpeaksFor::Participant(participant) => Some(participant),
+            SpeaksFor::Nobody | SpeaksFor::Everybody => None,
+        }
+    }
+
+    /// Whether the caller is an agent by its key.
+    pub fn is_agent(&self) -> bool {
+        !self.queues.is_empty()
+    }
+
+    /// Whether the caller may be handed work of a queue.
+    pub fn may_poll(&self, queue: &str) -> bool {
+        self.queues.is_empty() || self.queues.iter().any(|own| own == queue)
     }
 
     /// Whether the caller runs the installation.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use phasegate_clock::{SharedClock, Timestamp};
+use phasegate_keyring::KeyRing;
 use serde::{Deserialize, Serialize};
 
 use crate::Principal;
@@ -21,14 +22,14 @@ const LEEWAY: Duration = Duration::from_secs(30);
 /// Signs principals.
 #[derive(Clone)]
 pub struct Signer {
-    key: EncodingKey,
+    keys: KeyRing,
     clock: SharedClock,
 }
 
 /// Verifies principals for one service.
 #[derive(Clone)]
 pub struct Verifier {
-    key: DecodingKey,
+    keys: KeyRing,
     validation: Validation,
     clock: SharedClock,
 }
@@ -58,9 +59,9 @@ struct Claims {
 // === impl Signer ===
 
 impl Signer {
-    /// Signs with a key of 256 bits.
-    pub fn new(key: &[u8; 32], clock: SharedClock) -> Self {
-        Self { key: EncodingKey::from_secret(key), clock }
+    /// Signs with the first of these keys.
+    pub fn new(keys: impl Into<KeyRing>, clock: SharedClock) -> Self {
+        Self { keys: keys.into(), clock }
     }
 
     /// Signs a principal for one service. Fails only where the library does.
@@ -70,7 +71,8 @@ impl Signer {
             exp: seconds(self.clock.now() + Duration::from_secs(TOKEN_SECONDS)),
             principal: principal.clone(),
         };
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.key).map_err(|_| Refused::Invalid)
+        let key = EncodingKey::from_secret(&self.keys.signing());
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).map_err(|_| Refused::Invalid)
     }
 }
 
@@ -83,20 +85,22 @@ impl fmt::Debug for Signer {
 // === impl Verifier ===
 
 impl Verifier {
-    /// Believes what is signed with a key for one service.
-    pub fn new(key: &[u8; 32], audience: &str, clock: SharedClock) -> Self {
+    /// Believes what is signed with one of these keys for one service.
+    pub fn new(keys: impl Into<KeyRing>, audience: &str, clock: SharedClock) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.set_audience(&[audience]);
         validation.set_required_spec_claims(&["aud", "exp"]);
         // Time is an input: the claim is compared with our clock below.
         validation.validate_exp = false;
-        Self { key: DecodingKey::from_secret(key), validation, clock }
+        Self { keys: keys.into(), validation, clock }
     }
 
     /// Reads a token.
     pub fn verify(&self, token: &str) -> Result<Principal, Refused> {
-        let decoded = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation);
-        let claims = decoded.map_err(|_| Refused::Invalid)?.claims;
+        let decoded = self.keys.all().iter().find_map(|key| {
+            jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(key), &self.validation).ok()
+        });
+        let claims = decoded.ok_or(Refused::Invalid)?.claims;
         if claims.exp < seconds(self.clock.now() - LEEWAY) {
             return Err(Refused::Expired);
         }
@@ -145,6 +149,18 @@ mod tests {
         assert_eq!(Verifier::new(&[8; 32], "approval", clock.clone()).verify(&token), Err(Refused::Invalid));
         clock.advance(Duration::from_secs(TOKEN_SECONDS + 31));
         assert_eq!(verifier.verify(&token), Err(Refused::Expired));
+    }
+
+    #[test]
+    fn a_token_of_the_key_before_is_believed_until_that_key_is_gone() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_700_000_000_000_000)));
+        let ring = KeyRing::of(KEY);
+        let token = Signer::new(&ring, clock.clone()).sign(&person(), "approval").unwrap();
+        let verifier = Verifier::new(&ring, "approval", clock);
+        ring.replace(vec![[8; 32], KEY]);
+        assert_eq!(verifier.verify(&token), Ok(person()));
+        ring.replace(vec![[8; 32]]);
+        assert_eq!(verifier.verify(&token), Err(Refused::Invalid));
     }
 
     #[test]
