@@ -2,12 +2,14 @@
 //! its answer in one transaction.
 
 mod instance;
+pub mod key;
 pub mod link;
 pub mod mailed;
 pub mod person;
 pub mod receive;
 pub mod secret;
 pub mod session;
+pub mod tenant;
 pub mod token;
 
 use phasegate_clock::{SharedClock, Timestamp};
@@ -46,6 +48,9 @@ pub enum Error {
     /// The rules of links do not allow it.
     #[error(transparent)]
     Link(#[from] domain::link::Rejection),
+    /// The rules of keys do not allow it.
+    #[error(transparent)]
+    Key(#[from] domain::key::Rejection),
     /// The rules of sessions do not allow it.
     #[error(transparent)]
     Session(#[from] domain::session::Rejection),
@@ -109,6 +114,9 @@ pub enum Error {
     /// No secret could be made.
     #[error(transparent)]
     Randomness(#[from] NoRandomness),
+    /// No key could be made.
+    #[error(transparent)]
+    KeyRandomness(#[from] phasegate_principal::NoRandomness),
     /// No token could be made.
     #[error(transparent)]
     Token(#[from] NotSigned),
@@ -177,6 +185,7 @@ impl Failure for Error {
             Self::Store(error) => error.is_race() || (error.is_transient() && !error.is_in_doubt()),
             Self::RequestId(refused) => refused.is_passing(),
             Self::Link(_)
+            | Self::Key(_)
             | Self::Session(_)
             | Self::LinkOver { .. }
             | Self::Invalid(_)
@@ -189,6 +198,7 @@ impl Failure for Error {
             | Self::MayNotRead
             | Self::Peer(_)
             | Self::Randomness(_)
+            | Self::KeyRandomness(_)
             | Self::Token(_) => false,
         }
     }

@@ -1,6 +1,7 @@
-//! The rules of people and their links: who may have one, what it lets its holder do, when it ends, and what a portal
+//! The rules of people, their links and the keys of programs: who may have one, what it lets its holder do, when it ends, and what a portal
 //! session of it may still do. Pure: rows and the time are passed in; tokens, hashes and randomness are in `app`.
 
+pub mod key;
 pub mod link;
 pub mod permission;
 pub mod person;

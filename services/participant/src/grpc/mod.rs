@@ -3,12 +3,15 @@
 
 mod convert;
 mod internal;
+mod key;
 mod link;
 mod person;
 mod refusal;
 
 use phasegate_page_token::PageTokens;
+use phasegate_proto::internal::participant::v1::key_internal_service_server::KeyInternalServiceServer;
 use phasegate_proto::internal::participant::v1::participant_internal_service_server::ParticipantInternalServiceServer;
+use phasegate_proto::participant::v1::key_service_server::KeyServiceServer;
 use phasegate_proto::participant::v1::link_service_server::LinkServiceServer;
 use phasegate_proto::participant::v1::participant_service_server::ParticipantServiceServer;
 use tonic::Status;
@@ -28,6 +31,8 @@ pub(crate) fn routes(app: App, pages: PageTokens) -> Routes {
     let api = Api { app, pages };
     Routes::new(ParticipantServiceServer::new(api.clone()))
         .add_service(LinkServiceServer::new(api.clone()))
+        .add_service(KeyServiceServer::new(api.clone()))
+        .add_service(KeyInternalServiceServer::new(api.clone()))
         .add_service(ParticipantInternalServiceServer::new(api))
 }
 

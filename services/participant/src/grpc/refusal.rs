@@ -6,12 +6,13 @@ use phasegate_rpc_error::{Kind, Refusal, Violation};
 use tonic::Status;
 
 use crate::app::Error;
-use crate::domain::{link, session};
+use crate::domain::{key, link, session};
 
 impl Refusal for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::Link(rejection) => link_look(rejection).0,
+            Self::Key(rejection) => key_look(rejection).0,
             Self::Session(rejection) | Self::LinkOver { rejection, .. } => session_look(*rejection).0,
             Self::Invalid(invalid) => invalid.kind(),
             Self::InstanceNotFound { .. } | Self::ParticipantNotFound { .. } | Self::LinkNotFound { .. } => {
@@ -23,13 +24,14 @@ impl Refusal for Error {
             Self::RequestId(refused) => refused.kind(),
             Self::Peer(relayed) => relayed.kind(),
             Self::Store(error) if error.is_transient() || error.is_race() => Kind::Unavailable,
-            Self::Randomness(_) | Self::Token(_) | Self::Store(_) => Kind::Internal,
+            Self::Randomness(_) | Self::KeyRandomness(_) | Self::Token(_) | Self::Store(_) => Kind::Internal,
         }
     }
 
     fn reason(&self) -> &'static str {
         match self {
             Self::Link(rejection) => link_look(rejection).1,
+            Self::Key(rejection) => key_look(rejection).1,
             Self::Session(rejection) | Self::LinkOver { rejection, .. } => session_look(*rejection).1,
             Self::Invalid(invalid) => invalid.reason(),
             Self::InstanceNotFound { .. } => "INSTANCE_NOT_FOUND",
@@ -42,7 +44,7 @@ impl Refusal for Error {
             Self::RequestId(refused) => refused.reason(),
             Self::Peer(relayed) => relayed.reason(),
             Self::Store(error) if error.is_transient() || error.is_race() => "STORE_UNAVAILABLE",
-            Self::Randomness(_) | Self::Token(_) | Self::Store(_) => "INTERNAL",
+            Self::Randomness(_) | Self::KeyRandomness(_) | Self::Token(_) | Self::Store(_) => "INTERNAL",
         }
     }
 
@@ -53,6 +55,7 @@ impl Refusal for Error {
                 let participant = participant.map(|id| ("participant_id", id));
                 std::iter::once(("field", field.to_owned())).chain(participant).collect()
             }
+            Self::Key(rejection) => key_values(rejection),
             Self::LinkOver { renewable, address, .. } => {
                 vec![("renewable", renewable.to_string()), ("address", address.clone())]
             }
@@ -70,7 +73,11 @@ impl Refusal for Error {
             Self::MayNotRead => vec![("permission", "view".to_owned())],
             Self::RequestId(refused) => refused.metadata(),
             Self::Peer(relayed) => relayed.metadata(),
-            Self::Session(_) | Self::Randomness(_) | Self::Token(_) | Self::Store(_) => Vec::new(),
+            Self::Session(_)
+            | Self::Randomness(_)
+            | Self::KeyRandomness(_)
+            | Self::Token(_)
+            | Self::Store(_) => Vec::new(),
         }
     }
 
@@ -82,7 +89,12 @@ impl Refusal for Error {
                 vec![Violation { field, code, message: self.to_string() }]
             }
             Self::Invalid(invalid) => invalid.violations(),
-            Self::Session(_)
+            Self::Key(key::Rejection::Scope { message, .. }) => {
+                let (field, code) = ("scopes".to_owned(), "SCOPE_INVALID".to_owned());
+                vec![Violation { field, code, message: (*message).to_owned() }]
+            }
+            Self::Key(_)
+            | Self::Session(_)
             | Self::LinkOver { .. }
             | Self::InstanceNotFound { .. }
             | Self::InstanceTerminal { .. }
@@ -94,6 +106,7 @@ impl Refusal for Error {
             | Self::RequestId(_)
             | Self::Peer(_)
             | Self::Randomness(_)
+            | Self::KeyRandomness(_)
             | Self::Token(_)
             | Self::Store(_) => Vec::new(),
         }
@@ -123,6 +136,31 @@ fn link_look(rejection: &link::Rejection) -> (Kind, &'static str, &'static str, 
         }
         Rejection::ExpiryInvalid => (Kind::Invalid, "EXPIRY_INVALID", "expires_in", None),
         Rejection::PermissionsInvalid => (Kind::Invalid, "PERMISSIONS_INVALID", "permissions", None),
+    }
+}
+
+const fn key_look(rejection: &key::Rejection) -> (Kind, &'static str) {
+    use key::Rejection;
+    match rejection {
+        Rejection::Unknown => (Kind::Unauthenticated, "CREDENTIALS_INVALID"),
+        Rejection::NotFound { .. } => (Kind::NotFound, "KEY_NOT_FOUND"),
+        Rejection::Over { .. } => (Kind::Precondition, "KEY_REVOKED"),
+        Rejection::RotationPending { .. } => (Kind::Precondition, "ROTATION_PENDING"),
+        Rejection::Scope { .. } => (Kind::Invalid, "SCOPE_INVALID"),
+        Rejection::ScopeWider { .. } => (Kind::Forbidden, "SCOPE_INVALID"),
+    }
+}
+
+fn key_values(rejection: &key::Rejection) -> Vec<(&'static str, String)> {
+    use key::Rejection;
+    match rejection {
+        Rejection::Unknown => Vec::new(),
+        Rejection::NotFound { key } => vec![("key_id", key.clone())],
+        Rejection::Over { key } | Rejection::RotationPending { key } => vec![("key_id", key.to_string())],
+        Rejection::Scope { scope, .. } => {
+            vec![("field", "scopes".to_owned()), ("scope", scope.clone())]
+        }
+        Rejection::ScopeWider { scope } => vec![("field", "scopes".to_owned()), ("scope", scope.clone())],
     }
 }
 

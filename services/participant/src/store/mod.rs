@@ -1,6 +1,7 @@
 //! The tables of this service. One file per noun; rows are read in `row`, and what could not have been written by this
 //! program is [`Error::Inconsistent`], with the address of the row.
 
+pub mod key;
 pub mod link;
 pub mod participant;
 mod row;
@@ -12,7 +13,7 @@ use phasegate_database::{Database, Migration, Settings};
 use phasegate_id::{InstanceId, TenantId};
 
 /// The schema, oldest first.
-pub const MIGRATIONS: [Migration; 5] = [
+pub const MIGRATIONS: [Migration; 6] = [
     phasegate_outbox::MIGRATION,
     phasegate_idempotency::MIGRATION,
     Migration {
@@ -32,6 +33,12 @@ pub const MIGRATIONS: [Migration; 5] = [
         name: "session",
         postgres: include_str!("../../migrations/postgres/0012_session.sql"),
         sqlite: include_str!("../../migrations/sqlite/0012_session.sql"),
+    },
+    Migration {
+        version: 13,
+        name: "key",
+        postgres: include_str!("../../migrations/postgres/0013_key.sql"),
+        sqlite: include_str!("../../migrations/sqlite/0013_key.sql"),
     },
 ];
 
