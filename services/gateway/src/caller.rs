@@ -1,17 +1,172 @@
-//! Who calls: what a call from outside brings along becomes a principal, or the call is refused.
+//! Who calls: what a call from outside brings along becomes a principal, or the call is refused. Nothing else of a call is
+//! believed: no header of ours from outside is passed on, and a cookie of the portal opens nothing here.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use phasegate_principal::Principal;
+use phasegate_principal::{ApiKey, Caller, DEFAULT_TENANT, KEY_PREFIX, Principal, Scope, SpeaksFor};
+use phasegate_proto::internal::participant::v1::key_internal_service_client::KeyInternalServiceClient;
+use phasegate_proto::internal::participant::v1::{ResolveKeyRequest, ResolveKeyResponse};
+use phasegate_serve::{Context, Peers, Service};
+use tokio::time::Instant;
 
+use crate::config::Config;
+use crate::oidc::Oidc;
 use crate::refusal::Refused;
 
-/// Finds out who calls. In `dev` a call without a credential is the operator's; elsewhere it is refused. There are no
-/// keys yet, so that a credential is never valid, in `dev` either: whoever sends one does not mean to be somebody else.
-pub(crate) fn identify(headers: &HeaderMap, dev: bool) -> Result<Principal, Refused> {
-    match headers.get(AUTHORIZATION) {
-        Some(_) => Err(Refused::CredentialsInvalid),
-        None if dev => Ok(Principal::dev_operator()),
-        None => Err(Refused::CredentialsMissing),
+/// How long an answer about a key is believed: a key that is revoked is refused from then on.
+const BELIEVED: Duration = Duration::from_secs(1);
+/// Keys that are remembered at a time.
+const REMEMBERED_MAX: usize = 10_000;
+/// How long whoever calls waits for the answer about a key.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Finds out who calls.
+#[derive(Debug)]
+pub(crate) struct Callers {
+    dev: bool,
+    peers: Peers,
+    oidc: Option<Oidc>,
+    /// Keys that were good a moment ago, by their digest. Others are asked about every time.
+    good: Mutex<BTreeMap<[u8; 32], (Instant, Principal)>>,
+}
+
+impl Callers {
+    pub(crate) fn new(config: &Config, context: &Context) -> Result<Self, reqwest::Error> {
+        let oidc =
+            config.oidc.clone().map(|settings| Oidc::new(settings, context.clock.clone())).transpose()?;
+        Ok(Self { dev: config.dev, peers: context.peers.clone(), oidc, good: Mutex::default() })
+    }
+
+    /// Finds out who calls. In `dev` a call without a credential is the operator's; elsewhere it is refused. One that brings
+    /// a credential is its owner's in `dev`, too.
+    pub(crate) async fn identify(&self, headers: &HeaderMap) -> Result<Principal, Refused> {
+        let mut given = headers.get_all(AUTHORIZATION).iter();
+        let credential = match (given.next(), given.next()) {
+            (None, _) if self.dev => return Ok(Principal::dev_operator()),
+            (None, _) => return Err(Refused::CredentialsMissing),
+            (Some(credential), None) => credential,
+            (Some(_), Some(_)) => return Err(Refused::CredentialsInvalid),
+        };
+        let token = credential.to_str().ok().and_then(bearer).ok_or(Refused::CredentialsInvalid)?;
+        if token.starts_with(KEY_PREFIX) {
+            let key = ApiKey::parse(token).ok_or(Refused::CredentialsInvalid)?;
+            return self.holder(&key).await;
+        }
+        match &self.oidc {
+            Some(oidc) => oidc.verify(token).await.ok_or(Refused::CredentialsInvalid),
+            None => Err(Refused::CredentialsInvalid),
+        }
+    }
+
+    async fn holder(&self, key: &ApiKey) -> Result<Principal, Refused> {
+        let digest = key.digest();
+        let now = Instant::now();
+        if let Some(principal) = self.remembered(&digest, now) {
+            return Ok(principal);
+        }
+        let message = ResolveKeyRequest { prefix: key.prefix().to_owned(), digest: digest.to_vec() };
+        let gateway = Principal::system("gateway", DEFAULT_TENANT);
+        let mut request = self.peers.request(Service::Participant, &gateway, message);
+        request.set_timeout(PATIENCE);
+        let mut client = KeyInternalServiceClient::new(self.peers.channel(Service::Participant));
+        let answer = tokio::time::timeout(PATIENCE, client.resolve_key(request)).await;
+        match answer {
+            Ok(Ok(answer)) => {
+                let principal = principal(answer.into_inner()).ok_or(Refused::CredentialsInvalid)?;
+                // Believed from when it was asked for, not from when the answer came.
+                self.remember(digest, now, principal.clone());
+                Ok(principal)
+            }
+            Ok(Err(status))
+                if status.code() == tonic::Code::Unauthenticated
+                    && phasegate_rpc_error::reason_of(&status).as_deref() == Some("CREDENTIALS_INVALID") =>
+            {
+                Err(Refused::CredentialsInvalid)
+            }
+            Ok(Err(status)) => {
+                tracing::warn!(code = ?status.code(), message = status.message(), "nobody says whose a key is");
+                Err(Refused::Down { service: Service::Participant.name() })
+            }
+            Err(_) => Err(Refused::Down { service: Service::Participant.name() }),
+        }
+    }
+
+    fn remembered(&self, digest: &[u8; 32], now: Instant) -> Option<Principal> {
+        // Nobody panics while holding the lock.
+        let good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+        good.get(digest).filter(|(asked, _)| is_fresh(*asked, now)).map(|(_, principal)| principal.clone())
+    }
+
+    fn remember(&self, digest: [u8; 32], asked: Instant, principal: Principal) {
+        let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+        if good.len() >= REMEMBERED_MAX {
+            good.retain(|_, (asked, _)| is_fresh(*asked, Instant::now()));
+        }
+        if good.len() < REMEMBERED_MAX {
+            good.insert(digest, (asked, principal));
+        }
+    }
+}
+
+fn is_fresh(asked: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(asked) < BELIEVED
+}
+
+/// The token behind `Bearer`.
+fn bearer(credential: &str) -> Option<&str> {
+    let (scheme, token) = credential.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The holder of a key. A scope that this program does not know is none.
+fn principal(key: ResolveKeyResponse) -> Option<Principal> {
+    if key.tenant_id.is_empty() || key.key_id.is_empty() {
+        return None;
+    }
+    Some(Principal {
+        tenant: key.tenant_id,
+        kind: Caller::Service,
+        id: if key.service.is_empty() { key.key_id } else { key.service },
+        name: key.name,
+        participation: None,
+        scopes: key.scopes.iter().filter_map(|scope| Scope::parse(scope)).collect(),
+        queues: key.queues,
+        speaks_for: match key.participant_id {
+            participant if participant.is_empty() => SpeaksFor::Nobody,
+            participant => SpeaksFor::Participant(participant),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_bearer_tokens_are_read() {
+        assert_eq!(bearer("Bearer abc"), Some("abc"));
+        assert_eq!(bearer("bearer  abc "), Some("abc"));
+        for credential in ["", "Bearer", "Basic abc", "abc"] {
+            assert_eq!(bearer(credential), None, "{credential:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_without_a_tenant_is_nobodys() {
+        assert_eq!(principal(ResolveKeyResponse::default()), None);
+        let key = ResolveKeyResponse {
+            tenant_id: "acme".to_owned(),
+            key_id: "key-1".to_owned(),
+            scopes: vec!["tasks:read".to_owned(), "of:tomorrow".to_owned()],
+            participant_id: "ciso".to_owned(),
+            ..ResolveKeyResponse::default()
+        };
+        let principal = principal(key).unwrap();
+        assert_eq!(principal.scopes, [Scope::TasksRead]);
+        assert_eq!((principal.id.as_str(), principal.represents()), ("key-1", Some("ciso")));
     }
 }

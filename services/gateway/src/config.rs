@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use crate::oidc;
+
 /// Settings of the gateway.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     /// On the developer's own machine: loopback only, and a call without a key is the operator `dev`.
     pub dev: bool,
+    /// Whose access tokens operators bring, besides keys.
+    pub oidc: Option<oidc::Settings>,
     /// What it takes at most.
     pub limits: Limits,
 }

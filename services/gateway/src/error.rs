@@ -26,6 +26,9 @@ pub enum Error {
     /// In `dev`, everybody is the operator: only this machine may reach it.
     #[error("a development server listens on loopback addresses only, not on {0}")]
     NotLoopback(std::net::SocketAddr),
+    /// No client for HTTP can be made.
+    #[error("the keys of the issuer cannot be asked for")]
+    Http(#[source] reqwest::Error),
     /// The listener is broken.
     #[error("the port cannot be listened on")]
     Listen(#[source] std::io::Error),

@@ -68,6 +68,8 @@ impl GatewayService for Api {
         Ok(Response::new(GetCallerResponse {
             actor: Some(principal.actor()),
             tenant_id: principal.tenant.clone(),
+            scopes: principal.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+            queues: principal.queues.clone(),
         }))
     }
 }

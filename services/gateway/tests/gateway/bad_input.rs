@@ -199,7 +199,7 @@ async fn large_bodies_are_refused_before_they_are_read() -> Result<()> {
 async fn slow_and_oversized_arrivals_end() -> Result<()> {
     let soon = Duration::from_millis(300);
     let limits = Limits { arrival_time_max: soon, header_time_max: soon, ..Limits::default() };
-    let server = Server::start_with(Config { dev: true, limits }).await?;
+    let server = Server::start_with(Config { dev: true, limits, ..Config::default() }).await?;
     let host = &server.address;
     // A body that never comes.
     let head = format!(

@@ -96,7 +96,7 @@ async fn what_is_internal_or_unknown_is_not_there() -> Result<()> {
 #[tokio::test]
 async fn messages_are_measured_and_not_believed() -> Result<()> {
     let limits = Limits { arrival_time_max: Duration::from_millis(300), ..Limits::default() };
-    let server = Server::start_with(Config { dev: true, limits }).await?;
+    let server = Server::start_with(Config { dev: true, limits, ..Config::default() }).await?;
     server.backend.answer("StartInstance", json!({}));
     server.backend.answer("StoreArtifact", json!({}));
     let mut instances = InstanceServiceClient::connect(server.url("")).await?;
@@ -151,7 +151,7 @@ async fn deadlines_are_kept() -> Result<()> {
     assert!([Code::DeadlineExceeded, Code::Cancelled].contains(&refused.code()), "{refused:?}");
 
     let limits = Limits { answer_time_max: Duration::from_millis(200), ..Limits::default() };
-    let server = Server::start_with(Config { dev: true, limits }).await?;
+    let server = Server::start_with(Config { dev: true, limits, ..Config::default() }).await?;
     server.backend.lay("GetInstance", Answer::Silence);
     let (status, error) = server.call("GET", "/api/processes/instances/i", None).await?;
     assert_eq!((status, crate::backend::reason(&error)), (504, "DEADLINE_EXCEEDED"));
