@@ -2,7 +2,7 @@
 
 use phasegate_id::{ParticipantId, TenantId};
 use phasegate_idempotency as idempotency;
-use phasegate_principal::{Caller as Kind, Permission, Principal};
+use phasegate_principal::{Caller as Kind, Permission, Principal, SpeaksFor};
 use phasegate_proto::actor::v1::Actor as ActorMessage;
 use phasegate_rpc_error::Invalid;
 
@@ -40,7 +40,8 @@ impl Caller {
             Kind::Participant => (ActorKind::Participant, Channel::Portal),
             Kind::System => (ActorKind::System, Channel::Engine),
         };
-        Actor { kind, id: self.principal.id.clone(), channel, on_behalf_of: None }
+        let on_behalf_of = self.principal.represents().map(ParticipantId::trusted);
+        Actor { kind, id: self.principal.id.clone(), channel, on_behalf_of }
     }
 
     /// How sure we are that an answer of this caller is the approver's own.
@@ -55,6 +56,16 @@ impl Caller {
     pub fn person(&self) -> Option<ParticipantId> {
         let participation = self.principal.participation.as_ref();
         participation.map(|own| ParticipantId::trusted(own.participant_id.clone()))
+    }
+
+    /// Whether the caller plays all parts: the operator of `phasegate dev`.
+    pub fn speaks_for_everybody(&self) -> bool {
+        self.principal.speaks_for == SpeaksFor::Everybody
+    }
+
+    /// The person for whom a key speaks.
+    pub fn represents(&self) -> Option<ParticipantId> {
+        self.principal.represents().map(ParticipantId::trusted)
     }
 
     /// The only instance that the caller sees, if there is just one.

@@ -132,11 +132,13 @@ fn approver_of(
     record: &Record,
     named: Option<ParticipantId>,
 ) -> Result<ParticipantId, Error> {
-    let approver = match (caller.person(), named) {
+    let approver = match (caller.person().or_else(|| caller.represents()), named) {
         (Some(person), None) => Ok(person),
         (Some(person), Some(named)) if person == named => Ok(person),
         (Some(_), Some(named)) => Err(named),
-        (None, Some(named)) => Ok(named),
+        (None, Some(named)) if caller.speaks_for_everybody() => Ok(named),
+        // A program answers for the one whom its key names, and for nobody else.
+        (None, Some(_)) => return Err(rejected(record, Rejection::HumanRequired)),
         (None, None) => Err(ParticipantId::trusted(caller.actor().id)),
     };
     approver.map_err(|who| rejected(record, Rejection::NotAnApprover(who)))

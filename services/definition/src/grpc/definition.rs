@@ -2,7 +2,7 @@
 
 use phasegate_idempotency::Answer;
 use phasegate_page_token::page_size;
-use phasegate_principal::Principal;
+use phasegate_principal::{Principal, Scope};
 use phasegate_proto::definition::v1 as proto;
 use phasegate_proto::definition::v1::definition_service_server::DefinitionService;
 use prost::Message as _;
@@ -62,7 +62,12 @@ impl DefinitionService for Api {
         let once =
             Once::of(&principal, "CreateProcessDefinition", &request.request_id, &request, created_bytes)
                 .map_err(status)?;
-        let draft = convert::draft(request.process_definition.unwrap_or_default()).map_err(status)?;
+        let definition = request.process_definition.unwrap_or_default();
+        // What is no draft is let loose at once.
+        if !definition.draft && !request.validate_only {
+            principal.needs(Scope::DefinitionsPublish).map_err(|no| phasegate_rpc_error::status(&no))?;
+        }
+        let draft = convert::draft(definition).map_err(status)?;
         let done = if request.validate_only {
             self.app.definition_try(&principal, draft).await.map(Answer::First)
         } else {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use phasegate_id::ParticipantId;
 use phasegate_principal::{Caller, Principal};
 use phasegate_rpc_error::Invalid;
 use prost::Message;
@@ -45,7 +46,8 @@ pub(super) fn actor_of(principal: &Principal) -> Actor {
         Caller::Participant => (ActorKind::Participant, Channel::Portal),
         Caller::System => (ActorKind::System, Channel::Engine),
     };
-    Actor { kind, id: principal.id.clone(), on_behalf_of: None, channel }
+    let on_behalf_of = principal.represents().map(ParticipantId::trusted);
+    Actor { kind, id: principal.id.clone(), on_behalf_of, channel }
 }
 
 /// Refuses a reason that is too long to be kept. Whether one is needed is for the rules to say.

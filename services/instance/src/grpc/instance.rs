@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use phasegate_id::{PhaseId, TaskId};
 use phasegate_page_token::page_size;
-use phasegate_principal::Principal;
+use phasegate_principal::{Principal, Scope};
 use phasegate_proto::instance::v1::instance_service_server::InstanceService;
 use phasegate_proto::instance::v1::{
     AdvancePhaseRequest, AdvancePhaseResponse, CancelInstanceRequest, CancelInstanceResponse,
@@ -33,6 +33,15 @@ fn current_phase(definition: &phasegate_process::Definition, instance: &domain::
         instance.phases.get(phase.id.as_str()).is_some_and(|state| !state.status.is_over())
     };
     definition.phases.iter().find(is_left).map(|phase| phase.id.clone()).unwrap_or_default()
+}
+
+fn needs(principal: &Principal, scope: Scope) -> Result<(), Status> {
+    principal.needs(scope).map_err(|forbidden| phasegate_rpc_error::status(&forbidden))
+}
+
+/// Agents change an instance under the lease of a task of it; without one that is for operators.
+fn needs_lease_or(principal: &Principal, task_token: &str) -> Result<(), Status> {
+    if task_token.is_empty() { needs(principal, Scope::InstancesOperate) } else { Ok(()) }
 }
 
 fn advanced(outcome: &Outcome) -> AdvancePhaseResponse {
@@ -145,6 +154,7 @@ impl InstanceService for Api {
     ) -> Result<Response<UpdateInstanceContextResponse>, Status> {
         let principal = Principal::of(&request)?.clone();
         let request = request.into_inner();
+        needs_lease_or(&principal, &request.task_token)?;
         let once = once(&principal, "UpdateInstanceContext", &request.request_id, &request)?;
         // A negative version was never reached.
         let expected_version = match request.expected_version {
@@ -169,6 +179,7 @@ impl InstanceService for Api {
     ) -> Result<Response<SetFactsResponse>, Status> {
         let principal = Principal::of(&request)?.clone();
         let request = request.into_inner();
+        needs_lease_or(&principal, &request.task_token)?;
         let once = once(&principal, "SetFacts", &request.request_id, &request)?;
         let (id, token) = (&request.instance_id, &request.task_token);
         let facts = request.facts.clone().into_iter().collect();
@@ -184,6 +195,9 @@ impl InstanceService for Api {
     ) -> Result<Response<AdvancePhaseResponse>, Status> {
         let principal = Principal::of(&request)?.clone();
         let request = request.into_inner();
+        if request.force {
+            needs(&principal, Scope::InstancesForce)?;
+        }
         let once = once(&principal, "AdvancePhase", &request.request_id, &request)?;
         let id = &request.instance_id;
         // What cannot be an id is not the current phase.
