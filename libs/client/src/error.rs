@@ -62,6 +62,10 @@ impl Error {
         Error::plain(Code::Unavailable, format!("nobody answers at {address}: {}", chain(source)))
     }
 
+    pub(crate) fn credential() -> Error {
+        Error::plain(Code::InvalidArgument, "a key has only visible ASCII characters".to_owned())
+    }
+
     fn plain(code: Code, message: String) -> Error {
         Error::from(Details {
             code,

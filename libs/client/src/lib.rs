@@ -28,9 +28,13 @@ use phasegate_proto::instance::v1::event_service_client::EventServiceClient;
 use phasegate_proto::instance::v1::instance_service_client::InstanceServiceClient;
 use phasegate_proto::instance::v1::task_service_client::TaskServiceClient;
 use phasegate_proto::notification::v1::notification_service_client::NotificationServiceClient;
+use phasegate_proto::participant::v1::key_service_client::KeyServiceClient;
 use phasegate_proto::participant::v1::link_service_client::LinkServiceClient;
 use phasegate_proto::participant::v1::participant_service_client::ParticipantServiceClient;
 use phasegate_proto::worker::v1::worker_service_client::WorkerServiceClient;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
@@ -53,6 +57,38 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 pub struct Client {
     channel: Channel,
     deadline: Duration,
+    credential: Credential,
+}
+
+/// A connection whose calls say who calls.
+pub type Connection = InterceptedService<Channel, Credential>;
+
+/// What calls bring along to say who calls: an API key or an access token, or nothing. Never printed.
+#[derive(Clone, Debug, Default)]
+pub struct Credential(Option<MetadataValue<Ascii>>);
+
+impl Credential {
+    /// An API key or an access token.
+    pub fn new(token: &str) -> Result<Credential, Error> {
+        let value = MetadataValue::try_from(format!("Bearer {}", token.trim()));
+        let mut value = value.map_err(|_| Error::credential())?;
+        value.set_sensitive(true);
+        Ok(Credential(Some(value)))
+    }
+
+    /// What a call over HTTP brings along as `Authorization`.
+    pub fn header(&self) -> Option<&str> {
+        self.0.as_ref().and_then(|value| value.to_str().ok())
+    }
+}
+
+impl Interceptor for Credential {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
 }
 
 macro_rules! services {
@@ -60,8 +96,8 @@ macro_rules! services {
         impl Client {
             $(
                 $(#[$doc])*
-                pub fn $name(&self) -> $client<Channel> {
-                    $client::new(self.channel.clone())
+                pub fn $name(&self) -> $client<Connection> {
+                    $client::new(self.connection())
                         .max_decoding_message_size(MESSAGE_BYTES_MAX)
                         .max_encoding_message_size(MESSAGE_BYTES_MAX)
                 }
@@ -93,6 +129,8 @@ services! {
     participants => ParticipantServiceClient,
     /// Magic links.
     links => LinkServiceClient,
+    /// API keys.
+    keys => KeyServiceClient,
     /// Messages to people.
     notifications => NotificationServiceClient,
     /// The installation.
@@ -104,17 +142,17 @@ impl Client {
     pub async fn connect(address: &str) -> Result<Client, Error> {
         let endpoint = endpoint(address)?;
         let channel = endpoint.connect().await.map_err(|source| Error::unreachable(address, &source))?;
-        Ok(Client { channel, deadline: DEADLINE })
+        Ok(Client::over(channel))
     }
 
     /// Prepares a connection that is made with the first call.
     pub fn connect_lazy(address: &str) -> Result<Client, Error> {
-        Ok(Client { channel: endpoint(address)?.connect_lazy(), deadline: DEADLINE })
+        Ok(Client::over(endpoint(address)?.connect_lazy()))
     }
 
     /// Uses a connection that exists, such as one within the process.
     pub fn over(channel: Channel) -> Client {
-        Client { channel, deadline: DEADLINE }
+        Client { channel, deadline: DEADLINE, credential: Credential::default() }
     }
 
     /// Gives every call this long.
@@ -123,9 +161,20 @@ impl Client {
         self
     }
 
-    /// The connection.
+    /// Calls with this credential from now on.
+    pub fn with_credential(mut self, credential: Credential) -> Client {
+        self.credential = credential;
+        self
+    }
+
+    /// The connection, without what says who calls.
     pub fn channel(&self) -> Channel {
         self.channel.clone()
+    }
+
+    /// The connection, with what says who calls.
+    pub fn connection(&self) -> Connection {
+        InterceptedService::new(self.channel.clone(), self.credential.clone())
     }
 
     /// Calls a method and, where the server was not there for it, calls it again. For calls that may be repeated: those that

@@ -10,6 +10,7 @@ mod audit;
 mod failure;
 mod input;
 mod instance;
+mod key;
 mod link;
 mod moment;
 mod output;
@@ -18,10 +19,12 @@ mod session;
 mod table;
 mod task;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use phasegate_client::Credential;
 
 use failure::Failure;
 use output::Output;
@@ -51,6 +54,9 @@ pub enum Command {
     /// The record of an instance.
     #[command(subcommand_required = true)]
     Audit(Noun<audit::Verb>),
+    /// API keys.
+    #[command(subcommand_required = true)]
+    Key(Noun<key::Verb>),
     /// Programs that do tasks.
     #[command(subcommand_required = true)]
     Agent(Noun<agent::Verb>),
@@ -83,6 +89,30 @@ pub struct Global {
     /// Address of the server, where --address does not say it
     #[arg(long, global = true, env = "PHASEGATE_ADDRESS", hide = true, value_name = "URL")]
     default_address: Option<String>,
+    /// File with the API key, or an access token, to call with
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help = "File with the API key to call with; or the key itself in PHASEGATE_KEY [env: PHASEGATE_KEY_FILE]"
+    )]
+    key_file: Option<PathBuf>,
+    /// API key to call with; everybody on this machine sees what is written here, so better say --key-file
+    #[arg(long, global = true, value_name = "KEY")]
+    key: Option<String>,
+    /// API key, where neither --key nor --key-file says it
+    #[arg(
+        long,
+        global = true,
+        env = "PHASEGATE_KEY",
+        hide = true,
+        hide_env_values = true,
+        value_name = "KEY"
+    )]
+    default_key: Option<String>,
+    /// File with the API key, where nothing else says it
+    #[arg(long, global = true, env = "PHASEGATE_KEY_FILE", hide = true, value_name = "FILE")]
+    default_key_file: Option<PathBuf>,
     /// What to write: table for people, json (one document) or jsonl (one a line) for programs [default: table]
     #[arg(short, long, global = true, value_enum, hide_possible_values = true, value_name = "FORMAT")]
     output: Option<Format>,
@@ -112,17 +142,19 @@ impl Global {
         self.address.as_deref()
     }
 
-    /// The first flag that was given, for commands that call nobody and would not heed it.
-    pub fn first_given(&self) -> Option<&'static str> {
+    /// The flags that were given, for commands that call nobody and would not heed them.
+    pub fn given(&self) -> impl Iterator<Item = &'static str> {
         let flags = [
             (self.address.is_some(), "--address"),
+            (self.key.is_some(), "--key"),
+            (self.key_file.is_some(), "--key-file"),
             (self.output.is_some(), "--output"),
             (self.color.is_some(), "--color"),
             (self.timeout.is_some(), "--timeout"),
             (self.yes, "--yes"),
             (self.quiet, "--quiet"),
         ];
-        flags.into_iter().find_map(|(given, flag)| given.then_some(flag))
+        flags.into_iter().filter_map(|(given, flag)| given.then_some(flag))
     }
 
     /// Fills in what was given before the noun.
@@ -130,6 +162,10 @@ impl Global {
         Global {
             address: self.address.or(before.address),
             default_address: self.default_address.or(before.default_address),
+            key: self.key.or(before.key),
+            key_file: self.key_file.or(before.key_file),
+            default_key: self.default_key.or(before.default_key),
+            default_key_file: self.default_key_file.or(before.default_key_file),
             output: self.output.or(before.output),
             color: self.color.or(before.color),
             timeout: self.timeout.or(before.timeout),
@@ -144,6 +180,23 @@ impl Global {
     fn server(&self) -> &str {
         let given = self.address.as_deref().or(self.default_address.as_deref());
         given.filter(|address| !address.is_empty()).unwrap_or(ADDRESS)
+    }
+
+    /// What calls bring along to say who calls.
+    pub fn credential(&self) -> Result<Credential, String> {
+        let read = |file: &PathBuf| {
+            std::fs::read_to_string(file)
+                .map_err(|error| format!("{} cannot be read: {error}", file.display()))
+        };
+        let token = match (&self.key, &self.key_file, &self.default_key, &self.default_key_file) {
+            (Some(_), Some(_), _, _) => return Err("--key and --key-file exclude each other".to_owned()),
+            (Some(key), None, _, _) => key.clone(),
+            (None, Some(file), _, _) => read(file)?,
+            (None, None, Some(key), _) if !key.is_empty() => key.clone(),
+            (None, None, _, Some(file)) => read(file)?,
+            (None, None, _, None) => return Ok(Credential::default()),
+        };
+        Credential::new(token.trim()).map_err(|error| error.message.clone())
     }
 
     fn format(&self) -> Format {
@@ -219,6 +272,7 @@ async fn dispatch(command: Command, session: &mut Session<'_>) -> Result<(), Fai
         Command::Artifact(noun) => artifact::run(noun.verb, session).await,
         Command::Link(noun) => link::run(noun.verb, session).await,
         Command::Audit(noun) => audit::run(noun.verb, session).await,
+        Command::Key(noun) => key::run(noun.verb, session).await,
         Command::Agent(noun) => agent::run(noun.verb, session).await,
     }
 }
@@ -241,6 +295,7 @@ impl Command {
             Command::Artifact(noun) => &noun.global,
             Command::Link(noun) => &noun.global,
             Command::Audit(noun) => &noun.global,
+            Command::Key(noun) => &noun.global,
             Command::Agent(noun) => &noun.global,
         }
     }
@@ -253,7 +308,7 @@ impl Command {
             Command::Artifact(noun) => Some(noun.verb.instance_id()),
             Command::Link(noun) => noun.verb.instance_id(),
             Command::Audit(noun) => Some(noun.verb.instance_id()),
-            Command::Process(_) | Command::Approval(_) | Command::Agent(_) => None,
+            Command::Process(_) | Command::Approval(_) | Command::Key(_) | Command::Agent(_) => None,
         }
     }
 }

@@ -27,6 +27,7 @@ impl<'a> Session<'a> {
                 Failure::Usage(error.message.clone())
             }
         })?;
+        client = client.with_credential(global.credential().map_err(Failure::Usage)?);
         if let Some(timeout) = global.timeout {
             client = client.with_deadline(timeout);
         }

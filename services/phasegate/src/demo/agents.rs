@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use phasegate_client::Connection;
 use phasegate_proto::approval::v1::RequestApprovalRequest;
 use phasegate_proto::approval::v1::approval_service_client::ApprovalServiceClient;
 use phasegate_proto::artifact::v1::StoreArtifactRequest;
@@ -16,7 +17,6 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 use super::setting::Setting;
 
@@ -38,9 +38,9 @@ const QUEUES: [&str; 5] = [
 struct Agent {
     queue: &'static str,
     instance_id: String,
-    workers: WorkerServiceClient<Channel>,
-    artifacts: ArtifactServiceClient<Channel>,
-    approvals: ApprovalServiceClient<Channel>,
+    workers: WorkerServiceClient<Connection>,
+    artifacts: ArtifactServiceClient<Connection>,
+    approvals: ApprovalServiceClient<Connection>,
     /// True once people have asked for changes.
     reworked: watch::Receiver<bool>,
     /// The tool of this agent has failed already.

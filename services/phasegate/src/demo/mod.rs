@@ -12,6 +12,7 @@ mod story;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use phasegate_client::Credential;
 use phasegate_clock::SystemClock;
 use phasegate_proto::approval::v1::ListApprovalsRequest;
 use phasegate_proto::approval::v1::approval_service_client::ApprovalServiceClient;
@@ -36,6 +37,8 @@ const DEADLINE: Duration = Duration::from_mins(2);
 pub struct Options {
     /// A server that runs; one of our own in a temporary folder when absent.
     pub address: Option<String>,
+    /// What to call it with.
+    pub credential: Credential,
     /// Where the mailboxes of that server are; at its own address when absent.
     pub mail: Option<String>,
     /// How to tell it.
@@ -56,7 +59,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let story = Story::new(options.style);
     if let Some(address) = options.address {
         let mail = options.mail.unwrap_or_else(|| address.clone());
-        return play(&address, &mail, &story).await;
+        return play(&address, &mail, options.credential, &story).await;
     }
     let folder = tempfile::tempdir().context("a temporary folder for the demo cannot be made")?;
     let shutdown = CancellationToken::new();
@@ -70,14 +73,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let dev = Dev::start(settings, shutdown.clone()).await?;
     let address = format!("http://{}", dev.address());
     story.note(&format!("A Phasegate of its own runs at {address} for this demo."))?;
-    let played = play(&address, &address, &story).await;
+    let played = play(&address, &address, Credential::default(), &story).await;
     shutdown.cancel();
     let stopped = dev.finished().await;
     played.and(stopped)
 }
 
-async fn play(address: &str, mail: &str, story: &Story) -> anyhow::Result<()> {
-    let setting = Setting::new(address, mail).await?;
+async fn play(address: &str, mail: &str, credential: Credential, story: &Story) -> anyhow::Result<()> {
+    let setting = Setting::new(address, mail, credential).await?;
     let instance = setting.prepare(story).await?;
     let curtain = CancellationToken::new();
     // Whatever ends first, the others are told.

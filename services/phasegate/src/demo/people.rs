@@ -80,7 +80,7 @@ impl Person {
     /// Links in mails that have come for this person, oldest first.
     async fn new_links(&mut self) -> anyhow::Result<Vec<String>> {
         let url = format!("{}/dev/mail/messages", self.setting.mail);
-        let response = self.setting.http.get(&url).send().await?;
+        let response = self.browser.get(&url).send().await?;
         ensure!(
             response.status().is_success(),
             "there are no mailboxes at {url}; `phasegate dev` has some, and for other servers --mail says where they are"

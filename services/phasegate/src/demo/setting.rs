@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use phasegate_client::{Client, Connection, Credential};
 use phasegate_proto::instance::v1::ProcessInstance;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use super::story::Story;
 
@@ -21,14 +23,14 @@ pub(super) struct Setting {
     /// The same, of the mail catcher.
     pub(super) mail: String,
     /// For gRPC.
-    pub(super) channel: Channel,
+    pub(super) channel: Connection,
     /// For REST.
     pub(super) http: reqwest::Client,
 }
 
 impl Setting {
     /// Connects.
-    pub(super) async fn new(address: &str, mail: &str) -> anyhow::Result<Self> {
+    pub(super) async fn new(address: &str, mail: &str, credential: Credential) -> anyhow::Result<Self> {
         let address = address.trim_end_matches('/').to_owned();
         let channel = Endpoint::from_shared(address.clone())
             .with_context(|| format!("{address} is no address; try http://127.0.0.1:7460"))?
@@ -36,7 +38,15 @@ impl Setting {
             .connect()
             .await
             .with_context(|| format!("nobody answers at {address}; start a server with: phasegate dev"))?;
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(15)).build()?;
+        let mut headers = HeaderMap::new();
+        if let Some(header) = credential.header() {
+            let mut value = HeaderValue::from_str(header)?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let http =
+            reqwest::Client::builder().timeout(Duration::from_secs(15)).default_headers(headers).build()?;
+        let channel = Client::over(channel).with_credential(credential).connection();
         Ok(Self { address, mail: mail.trim_end_matches('/').to_owned(), channel, http })
     }
 
