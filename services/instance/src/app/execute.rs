@@ -265,6 +265,7 @@ impl App {
         let woken: Vec<(String, String)> =
             follows.queued.iter().map(|work| (key.0.clone(), work.queue.clone())).collect();
         let sends = !outbox.is_empty();
+        let (health, overdue_at) = seen::standing(&outcome);
         let transition = Transition {
             tenant: key.0.clone(),
             after: Arc::clone(&outcome.after),
@@ -277,6 +278,8 @@ impl App {
             queued: follows.queued,
             ended: follows.ended,
             granted: follows.granted,
+            health,
+            overdue_at,
             outbox,
             receipt: Receipt { inbox: order.inbox.clone(), answer },
             pinned,

@@ -13,13 +13,13 @@ use phasegate_telemetry::metrics::{Counter, Gauge, HOURS, Histogram, Sample, Sou
 
 use super::order::Outcome;
 use super::{App, Error};
-use crate::domain::{ApprovalStatus, Change, Fact, Failure, Instance, Status};
+use crate::domain::{self, ApprovalStatus, Change, Fact, Failure, Health, Instance, Status, Surroundings};
 use crate::store::{Counts, Out};
 
-static INSTANCES: Gauge<2> = Gauge::new(
+static INSTANCES: Gauge<3> = Gauge::new(
     "phasegate_instances",
     "Instances under way. Every copy tells the same number.",
-    ["process_id", "status"],
+    ["process_id", "status", "health"],
 );
 static TRANSITIONS: Counter<2> = Counter::new(
     "phasegate_instance_transitions_total",
@@ -154,6 +154,21 @@ impl Chains {
     }
 }
 
+/// How an instance stands after a transition, as far as its state says, and the earliest deadline of a request of it: what
+/// time and workers add is looked up when somebody asks.
+pub(super) fn standing(outcome: &Outcome) -> (&'static str, Option<Timestamp>) {
+    let around = Surroundings { now: outcome.now, unpolled: &BTreeMap::new() };
+    let overview = domain::overview(&outcome.pinned.definition, &outcome.after, &around);
+    let health = match overview.health {
+        Health::Ok => "ok",
+        Health::WaitingOnHuman => "waiting_on_human",
+        Health::Blocked => "blocked",
+        Health::NoWorker => "no_worker",
+        Health::Overdue => "overdue",
+    };
+    (health, overview.pending_approvals.iter().filter_map(|pending| pending.expires_at).min())
+}
+
 /// Counts what a transition was, once it is written.
 pub(super) fn count(outcome: &Outcome) {
     let definition = &outcome.pinned.definition;
@@ -250,10 +265,12 @@ impl App {
 
     async fn samples(&self) -> Result<Vec<Sample>, Error> {
         let now = self.now();
-        let Counts { instances, ready, leased } = self.store().counts(now).await?;
+        let Counts { instances, ready, leased } = self.store().counts(now, now - GONE_AFTER).await?;
         let mut samples: Vec<Sample> = instances
             .iter()
-            .map(|((process, status), count)| INSTANCES.sample([process, status], number(*count)))
+            .map(|((process, status, health), count)| {
+                INSTANCES.sample([process, status, health], number(*count))
+            })
             .collect();
         let live = self.0.workers.live(now);
         let queues: BTreeSet<&String> = ready.keys().chain(leased.keys()).chain(live.keys()).collect();

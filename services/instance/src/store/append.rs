@@ -32,6 +32,10 @@ pub(crate) struct Transition {
     pub(crate) queued: Vec<ReadyWork>,
     pub(crate) ended: Vec<Ended>,
     pub(crate) granted: Vec<Granted>,
+    /// How the instance stands, as far as its state says.
+    pub(crate) health: &'static str,
+    /// The earliest deadline of a request that people have to decide.
+    pub(crate) overdue_at: Option<Timestamp>,
     pub(crate) guard: Option<Guard>,
     /// A write under a lease that was heard of.
     pub(crate) written: Option<Written>,
@@ -306,6 +310,7 @@ async fn write_postgres(tx: &mut Transaction, transition: &Transition) -> Result
     values.push(column(granted, |lease| micros(lease.duration)));
     values.push(column(granted, |lease| lease.ends_at.as_micros()));
     values.push(column(granted, |lease| lease.queue.clone()));
+    values.extend(args![transition.health, transition.overdue_at]);
     let row = tx.fetch_optional(include_str!("append_postgres.sql"), values).await;
     let row = row.map_err(lost_or("write the transition"))?.ok_or(Error::Stale)?;
     if row.get::<i64>("moved")? != 1 {

@@ -2,7 +2,8 @@
 -- written unless the row was at the version that the writer has seen.
 with moved as (
     update instance
-       set version = $4, status = $5, state = $6, head_hash = $7, ended_at = $8, updated_at = $9
+       set version = $4, status = $5, state = $6, head_hash = $7, ended_at = $8, updated_at = $9,
+           health = $38, overdue_at = $39
      where tenant_id = $1 and instance_id = $2 and version = $3
     returning instance_id
 ), written as (

@@ -9,12 +9,15 @@ use super::{Error, signed};
 /// Writes the row under its version check, its history, and what follows from it.
 pub(super) async fn write_sqlite(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
     let (tenant, id) = (transition.tenant.as_str(), transition.after.id.as_str());
+    let mut values = row_values(transition)?;
+    values.extend(args![transition.health, transition.overdue_at]);
     let moved = tx
         .execute(
             "update instance
-                set version = $4, status = $5, state = $6, head_hash = $7, ended_at = $8, updated_at = $9
+                set version = $4, status = $5, state = $6, head_hash = $7, ended_at = $8, updated_at = $9,
+                    health = $10, overdue_at = $11
               where tenant_id = $1 and instance_id = $2 and version = $3",
-            row_values(transition)?,
+            values,
         )
         .await
         .map_err(Error::doing("write the instance"))?;

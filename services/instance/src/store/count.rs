@@ -11,8 +11,8 @@ use super::{Error, Store};
 /// What there is just now.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    /// Instances under way, by definition and status.
-    pub(crate) instances: BTreeMap<(String, String), u32>,
+    /// Instances under way, by definition, status and health.
+    pub(crate) instances: BTreeMap<(String, String, String), u32>,
     /// Tasks that can be handed out, by queue, with the time since when the oldest can.
     pub(crate) ready: BTreeMap<String, (u32, Timestamp)>,
     /// Leases that are out, by queue and worker.
@@ -20,20 +20,37 @@ pub(crate) struct Counts {
 }
 
 impl Store {
-    /// Counts in one statement.
-    pub(crate) async fn counts(&self, now: Timestamp) -> Result<Counts, Error> {
+    /// Counts in one statement. Work that could be handed out before `missed`, and whose queue nobody has asked for since,
+    /// has no worker.
+    pub(crate) async fn counts(&self, now: Timestamp, missed: Timestamp) -> Result<Counts, Error> {
         let rows = self
             .db
             .fetch_all(
-                "select 'instance' as what, process_id as name, status as detail, count(*) as number,
+                "select 'instance' as what, name, status as detail, health, count(*) as number,
                         cast(null as bigint) as since
-                   from instance where ended_at is null group by process_id, status
+                   from (select process_id as name, status,
+                                case when health = 'blocked' then health
+                                     when overdue_at <= $1 then 'overdue'
+                                     when exists (
+                                         select 1 from work
+                                          where work.tenant_id = instance.tenant_id
+                                            and work.instance_id = instance.instance_id
+                                            and work.ready_at <= $2
+                                            and not exists (
+                                                select 1 from queue_poll
+                                                 where queue_poll.tenant_id = work.tenant_id
+                                                   and queue_poll.queue = work.queue
+                                                   and queue_poll.polled_at > $2)) then 'no_worker'
+                                     else health
+                                end as health
+                           from instance where ended_at is null) as under_way
+                  group by name, status, health
                  union all
-                 select 'ready', queue, '', count(*), min(ready_at) from work where ready_at <= $1 group by queue
+                 select 'ready', queue, '', '', count(*), min(ready_at) from work where ready_at <= $1 group by queue
                  union all
-                 select 'leased', queue, worker, count(*), null from lease
+                 select 'leased', queue, worker, '', count(*), null from lease
                   where ends_at is not null group by queue, worker",
-                args![now],
+                args![now, missed],
             )
             .await
             .map_err(Error::doing("count"))?;
@@ -43,7 +60,7 @@ impl Store {
             let (detail, number): (String, u32) = (row.get("detail")?, row.get("number")?);
             match what.as_str() {
                 "instance" => {
-                    counts.instances.insert((name, detail), number);
+                    counts.instances.insert((name, detail, row.get("health")?), number);
                 }
                 "ready" => {
                     let since: Option<Timestamp> = row.get("since")?;
