@@ -14,6 +14,8 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use tracing::Level;
+use tracing_subscriber::filter::FilterExt as _;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -87,6 +89,10 @@ pub fn start(settings: &Settings) -> Result<Guard, Error> {
             metadata.is_span() && metadata.target().starts_with("phasegate")
         }))
     });
+    // What the mail client says of its dialogue are whole messages, with their links: nobody may turn that on.
+    let filter = filter.and(tracing_subscriber::filter::filter_fn(|metadata| {
+        !metadata.target().starts_with("lettre") || *metadata.level() <= Level::INFO
+    }));
     tracing_subscriber::registry()
         .with(traces)
         .with(lines.with_filter(filter))

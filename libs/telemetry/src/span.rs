@@ -196,3 +196,89 @@ impl Extractor for One<'_> {
         vec!["traceparent"]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use opentelemetry::trace::{SpanId, TracerProvider as _};
+    use opentelemetry_sdk::error::OTelSdkResult;
+    use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[derive(Debug, Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<SpanData>>>);
+
+    impl SpanExporter for Kept {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            self.0.lock().unwrap().extend(batch);
+            Ok(())
+        }
+    }
+
+    fn spans(make: impl FnOnce()) -> Vec<SpanData> {
+        let kept = Kept::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(kept.clone()).build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), make);
+        kept.0.lock().unwrap().clone()
+    }
+
+    fn receive(age: Duration, trace_parent: &str) -> Span {
+        let subject = Subject { tenant_id: "acme", instance_id: "i", event_id: "e" };
+        work_span("approval", WorkKind::Receive, "receive x", Cause { trace_parent, age }, subject)
+    }
+
+    #[test]
+    fn what_follows_at_once_is_in_the_same_trace_and_later_work_is_linked_to_it() {
+        let made = spans(|| {
+            drop(receive(Duration::from_secs(59), PARENT));
+            drop(receive(Duration::from_secs(60), PARENT));
+            drop(receive(Duration::from_secs(60), "nonsense"));
+        });
+        let [soon, late, unknown] = made.as_slice() else { panic!("{made:?}") };
+        assert_eq!(soon.name, "receive x");
+        assert_eq!(soon.span_context.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(soon.parent_span_id.to_string(), "b7ad6b7169203331");
+        assert!(soon.links.is_empty());
+
+        assert_ne!(late.span_context.trace_id(), soon.span_context.trace_id());
+        assert_eq!(late.parent_span_id, SpanId::INVALID);
+        assert_eq!(late.links.len(), 1);
+        assert_eq!(late.links[0].span_context.span_id().to_string(), "b7ad6b7169203331");
+        assert!(unknown.links.is_empty() && unknown.span_context.is_valid());
+    }
+
+    #[test]
+    fn a_call_is_under_its_caller_and_says_so_to_those_it_calls() {
+        let mut said = None;
+        let made = spans(|| {
+            let headers = http::HeaderMap::from_iter([(
+                http::HeaderName::from_static("traceparent"),
+                http::HeaderValue::from_static(PARENT),
+            )]);
+            let span = server_span("instance", "a.B/C", &headers);
+            span.in_scope(|| {
+                note("phasegate.tenant.id", "acme");
+                note("not.a.field", "x");
+                said = trace_parent();
+            });
+        });
+        let [call] = made.as_slice() else { panic!("{made:?}") };
+        assert_eq!(call.parent_span_id.to_string(), "b7ad6b7169203331");
+        let id = call.span_context.span_id();
+        assert_eq!(said, Some(format!("00-0af7651916cd43dd8448eb211c80319c-{id}-01")));
+        let tenant = call.attributes.iter().find(|attribute| attribute.key.as_str() == "phasegate.tenant.id");
+        assert_eq!(tenant.map(|tenant| tenant.value.to_string()), Some("acme".to_owned()));
+    }
+
+    #[test]
+    fn without_anybody_who_listens_there_is_no_trace() {
+        assert_eq!(trace_parent(), None);
+        assert!(server_span("instance", "a.B/C", &http::HeaderMap::new()).is_disabled());
+    }
+}

@@ -51,13 +51,29 @@ impl Server {
         Self::start_in(std::sync::Arc::new(tempfile::tempdir()?), storage).await
     }
 
+    /// Starts one in a fresh folder that tells everything: its log, at debug level and as JSON, to [`Server::log`], and its
+    /// traces to a collector.
+    pub async fn start_watched(storage: Storage, collector: &str) -> anyhow::Result<Self> {
+        let folder = std::sync::Arc::new(tempfile::tempdir()?);
+        let mut command = dev(folder.path(), &storage)?;
+        command.arg("--log").arg("debug").arg("--log-format").arg("json");
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector).env("OTEL_BSP_SCHEDULE_DELAY", "200");
+        command.env("OTEL_BSP_MAX_QUEUE_SIZE", "100000");
+        command.stderr(std::fs::File::create(folder.path().join("log"))?);
+        Self::launch(command, folder, storage).await
+    }
+
     async fn start_in(folder: std::sync::Arc<TempDir>, storage: Storage) -> anyhow::Result<Self> {
-        let mut command = Command::new(program()?);
-        command.arg("dev").arg("--port").arg("0").arg("--data").arg(folder.path().join("data"));
+        let mut command = dev(folder.path(), &storage)?;
         command.arg("--log").arg("warn");
-        if let Storage::Postgres(url) = &storage {
-            command.arg("--database-url").arg(url);
-        }
+        Self::launch(command, folder, storage).await
+    }
+
+    async fn launch(
+        mut command: Command,
+        folder: std::sync::Arc<TempDir>,
+        storage: Storage,
+    ) -> anyhow::Result<Self> {
         let mut process = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -91,10 +107,25 @@ impl Server {
         &self.address
     }
 
+    /// Its log, where it was started to be watched.
+    pub fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
     /// Its data folder.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
+}
+
+/// `phasegate dev` on a free port.
+fn dev(folder: &Path, storage: &Storage) -> anyhow::Result<Command> {
+    let mut command = Command::new(program()?);
+    command.arg("dev").arg("--port").arg("0").arg("--data").arg(folder.join("data"));
+    if let Storage::Postgres(url) = storage {
+        command.arg("--database-url").arg(url);
+    }
+    Ok(command)
 }
 
 /// Reads the line that says where it listens, and leaves somebody to read the rest.

@@ -3,10 +3,11 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use phasegate_load::check::Totals;
+use phasegate_load::ledger::Kind;
+use phasegate_load::run::Run;
+
 use crate::Plan;
-use crate::check::Totals;
-use crate::ledger::Kind;
-use crate::run::Run;
 
 /// Of changes, at least this part must have been done: a run where everything is refused shows nothing.
 const DONE_PERCENT: u64 = 60;
@@ -34,7 +35,7 @@ impl Figures {
             .map(|life| run.unanswered().get(&life).copied().unwrap_or_default().to_string())
             .collect();
         let ledger = run.ledger();
-        writeln!(out, "{} (seed {})", run.process, self.seed)?;
+        writeln!(out, "{} (seed {})", run.manner.process, self.seed)?;
         writeln!(
             out,
             "  {} kills in {:.0} s of load, {:.0} s to the last completion; unanswered changes of each: {}",
@@ -107,7 +108,8 @@ pub(crate) fn missing_changes(plan: &Plan, run: &Run) -> Vec<String> {
     let ledger = run.ledger();
     let mut missing: Vec<String> =
         too_few("changes", ledger.acknowledged(), plan.acknowledged).into_iter().collect();
-    for kind in Kind::ALL {
+    // Nobody cancels here.
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Cancel) {
         let done = ledger.tallies.get(&kind).map_or(0, |tally| tally.acknowledged);
         missing.extend(too_few(&format!("{kind:?}"), done, plan.acknowledged_each));
     }

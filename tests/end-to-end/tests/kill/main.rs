@@ -1,28 +1,21 @@
 //! Kills the program as `kill -9` does while clients call it, again and again, starts it on the same data, and compares in the
 //! end what the clients were told with what is there.
 
-mod agent;
-mod approver;
-mod check;
 mod figures;
-mod ledger;
-mod operator;
-mod process;
-mod run;
-mod watcher;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use phasegate_end_to_end::{Rest, Server, Storage};
+use phasegate_load::run::{Manner, Run, Stage};
+use phasegate_load::watcher::{Face, Watcher};
+use phasegate_load::{agent, approver, check, operator, process};
 use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::figures::Figures;
-use crate::run::{Run, Stage};
-use crate::watcher::{Face, Watcher};
 
 /// Answers that the server gives between two kills at least: it is under load.
 const ANSWERS_PER_LIFE: u64 = 30;
@@ -54,8 +47,8 @@ async fn endures(storage: Storage, plan: Plan) -> anyhow::Result<()> {
         Rest::new(server.address()).post("/api/processes", &process::definition(plan.process)).await?;
     ensure!(status == 201, "the definition was answered with {status}: {answer}");
 
-    let run = Arc::new(Run::new(plan.process)?);
-    run.lives(server.address());
+    let run = Arc::new(Run::new(Manner::new(plan.process))?);
+    run.lives(&[server.address()]);
     let (started, instances) = mpsc::unbounded_channel();
     let mut operators = JoinSet::new();
     let mut others = JoinSet::new();
@@ -84,7 +77,7 @@ async fn endures(storage: Storage, plan: Plan) -> anyhow::Result<()> {
         server.kill().await?;
         run.is_dead();
         server = server.start_again().await?;
-        run.lives(server.address());
+        run.lives(&[server.address()]);
     }
     // On a slow machine the load goes on until there was enough of everything.
     let until = tokio::time::Instant::now() + PATIENCE / 2;
@@ -181,7 +174,8 @@ async fn repeat_late(run: &Run) -> anyhow::Result<usize> {
 
 /// Says what the instances that do not move wait for.
 async fn stuck(run: &Run) -> anyhow::Result<String> {
-    let listed = run.ask_all(&format!("/api/processes/{}/instances", run.process), "instances").await?;
+    let listed =
+        run.ask_all(&format!("/api/processes/{}/instances", run.manner.process), "instances").await?;
     let open = listed.iter().filter(|one| one["status"] != "completed");
     let open: Vec<String> = open
         .map(|one| {
