@@ -4,7 +4,7 @@
 //! It holds no definition: that is pinned by digest and handed to `decide`. It holds no personal data either: remarks
 //! point at the entry of the record beside which their text is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use phasegate_clock::Timestamp;
@@ -51,6 +51,9 @@ pub struct Instance {
     pub approvals: BTreeMap<ApprovalId, Approval>,
     /// How ad-hoc requests with a key ended, by key.
     pub answers: BTreeMap<String, ApprovalStatus>,
+    /// Ad-hoc requests that are settled: a question that comes after its answer opens nothing.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub settled: BTreeSet<ApprovalId>,
     /// Newest known version of each artifact, by key.
     pub artifacts: BTreeMap<ArtifactKey, Artifact>,
     /// People, with their responsibility.
@@ -87,6 +90,7 @@ impl Instance {
             gates: BTreeMap::new(),
             approvals: BTreeMap::new(),
             answers: BTreeMap::new(),
+            settled: BTreeSet::new(),
             artifacts: BTreeMap::new(),
             participants: BTreeMap::new(),
             created_by: Actor::engine(),

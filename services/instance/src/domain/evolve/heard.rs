@@ -38,6 +38,7 @@ pub(super) fn evolve(instance: &mut Instance, fact: &Fact) {
             }
             if matches!(request.subject, Subject::AdHoc(_)) {
                 instance.approvals.remove(approval);
+                instance.settled.insert(approval.clone());
                 if !request.key.is_empty() {
                     instance.answers.insert(request.key.clone(), *status);
                 }
@@ -69,7 +70,7 @@ fn known<'a>(instance: &'a mut Instance, id: &ApprovalId, request: &RequestView)
         return None;
     }
     if !instance.approvals.contains_key(id) {
-        if !adopts(instance, request) {
+        if instance.settled.contains(id) || !adopts(instance, request) {
             return None;
         }
         if let Some(slot) = slot(instance, &request.subject) {
@@ -198,6 +199,8 @@ mod tests {
         play.script("reject legal");
         assert_eq!(only(&play), ("none", 0));
         assert_eq!(play.instance.answers["legal"], ApprovalStatus::Rejected);
+        play.script("asked legal");
+        assert_eq!(only(&play), ("none", 0), "what is settled stays settled");
     }
 
     #[test]

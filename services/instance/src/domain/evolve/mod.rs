@@ -5,7 +5,7 @@ mod boundary;
 mod heard;
 mod task;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use phasegate_clock::Timestamp;
@@ -96,6 +96,7 @@ fn start(instance: &mut Instance, started: &Started, event: &Event) {
         gates: started.gates.iter().map(|id| (id.clone(), closed_gate())).collect(),
         approvals: BTreeMap::new(),
         answers: BTreeMap::new(),
+        settled: BTreeSet::new(),
         artifacts: BTreeMap::new(),
         participants: started.participants.clone(),
         created_by: event.actor.clone(),
