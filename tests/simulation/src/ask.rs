@@ -118,7 +118,8 @@ impl World {
 
     fn request_of(&mut self, ask: &Ask) -> Request {
         let row = self.engine.rows.get(&ask.instance);
-        let task = ask.task.as_ref().and_then(|(id, _)| row?.state.tasks.get(id).map(|task| (id.clone(), task)));
+        let task =
+            ask.task.as_ref().and_then(|(id, _)| row?.state.tasks.get(id).map(|task| (id.clone(), task)));
         let written = ask.task.as_ref().and_then(|(id, _)| {
             let mut tasks = row?.script.definition().phases.iter().flat_map(|phase| &phase.tasks);
             tasks.find(|written| written.id == id.as_str())
@@ -139,12 +140,13 @@ impl World {
             (ApprovalId::derive(&ask.instance, "task", id.as_str(), task.round), subject)
         });
         let current = self.desk_current(&ask.instance, ask.artifacts.iter().cloned());
-        let artifacts = current.into_iter().map(|(key, newest)| phasegate_approval::domain::ReviewedArtifact {
-            key,
-            version: newest.version,
-            digest: newest.digest,
-            previous_version: 0,
-        });
+        let artifacts =
+            current.into_iter().map(|(key, newest)| phasegate_approval::domain::ReviewedArtifact {
+                key,
+                version: newest.version,
+                digest: newest.digest,
+                previous_version: 0,
+            });
         let artifacts = artifacts.collect();
         let (id, subject) = named.unwrap_or_else(|| self.ad_hoc(ask.key.as_deref()));
         let (kind, who) =

@@ -78,10 +78,8 @@ impl World {
     /// When something happens by itself next.
     fn next_due(&mut self) -> Option<Timestamp> {
         let now = self.now;
-        let mut due: Vec<Timestamp> = Service::ALL
-            .into_iter()
-            .filter_map(|service| self.kept(service).next_due(now))
-            .collect();
+        let mut due: Vec<Timestamp> =
+            Service::ALL.into_iter().filter_map(|service| self.kept(service).next_due(now)).collect();
         due.extend(self.bus.next_due(now));
         due.extend(self.desk.timers.values().filter(|timer| !timer.paused).map(|timer| timer.due_at));
         let leases = self.engine.rows.values().flat_map(|row| row.leases.values());
@@ -146,7 +144,8 @@ impl World {
                 };
                 if !fits {
                     let status = known.status.as_str();
-                    faults.push(format!("{id}: the engine has {request} as {status}, approval as {theirs:?}"));
+                    faults
+                        .push(format!("{id}: the engine has {request} as {status}, approval as {theirs:?}"));
                 }
             }
         }
@@ -161,13 +160,16 @@ impl World {
                 let known = row.state.approvals.get(request).map(|known| known.status);
                 if row.state.status.is_terminal() || known != Some(ApprovalStatus::Pending) {
                     let status = row.state.status.as_str();
-                    faults.push(format!("{request} waits for people; the engine, {status}, has it as {known:?}"));
+                    faults.push(format!(
+                        "{request} waits for people; the engine, {status}, has it as {known:?}"
+                    ));
                 }
                 for bound in &approval.request.artifacts {
                     let newest = self.shelf.current(&approval.request.instance, &bound.key);
                     if newest.is_some_and(|newest| newest.version > bound.version) {
                         let (key, version) = (&bound.key, bound.version);
-                        faults.push(format!("{request} shows people {key} {version}, which is not the newest"));
+                        faults
+                            .push(format!("{request} shows people {key} {version}, which is not the newest"));
                     }
                 }
             }
@@ -177,7 +179,9 @@ impl World {
             }
             let is_paused = row.state.status == Status::Paused;
             if self.desk.timers.get(request).is_some_and(|timer| timer.paused != is_paused) {
-                faults.push(format!("the timer of {request} does not know that the instance is on hold, or not"));
+                faults.push(format!(
+                    "the timer of {request} does not know that the instance is on hold, or not"
+                ));
             }
         }
         faults
@@ -249,7 +253,8 @@ impl World {
             };
             let Answer::Done(what) = answer else { continue };
             let leaves_a_mark = match &call.body {
-                Body::Engine(_) => call.is_repeatable,
+                // Who passes over an entry condition alone leaves no reason in the record.
+                Body::Engine(_) => call.is_repeatable && call.name != "force",
                 Body::Decide(_) | Body::Withdraw(_) => true,
                 Body::Store(put) => put.content == call.once.id,
                 Body::Link(doing) => matches!(doing, crate::people::Doing::Create(..)),
@@ -261,7 +266,9 @@ impl World {
             let count = self.witness.count(call.body.service(), &call.once.id);
             if count != 1 {
                 let (id, name) = (&call.once.id, call.name);
-                faults.push(format!("{id} {name} was acknowledged with {what}, and stands in the record {count} times"));
+                faults.push(format!(
+                    "{id} {name} was acknowledged with {what}, and stands in the record {count} times"
+                ));
             }
         }
         faults
@@ -311,7 +318,8 @@ impl World {
                     break;
                 }
             }
-            let (name, body) = self.under_lease(&instance, &task, fencing, ("hand in", hand_in(&task, fencing)));
+            let (name, body) =
+                self.under_lease(&instance, &task, fencing, ("hand in", hand_in(&task, fencing)));
             self.call(name, body);
         }
         let waiting: Vec<_> = self
@@ -334,7 +342,10 @@ impl World {
             };
             let choice = phasegate_approval::domain::Decision::Approve;
             let comment = String::new();
-            self.call("approve", Body::Decide(crate::ask::Decision { approval, person, choice, seen, by, comment }));
+            self.call(
+                "approve",
+                Body::Decide(crate::ask::Decision { approval, person, choice, seen, by, comment }),
+            );
         }
     }
 
@@ -349,9 +360,11 @@ impl World {
             }
             let definition = row.script.definition();
             let has_work = !ready_work(definition, &row.state).is_empty();
-            let waits = row.state.approvals.values().any(|one| {
-                one.status.is_open() && !matches!(one.subject, Subject::AdHoc(_))
-            });
+            let waits = row
+                .state
+                .approvals
+                .values()
+                .any(|one| one.status.is_open() && !matches!(one.subject, Subject::AdHoc(_)));
             if !has_work && !waits && blockers(definition, &row.state).is_empty() {
                 return Err(Violation(format!("{id} does not move, and nobody can say why")));
             }

@@ -163,7 +163,9 @@ impl World {
         let fingerprint = format!("{name} {id}");
         let is_repeatable = !matches!(name, "lease" | "heartbeat");
         self.client.given += 1;
-        self.say(&format!("r{id} {name} {}", said(&body)));
+        if self.traces() {
+            self.say(&format!("r{id} {name} {}", said(&body)));
+        }
         let once = Once { id: format!("r{id}"), fingerprint };
         let not_before = self.now;
         let call = Call { name, body, once, is_repeatable, first: None, answer: None, not_before };
@@ -235,7 +237,9 @@ impl World {
                 self.cover.note(format!("refused: {why}"));
             }
         }
-        self.say(&format!("{} is answered {answer:?}", once.id));
+        if self.traces() {
+            self.say(&format!("{} is answered {answer:?}", once.id));
+        }
         self.learn(id, &answer);
         if let Some(call) = self.calls.get_mut(&id) {
             call.answer = Some(answer);
@@ -300,7 +304,8 @@ impl World {
         let ready = ready_work(row.script.definition(), &row.state);
         let due = ready.into_values().filter(|work| work.ready_at <= now).map(|work| work.task);
         let due: Vec<TaskId> = due.collect();
-        let any = if !self.client.cooperative && self.chance.percent(5) { self.any_task(instance) } else { None };
+        let any =
+            if !self.client.cooperative && self.chance.percent(5) { self.any_task(instance) } else { None };
         let task = any.or_else(|| self.chance.one(&due).cloned())?;
         let action = Action::Lease { task: task.clone(), worker: "w".to_owned(), until: now + LEASE };
         let mut order = Order::new(instance, By::AgentOf(task), action);
@@ -397,7 +402,12 @@ impl World {
         Some(("store", Body::Store(self.put(instance, key, None))))
     }
 
-    fn ask_for(&mut self, instance: &InstanceId, task: &TaskId, fencing: u64) -> Option<(&'static str, Body)> {
+    fn ask_for(
+        &mut self,
+        instance: &InstanceId,
+        task: &TaskId,
+        fencing: u64,
+    ) -> Option<(&'static str, Body)> {
         let row = self.engine.rows.get(instance)?;
         let mut tasks = row.script.definition().phases.iter().flat_map(|phase| &phase.tasks);
         let written = tasks.find(|written| written.id == task.as_str())?;
@@ -410,14 +420,20 @@ impl World {
         let artifacts = artifacts.into_iter().filter(|key| self.shelf.current(instance, key).is_some());
         let artifacts = artifacts.collect();
         let (instance, task) = (instance.clone(), Some((task.clone(), fencing)));
-        Some(("ask", Body::Ask(Ask { instance, task, approvers, key: None, artifacts, title: String::new() })))
+        Some((
+            "ask",
+            Body::Ask(Ask { instance, task, approvers, key: None, artifacts, title: String::new() }),
+        ))
     }
 
     fn ask(&mut self, instance: &InstanceId) -> Option<(&'static str, Body)> {
         let key = Some(["legal", "f1"][self.chance.below(2)].to_owned());
         let approvers = vec![ParticipantId::trusted(["h1", "h2"][self.chance.below(2)])];
         let (instance, artifacts) = (instance.clone(), Vec::new());
-        Some(("ask ad hoc", Body::Ask(Ask { instance, task: None, approvers, key, artifacts, title: String::new() })))
+        Some((
+            "ask ad hoc",
+            Body::Ask(Ask { instance, task: None, approvers, key, artifacts, title: String::new() }),
+        ))
     }
 
     pub(crate) fn decide(&mut self, instance: &InstanceId) -> Option<(&'static str, Body)> {
@@ -454,7 +470,10 @@ impl World {
         };
         let seen = ContentDigest::claimed(seen);
         let by = self.voter(&person);
-        Some((name, Body::Decide(Decision { approval: id, person, choice, seen, by, comment: String::new() })))
+        Some((
+            name,
+            Body::Decide(Decision { approval: id, person, choice, seen, by, comment: String::new() }),
+        ))
     }
 
     fn voter(&mut self, person: &ParticipantId) -> Voter {
@@ -509,7 +528,9 @@ impl World {
         let phases: Vec<PhaseId> = state.phases.keys().cloned().collect();
         let reason = String::new();
         let (name, action) = match self.chance.below(100) {
-            _ if state.status == Status::Paused && self.chance.percent(60) => ("resume", Action::Resume { reason }),
+            _ if state.status == Status::Paused && self.chance.percent(60) => {
+                ("resume", Action::Resume { reason })
+            }
             0..20 => ("pause", Action::Pause { reason }),
             20..26 => ("resume", Action::Resume { reason }),
             26..28 => ("cancel", Action::Cancel { reason }),
@@ -549,14 +570,21 @@ impl World {
     pub(crate) fn held(&self) -> Vec<(InstanceId, TaskId, u64)> {
         let tokens = self.client.tokens.iter().filter(|(instance, task, fencing)| {
             let lease = self.engine.rows.get(instance).and_then(|row| row.leases.get(task));
-            lease.is_some_and(|lease| lease.fencing == *fencing && lease.ends_at.is_some_and(|at| at > self.now))
+            lease.is_some_and(|lease| {
+                lease.fencing == *fencing && lease.ends_at.is_some_and(|at| at > self.now)
+            })
         });
         tokens.cloned().collect()
     }
 }
 
 pub(crate) fn hand_in(task: &TaskId, fencing: u64) -> Action {
-    Action::HandIn { task: task.clone(), fencing, output: Some(json!({"done": true})), summary: String::new() }
+    Action::HandIn {
+        task: task.clone(),
+        fencing,
+        output: Some(json!({"done": true})),
+        summary: String::new(),
+    }
 }
 
 /// Writes the request id into what will stand in the record, so that the record can be held against what was acknowledged.
@@ -598,7 +626,10 @@ fn mark_action(action: &mut Action, mark: &str) {
         | Action::SkipTask { reason, .. }
         | Action::Reopen { reason, .. }
         | Action::Advance { reason, .. } => mark.clone_into(reason),
-        Action::Lease { .. } | Action::ExpireLease { .. } | Action::Hear { .. } | Action::HearAgain { .. } => {}
+        Action::Lease { .. }
+        | Action::ExpireLease { .. }
+        | Action::Hear { .. }
+        | Action::HearAgain { .. } => {}
     }
 }
 

@@ -184,10 +184,8 @@ impl Desk {
                 approval: change.after.clone(),
                 history: Vec::new(),
             });
-            for event in &change.events {
-                stored.history.push(serde_json::to_vec(event).unwrap_or_default());
-                stored.version = change.version + 1;
-            }
+            let written = change.events.iter().map(|event| serde_json::to_vec(event).unwrap_or_default());
+            stored.history.extend(written);
             stored.version = change.version + i64::try_from(change.events.len()).unwrap_or(i64::MAX);
             stored.approval = change.after;
             changed.push(id);
@@ -301,12 +299,9 @@ impl World {
         };
         match plan::step(record, &actor, command, None, now) {
             Ok(step) => {
-                let done = Answer::Done(format!(
-                    "{} {} {}",
-                    step.after.approval.request.id,
-                    step.after.approval.state.as_str(),
-                    step.after.version
-                ));
+                let (id, state) = (&step.after.approval.request.id, step.after.approval.state.as_str());
+                let done = format!("{id} {state} {}", step.after.version);
+                let done = Answer::Done(if step.repeated { "unchanged".to_owned() } else { done });
                 let instance = record.approval.request.instance.clone();
                 let empty = || Commit::new(record.tenant.clone(), instance, now);
                 match (step.commit, wish) {

@@ -2,6 +2,7 @@
 //! those of `services/instance/src/app/execute.rs` and the checks those of its store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -207,6 +208,9 @@ impl World {
                 By::AgentOf(task) => agent_of(&state, task),
             };
             let mut command = Command::new(actor, action.clone());
+            if let Action::Lease { until, .. } = &mut command.action {
+                *until = self.now + order.lease;
+            }
             for key in content_keys(script.definition(), &state, &command.action) {
                 if let Some(current) = self.shelf.current(&order.instance, &key) {
                     known.insert(key.clone(), current.version);
@@ -256,7 +260,8 @@ impl World {
             };
             entries.push(Entry { event_id, body });
         }
-        let answer = answer_of(&after, order);
+        let answer =
+            if events.is_empty() { Answer::Done("unchanged".to_owned()) } else { answer_of(&after, order) };
         let outbox = self.engine.kept.place(outbox);
         let receipt = Receipt {
             inbox: order.inbox.clone(),
@@ -313,8 +318,9 @@ impl Engine {
     fn commit(&mut self, transition: Transition, bug: Option<Bug>) -> Result<(), Conflict> {
         let looks = !matches!(bug, Some(Bug::NoInbox | Bug::InboxApart));
         self.kept.check(&transition.receipt, looks)?;
-        let Transition { instance, before, after, entries, guard, written, lease, receipt, script, now, .. } =
-            transition;
+        let Transition {
+            instance, before, after, entries, guard, written, lease, receipt, script, now, ..
+        } = transition;
         let row = self.rows.get(&instance);
         if let Some(guard) = guard
             && bug != Some(Bug::NoFence)
@@ -421,10 +427,29 @@ fn answer_of(after: &Instance, order: &Order) -> Answer {
     }
 }
 
-/// The name of a refusal.
-pub(crate) fn variant(rejection: &impl std::fmt::Debug) -> String {
-    let text = format!("{rejection:?}");
-    text.split(['(', ' ', '{']).next().unwrap_or_default().to_owned()
+/// The name of a variant: the first word of what it writes of itself, without writing the rest.
+pub(crate) fn variant(named: &impl fmt::Debug) -> String {
+    let mut word = Word(String::new());
+    let _ = write!(word, "{named:?}");
+    word.0
+}
+
+/// Takes the first word and nothing more.
+struct Word(String);
+
+impl fmt::Write for Word {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        match text.find(['(', ' ', '{']) {
+            None => {
+                self.0.push_str(text);
+                Ok(())
+            }
+            Some(end) => {
+                self.0.push_str(&text[..end]);
+                Err(fmt::Error)
+            }
+        }
+    }
 }
 
 /// The engine's view of an artifact.

@@ -27,11 +27,14 @@ impl World {
         let definition = opening.definition;
         match &event.change {
             Change::GateOpened { gate, approval, forced: false, .. } => {
-                let Some(written) = definition.gates.iter().find(|written| written.id == gate.as_str()) else {
+                let Some(written) = definition.gates.iter().find(|written| written.id == gate.as_str())
+                else {
                     return vec![format!("there is no gate {gate}")];
                 };
                 match &written.kind {
-                    GateKind::Approval(approvers) => self.votes(opening, approval.as_ref(), approvers, &written.id),
+                    GateKind::Approval(approvers) => {
+                        self.votes(opening, approval.as_ref(), approvers, &written.id)
+                    }
                     GateKind::Condition(condition) => holds(opening, [condition], gate.as_str()),
                     GateKind::Manual => released(definition, event, gate.as_str()),
                 }
@@ -61,7 +64,10 @@ impl World {
                 }
                 faults
             }
-            Change::PhaseEntered { phase } => entered(opening, phase.as_str()),
+            Change::PhaseEntered { phase } => {
+                let is_forced = opening.is_forced || event.actor.kind != ActorKind::System;
+                entered(&Opening { is_forced, ..*opening }, phase.as_str())
+            }
             _ => Vec::new(),
         }
     }
@@ -82,10 +88,9 @@ impl World {
         if outcome != Some(Outcome::Approved) {
             faults.push(format!("{what} opened when its request was {outcome:?}"));
         }
-        let has_approved =
-            |one: &phasegate_approval::domain::Approver| {
-                one.answer().is_some_and(|answer| answer.decision == Decision::Approve)
-            };
+        let has_approved = |one: &phasegate_approval::domain::Approver| {
+            one.answer().is_some_and(|answer| answer.decision == Decision::Approve)
+        };
         let by_stand_in = approval.approvers.iter().any(|one| one.escalated && has_approved(one));
         for person in approvers {
             let asked = approval.approvers.iter().find(|one| one.id.as_str() == person);
@@ -101,7 +106,10 @@ impl World {
             let heard = opening.before.artifacts.get(&bound.key).map(|artifact| artifact.version);
             if current.max(heard).is_some_and(|newest| newest > bound.version) {
                 let (key, version) = (&bound.key, bound.version);
-                faults.push(format!("{what} opened on {key} {version} when there was {:?}", current.max(heard)));
+                faults.push(format!(
+                    "{what} opened on {key} {version} when there was {:?}",
+                    current.max(heard)
+                ));
             }
         }
         faults

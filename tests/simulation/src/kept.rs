@@ -51,6 +51,9 @@ pub(crate) struct Kept {
     /// By position. Positions are given when a transaction begins to write, not in the order in which they commit.
     pub(crate) outbox: BTreeMap<u64, Row>,
     positions: BTreeMap<String, u64>,
+    /// Those that were not sent, and those that were sent and not confirmed.
+    unsent: BTreeSet<u64>,
+    unconfirmed: BTreeSet<u64>,
     next: u64,
     pub(crate) inbox: BTreeSet<String>,
     answers: BTreeMap<String, (String, Answer)>,
@@ -127,6 +130,7 @@ impl Kept {
         for (position, event) in receipt.outbox {
             let left = Receiver::set_of(event.payload.as_ref());
             self.positions.insert(event.event_id.clone(), position);
+            self.unsent.insert(position);
             self.outbox.insert(position, Row { event, left, sent: false, due_at: now, failures: 0 });
         }
     }
@@ -139,7 +143,7 @@ impl Kept {
     /// The first event of an instance that waits to be sent, where nobody else is sending for that instance.
     pub(crate) fn heads(&self, now: Timestamp) -> Vec<u64> {
         let mut instances = BTreeSet::new();
-        let waiting = self.outbox.iter().filter(|(_, row)| !row.sent);
+        let waiting = self.unsent.iter().filter_map(|position| Some((position, self.outbox.get(position)?)));
         let heads = waiting.filter(|(_, row)| instances.insert(row.event.instance_id.as_str()));
         let free = heads.filter(|(_, row)| {
             row.due_at <= now && self.lanes.get(&row.event.instance_id).is_none_or(|until| *until <= now)
@@ -159,42 +163,51 @@ impl Kept {
         if let Some(row) = self.outbox.get_mut(&position) {
             row.sent = true;
             row.due_at = now + CONFIRMED_WITHIN;
+            self.unsent.remove(&position);
+            if row.left != 0 {
+                self.unconfirmed.insert(position);
+            }
             self.lanes.remove(&row.event.instance_id);
         }
     }
 
     /// Notes that a receiver has taken an event.
     pub(crate) fn confirm(&mut self, receiver: Receiver, event: &str) {
-        let row = self.positions.get(event).and_then(|position| self.outbox.get_mut(position));
-        if let Some(row) = row {
-            row.left &= !receiver.bit();
-        }
+        self.clear(event, receiver.bit());
     }
 
     /// Counts a confirmation for everybody.
     pub(crate) fn confirm_for_all(&mut self, event: &str) {
-        let row = self.positions.get(event).and_then(|position| self.outbox.get_mut(position));
-        if let Some(row) = row {
-            row.left = 0;
+        self.clear(event, -1);
+    }
+
+    fn clear(&mut self, event: &str, bits: i64) {
+        let Some(position) = self.positions.get(event) else { return };
+        if let Some(row) = self.outbox.get_mut(position) {
+            row.left &= !bits;
+            if row.left == 0 {
+                self.unconfirmed.remove(position);
+            }
         }
     }
 
     /// What was sent and not confirmed in time; each is due again, twice as late.
     pub(crate) fn overdue(&mut self, now: Timestamp) -> Vec<Arc<Event>> {
-        let overdue = self.outbox.values_mut().filter(|row| row.sent && row.left != 0 && row.due_at <= now);
+        let mut overdue = Vec::new();
+        for position in &self.unconfirmed {
+            let row = self.outbox.get_mut(position).filter(|row| row.due_at <= now);
+            let Some(row) = row else { continue };
+            row.failures += 1;
+            let wait = CONFIRMED_WITHIN.saturating_mul(1 << row.failures.min(10));
+            row.due_at = now + wait.min(CONFIRMED_WITHIN_MAX);
+            overdue.push(Arc::clone(&row.event));
+        }
         overdue
-            .map(|row| {
-                row.failures += 1;
-                let wait = CONFIRMED_WITHIN.saturating_mul(1 << row.failures.min(10));
-                row.due_at = now + wait.min(CONFIRMED_WITHIN_MAX);
-                Arc::clone(&row.event)
-            })
-            .collect()
     }
 
     /// When something of the outbox is due next.
     pub(crate) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let open = self.outbox.values().filter(|row| !row.sent || row.left != 0);
+        let open = self.unsent.iter().chain(&self.unconfirmed).filter_map(|at| self.outbox.get(at));
         open.map(|row| {
             let lane = self.lanes.get(&row.event.instance_id).filter(|_| !row.sent);
             lane.map_or(row.due_at, |until| row.due_at.max(*until))

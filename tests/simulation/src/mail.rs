@@ -220,7 +220,6 @@ impl Noting {
             Self::Settle { id, .. } => id == message,
         }
     }
-
 }
 
 fn message_instance(mail: &Mail, id: &str) -> String {

@@ -80,9 +80,8 @@ impl World {
                 return Prepared::Answered(Answer::Refused("InstanceTerminal".to_owned()));
             }
         }
-        let events: Vec<Event> = (0..8)
-            .map(|_| Event { event_id: self.next_id("evt"), ..Event::default() })
-            .collect();
+        let events: Vec<Event> =
+            (0..8).map(|_| Event { event_id: self.next_id("evt"), ..Event::default() }).collect();
         let ids = self.people.kept.place(events);
         let fresh = LinkId::trusted(self.next_id("lnk"));
         Prepared::Write(Box::new(Changing { doing: doing.clone(), once: once.cloned(), ids, fresh }))
@@ -158,7 +157,8 @@ impl World {
                     let live = self.people.links.values().filter(|link| link.instance == instance);
                     let live: Vec<LinkId> =
                         live.filter(|link| link.revoked.is_none()).map(|link| link.id.clone()).collect();
-                    links.extend(live.iter().filter_map(|id| self.revoked(id, "the instance was called off")));
+                    links
+                        .extend(live.iter().filter_map(|id| self.revoked(id, "the instance was called off")));
                 }
                 Answer::Done(String::new())
             }

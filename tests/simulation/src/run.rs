@@ -34,7 +34,16 @@ impl fmt::Display for Failure {
 
 /// Runs one seed; with a planted fault, or without.
 pub fn run_seed(seed: u64, bug: Option<Bug>, cover: &mut Cover) -> Result<(), Failure> {
-    let mut world = World::new(seed, bug);
+    let failure = match play(seed, bug, false, cover) {
+        Ok(()) => return Ok(()),
+        Err(failure) => failure,
+    };
+    // Once more, with everything written down.
+    Err(play(seed, bug, true, &mut Cover::default()).err().unwrap_or(failure))
+}
+
+fn play(seed: u64, bug: Option<Bug>, traces: bool, cover: &mut Cover) -> Result<(), Failure> {
+    let mut world = World::new(seed, bug, traces);
     let played = catch_unwind(AssertUnwindSafe(|| world.play()));
     let what = match played {
         Ok(Ok(())) => {

@@ -69,7 +69,12 @@ impl Shelf {
 
 impl World {
     /// Promises that no new lease of a task is granted for a moment; `None` where the lease does not hold.
-    pub(crate) fn lease_hold(&mut self, instance: &InstanceId, task: &TaskId, fencing: u64) -> Option<String> {
+    pub(crate) fn lease_hold(
+        &mut self,
+        instance: &InstanceId,
+        task: &TaskId,
+        fencing: u64,
+    ) -> Option<String> {
         let hold = self.next_id("hold");
         let (now, ignores) = (self.now, self.bug == Some(Bug::NoFence));
         let row = self.engine.rows.get_mut(instance)?;
@@ -134,8 +139,12 @@ impl World {
             digest: newest.digest.clone(),
         });
         let digest = format!("sha256:{}", put.content);
-        let content =
-            Content { form: Form::Json, media_type: JSON.to_owned(), bytes: Vec::new(), digest: digest.clone() };
+        let content = Content {
+            form: Form::Json,
+            media_type: JSON.to_owned(),
+            bytes: Vec::new(),
+            digest: digest.clone(),
+        };
         let decided = match decide(&put.key, newest.as_ref(), &content, put.if_version) {
             Ok(decided) => decided,
             Err(rejection) => return Ok(Answer::Refused(variant(&rejection))),

@@ -98,8 +98,16 @@ impl World {
         for event in &events {
             marks.extend(mark_of(&event.change));
             faults.extend(self.lease_faults(&mut told, event));
-            let before = told.state.clone();
+            let opens = matches!(
+                event.change,
+                Change::GateOpened { .. }
+                    | Change::TaskCompleted { .. }
+                    | Change::PhaseCompleted { .. }
+                    | Change::PhaseEntered { .. }
+            );
+            let before = opens.then(|| told.state.clone());
             told.state = evolve(told.state, event);
+            let Some(before) = before else { continue };
             let opening = crate::evidence::Opening {
                 definition: row.script.definition(),
                 before: &before,
@@ -118,9 +126,11 @@ impl World {
         if let Err(broken) = check(row.script.definition(), &row.state) {
             faults.push(format!("{id}: {broken}"));
         }
-        let happened: Vec<String> = events.iter().map(|event| crate::engine::variant(&event.change)).collect();
         self.witness.instances.insert(id.clone(), told);
-        self.say(&format!("    {id} {}", happened.join(" ")));
+        if self.traces() {
+            let names = events.iter().map(|event| crate::engine::variant(&event.change));
+            self.say(&format!("    {id} {}", names.collect::<Vec<_>>().join(" ")));
+        }
         for mark in marks {
             self.witness.mark(Service::Instance, &mark);
         }
@@ -224,9 +234,11 @@ impl World {
             }
             None => faults.push(format!("{id} has no beginning")),
         }
-        let subject = &stored.approval.request.subject;
-        let about = format!("{:?} {}", subject.kind, subject.id);
-        self.say(&format!("    {id} {about} {}", happened.join(" ")));
+        let subject = stored.approval.request.subject.clone();
+        if self.traces() {
+            let (kind, about) = (subject.kind, subject.id);
+            self.say(&format!("    {id} {kind:?} {about} {}", happened.join(" ")));
+        }
         for mark in marks {
             self.witness.mark(Service::Approval, &mark);
         }
@@ -251,7 +263,8 @@ impl World {
         }
         let Some(before) = before else { return vec!["a request begins with an answer".to_owned()] };
         let id = &before.request.id;
-        let is_due = |due: Option<Timestamp>, at: Timestamp| due.is_some_and(|due| due <= at && due <= self.now);
+        let is_due =
+            |due: Option<Timestamp>, at: Timestamp| due.is_some_and(|due| due <= at && due <= self.now);
         match event {
             VoteEvent::Responded { approver, answer } => {
                 marks.push(answer.comment.clone());
@@ -278,7 +291,8 @@ impl World {
                 faults.push(format!("the time of {id} ran out early"));
             }
             VoteEvent::Escalated { at, overdue, .. } => {
-                let is_time = is_due(before.escalates_at, *at) || (*overdue && is_due(before.expires_at, *at));
+                let is_time =
+                    is_due(before.escalates_at, *at) || (*overdue && is_due(before.expires_at, *at));
                 if !is_time {
                     faults.push(format!("{id} went up early"));
                 }
@@ -306,7 +320,8 @@ impl World {
         let newest = told.and_then(|told| told.leases.get(task)).map(|lease| lease.0);
         if newest != Some(*fencing) {
             let key = &put.key;
-            self.witness.accuse(format!("lease #{fencing} of {task} stored {key} when {newest:?} was granted"));
+            self.witness
+                .accuse(format!("lease #{fencing} of {task} stored {key} when {newest:?} was granted"));
         }
     }
 
@@ -331,7 +346,8 @@ impl World {
                 return;
             }
         }
-        self.witness.accuse(format!("{receiver:?} confirmed {event}, and has neither taken it nor set it aside"));
+        self.witness
+            .accuse(format!("{receiver:?} confirmed {event}, and has neither taken it nor set it aside"));
     }
 }
 

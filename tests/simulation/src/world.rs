@@ -125,11 +125,12 @@ pub(crate) struct World {
     pub(crate) cover: Cover,
     pub(crate) calm: bool,
     pub(crate) ids: u64,
-    trace: String,
+    /// What happened, for whoever reads a failure; nothing is written while nobody will read it.
+    trace: Option<String>,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, bug: Option<Bug>) -> Self {
+    pub(crate) fn new(seed: u64, bug: Option<Bug>, traces: bool) -> Self {
         let mut chance = Chance::new(seed);
         let plan = Plan::draw(&mut chance);
         let scripts = (0..2).map(|number| crate::client::script(&mut chance, &plan, number)).collect();
@@ -155,19 +156,27 @@ impl World {
             cover: Cover::default(),
             calm: false,
             ids: 0,
-            trace: String::new(),
+            trace: traces.then(String::new),
         }
     }
 
     /// The plan and all that happened.
     pub(crate) fn script(&self) -> String {
-        format!("seed {} plan {}\n{}", self.seed, self.plan, self.trace)
+        let trace = self.trace.as_deref().unwrap_or_default();
+        format!("seed {} plan {}\n{trace}", self.seed, self.plan)
     }
 
-    /// Notes what happens, for whoever reads a failure.
+    /// Whether somebody will read what happens.
+    pub(crate) fn traces(&self) -> bool {
+        self.trace.is_some()
+    }
+
+    /// Notes what happens.
     pub(crate) fn say(&mut self, what: &str) {
         let millis = (self.now.as_micros() - BEGIN) / 1_000;
-        let _ = writeln!(self.trace, "{:>9}.{:03} {what}", millis / 1_000, millis % 1_000);
+        if let Some(trace) = &mut self.trace {
+            let _ = writeln!(trace, "{:>9}.{:03} {what}", millis / 1_000, millis % 1_000);
+        }
     }
 
     pub(crate) fn next_id(&mut self, kind: &str) -> String {
@@ -234,7 +243,9 @@ impl World {
     fn crash(&mut self) {
         let service = Service::ALL[self.chance.below(Service::ALL.len())];
         let copy = Copy { service, number: self.chance.below(2) };
-        self.say(&format!("{service:?} {} dies", copy.number));
+        if self.traces() {
+            self.say(&format!("{service:?} {} dies", copy.number));
+        }
         self.cover.fault("a copy dies");
         let (gone, left): (Vec<Flight>, Vec<Flight>) =
             std::mem::take(&mut self.flights).into_iter().partition(|flight| flight.copy == copy);
@@ -300,7 +311,9 @@ impl World {
 
     /// Puts an event on the bus, which does with it what it does.
     pub(crate) fn publish(&mut self, sender: Service, event: &Arc<Event>) {
-        self.say(&format!("{sender:?} sends {} {}", event.event_id, kind(event)));
+        if self.traces() {
+            self.say(&format!("{sender:?} sends {} {}", event.event_id, kind(event)));
+        }
         self.witness.senders.insert(event.event_id.clone(), sender);
         if !self.kept(sender).knows(&event.event_id) && self.bug != Some(Bug::PublishBeforeCommit) {
             self.witness.accuse(format!("{} was sent and never committed", event.event_id));
@@ -395,8 +408,11 @@ impl World {
             Err(why) => Prepared::Poison(why),
             Ok(None) => Prepared::Answered(Answer::Done(String::new())),
             Ok(Some(told)) => {
-                let mut order =
-                    Order::new(&told.instance, By::Somebody(told.actor), Action::Pause { reason: String::new() });
+                let mut order = Order::new(
+                    &told.instance,
+                    By::Somebody(told.actor),
+                    Action::Pause { reason: String::new() },
+                );
                 order.actions = told.actions;
                 order.written = told.written;
                 order.inbox = Some(event.event_id.clone());
@@ -419,7 +435,9 @@ impl World {
 
     fn poison(&mut self, copy: Copy, mut delivery: Delivery, why: &str) {
         let event = delivery.event.event_id.clone();
-        self.say(&format!("{:?} cannot take {event}: {why}", copy.service));
+        if self.traces() {
+            self.say(&format!("{:?} cannot take {event}: {why}", copy.service));
+        }
         let tries = self.kept(copy.service).failures.entry(event.clone()).or_default();
         *tries += 1;
         if *tries >= TRIES_MAX {
@@ -491,16 +509,16 @@ impl World {
                 let now = self.now;
                 self.kept(copy.service).sent(position, now);
             }
-            Work::Own(what) => self.say(&format!("{:?} {}: {what}: {word}", copy.service, copy.number)),
+            Work::Own(what) => {
+                if self.traces() {
+                    self.say(&format!("{:?} {}: {what}: {word}", copy.service, copy.number));
+                }
+            }
             Work::Event(delivery) => {
-                let event = &delivery.event;
-                self.say(&format!(
-                    "{:?} {} takes {} {} {word}",
-                    copy.service,
-                    copy.number,
-                    event.event_id,
-                    kind(event)
-                ));
+                if self.traces() {
+                    let (event, what) = (&delivery.event.event_id, kind(&delivery.event));
+                    self.say(&format!("{:?} {} takes {event} {what} {word}", copy.service, copy.number));
+                }
                 match done {
                     Ok(_) => {
                         self.cover.events += 1;
@@ -551,7 +569,8 @@ impl World {
         let early = if self.bug == Some(Bug::EarlyExpiry) { Duration::from_secs(5) } else { Duration::ZERO };
         let mut over: Vec<(InstanceId, TaskId, u64)> = Vec::new();
         for (instance, row) in &self.engine.rows {
-            let ended = row.leases.iter().filter(|(_, lease)| lease.ends_at.is_some_and(|at| at <= now + early));
+            let ended =
+                row.leases.iter().filter(|(_, lease)| lease.ends_at.is_some_and(|at| at <= now + early));
             over.extend(ended.map(|(task, lease)| (instance.clone(), task.clone(), lease.fencing)));
         }
         for (instance, task, fencing) in over {
