@@ -1,0 +1,207 @@
+//! The clients of a run: three operators, three agents, two people, and those who watch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use phasegate_load::ledger::{Call, Kind};
+use phasegate_load::run::Run;
+use phasegate_load::watcher::{Face, Watcher};
+use phasegate_load::{agent, approver, operator, process};
+use reqwest::Method;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::contest;
+use crate::plan::Plan;
+use crate::world::World;
+
+/// Definitions of the contests.
+const CONTESTS: [&str; 2] = ["faults_duels", "faults_stale"];
+/// Instances that are watched while things break.
+const WATCHED: usize = 12;
+
+/// The clients.
+#[derive(Debug)]
+pub(crate) struct Load {
+    operators: JoinSet<anyhow::Result<()>>,
+    others: JoinSet<anyhow::Result<()>>,
+    started: mpsc::UnboundedSender<String>,
+    instances: mpsc::UnboundedReceiver<String>,
+    watchers: Vec<Arc<Watcher>>,
+    duels: Option<JoinHandle<anyhow::Result<String>>>,
+    stale: Option<JoinHandle<anyhow::Result<()>>>,
+    duelled: Option<String>,
+}
+
+impl Load {
+    /// Publishes the definitions, and begins.
+    pub(crate) async fn start(world: &Arc<World>, plan: &Plan, seed: u64) -> anyhow::Result<Self> {
+        let run = &world.run;
+        let definitions = [
+            process::definition(&run.manner.process),
+            contest::definition(CONTESTS[0]),
+            contest::definition(CONTESTS[1]),
+        ];
+        for definition in definitions {
+            let request_id = format!("publish-{}", run.mark());
+            let path = "/api/processes".to_owned();
+            let call = Call { method: Method::POST, path, body: definition, request_id };
+            let (status, answer, _) = run.settle(Kind::Start, &call, None).await?;
+            ensure!(status < 300, "a definition was answered with {status}: {answer}");
+        }
+        let (started, instances) = mpsc::unbounded_channel();
+        let mut load = Self {
+            operators: JoinSet::new(),
+            others: JoinSet::new(),
+            started,
+            instances,
+            watchers: Vec::new(),
+            duels: None,
+            stale: None,
+            duelled: None,
+        };
+        load.operators_start(world, seed);
+        for number in 0..3 {
+            load.others.spawn(agent::works(run.clone(), number, seed.wrapping_add(10 + number)));
+        }
+        for number in 0..2 {
+            load.others.spawn(approver::decides(run.clone(), seed.wrapping_add(20 + number)));
+        }
+        load.watch(world, WATCHED.min(plan.watched)).await;
+        Ok(load)
+    }
+
+    /// Begins to start instances.
+    pub(crate) fn operators_start(&mut self, world: &Arc<World>, seed: u64) {
+        for number in 0..3 {
+            let started = self.started.clone();
+            self.operators.spawn(operator::operates(world.run.clone(), seed.wrapping_add(number), started));
+        }
+    }
+
+    /// Watches the next instances that are started, some time at most.
+    pub(crate) async fn watch(&mut self, world: &Arc<World>, count: usize) {
+        while self.instances.try_recv().is_ok() {}
+        for number in 0..count {
+            let next = tokio::time::timeout(Duration::from_secs(10), self.instances.recv()).await;
+            let Ok(Some(instance)) = next else { return };
+            let face = if number % 2 == 0 { Face::Grpc } else { Face::ServerSentEvents };
+            let watcher = Arc::new(Watcher::new(world.run.clone(), instance, face));
+            self.watchers.push(watcher.clone());
+            // It ends with the runtime.
+            tokio::spawn(watcher.watches());
+        }
+    }
+
+    /// Begins the contests.
+    pub(crate) fn contest(&mut self, world: &Arc<World>, plan: &Plan) {
+        let [duels, stale] = CONTESTS.map(str::to_owned);
+        self.duels = Some(tokio::spawn(contest::duels(world.clone(), duels, plan.duels)));
+        self.stale = Some(tokio::spawn(contest::goes_stale(world.clone(), stale, plan.stale)));
+    }
+
+    /// Waits until the contests are over.
+    pub(crate) async fn contests_end(&mut self) -> anyhow::Result<()> {
+        if let Some(duels) = self.duels.take() {
+            self.duelled = Some(duels.await??);
+        }
+        if let Some(stale) = self.stale.take() {
+            stale.await??;
+        }
+        Ok(())
+    }
+
+    /// Waits until all instances of the operators have ended.
+    pub(crate) async fn closes(&mut self, run: &Run, patience: Duration) -> anyhow::Result<()> {
+        let all = async {
+            while let Some(ended) = self.operators.join_next().await {
+                ended??;
+            }
+            anyhow::Ok(())
+        };
+        match tokio::time::timeout(patience, all).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                run.fault(stuck(run).await?);
+                self.operators.shutdown().await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for everybody else.
+    pub(crate) async fn ends(&mut self) -> anyhow::Result<()> {
+        while let Some(ended) = self.others.join_next().await {
+            ended??;
+        }
+        Ok(())
+    }
+
+    /// Everybody who watched saw what the log has: events and streams of all.
+    pub(crate) async fn compare_watchers(
+        &self,
+        run: &Run,
+        logs: &BTreeMap<String, Vec<String>>,
+    ) -> anyhow::Result<(usize, u64)> {
+        let (mut events, mut streams) = (0, 0);
+        for watcher in &self.watchers {
+            let log = logs.get(&watcher.instance).context("a watched instance")?;
+            if !sees_all(watcher, log).await {
+                run.fault(format!("a watcher of {} saw other events than the log has", watcher.instance));
+            }
+            events += watcher.ids().len();
+            streams += watcher.streams();
+        }
+        Ok((events, streams))
+    }
+
+    /// The log has one answer to each contested request.
+    pub(crate) async fn check_contests(&self, run: &Run) -> anyhow::Result<()> {
+        let Some(instance) = &self.duelled else { return Ok(()) };
+        let entries = run.ask_all(&format!("/api/processes/instances/{instance}/audit"), "entries").await?;
+        let mut answers: BTreeMap<String, u64> = BTreeMap::new();
+        for entry in &entries {
+            let approval = entry["details"]["approval"].as_str().unwrap_or_default();
+            match entry["action"].as_str() {
+                Some("requested") => drop(answers.entry(approval.to_owned()).or_default()),
+                Some("approved" | "rejected") if entry["details"]["response"].is_string() => {
+                    *answers.entry(approval.to_owned()).or_default() += 1;
+                }
+                _ => {}
+            }
+        }
+        for (approval, count) in answers.iter().filter(|(_, count)| **count != 1) {
+            run.fault(format!("the log has {count} answers to {approval}"));
+        }
+        Ok(())
+    }
+}
+
+/// A watcher may be a moment behind.
+async fn sees_all(watcher: &Watcher, log: &[String]) -> bool {
+    for _ in 0..50 {
+        if watcher.ids() == log {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    false
+}
+
+/// Says what the instances that do not move wait for.
+async fn stuck(run: &Run) -> anyhow::Result<String> {
+    let listed =
+        run.ask_all(&format!("/api/processes/{}/instances", run.manner.process), "instances").await?;
+    let open = listed.iter().filter(|one| one["status"] != "completed" && one["status"] != "cancelled");
+    let open: Vec<String> = open
+        .map(|one| {
+            format!(
+                "  {} {} in {}: {} waits for {}",
+                one["id"], one["status"], one["phase"], one["blockedTasks"], one["pendingApprovals"]
+            )
+        })
+        .collect();
+    Ok(format!("{} instances did not end:\n{}", open.len(), open.join("\n")))
+}

@@ -1,0 +1,276 @@
+//! The real processes of production while everything that they stand on breaks: two copies of each service, PostgreSQL,
+//! Redis and the mail server are killed, held, cut off and emptied while clients drive whole instances through them. In
+//! the end nothing that was acknowledged may be lost, nothing done twice, and everything must have come to its end.
+
+mod access;
+mod chaos;
+mod contest;
+mod dump;
+mod figures;
+mod load;
+mod machine;
+mod plan;
+mod proxy;
+mod sink;
+mod stop;
+mod world;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use phasegate_load::check;
+use phasegate_load::run::{Manner, Run, Stage};
+use phasegate_test_redis::TestRedis;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::time::Instant;
+
+use crate::dump::Waiting;
+use crate::figures::Found;
+use crate::load::Load;
+use crate::machine::{Machine, Places, Ports, Postgres};
+use crate::plan::Plan;
+use crate::proxy::{Keeper, Proxy, Request};
+use crate::sink::Sink;
+use crate::world::{Losses, World};
+
+/// Faults that are shown.
+const SHOWN: usize = 40;
+
+/// Breaks production on this machine, and tells whether it holds.
+#[derive(Debug, Parser)]
+#[command(name = "faults")]
+struct Options {
+    /// The run of 45 minutes instead of that of 8
+    #[arg(long)]
+    long: bool,
+    /// Order of the faults and of what the clients do; by chance where it is not given
+    #[arg(long)]
+    seed: Option<u64>,
+    /// A short run for trying, which never counts
+    #[arg(long, value_name = "SECONDS")]
+    trial: Option<u64>,
+    /// The program
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match program() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without the backtrace, which is the same every time.
+            say(&format!("FAILED: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn program() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let plan = match options.trial {
+        Some(seconds) => Plan::trial(seconds),
+        None if options.long => Plan::long(),
+        None => Plan::ordinary(),
+    };
+    let seed = options.seed.unwrap_or_else(rand::random);
+    let program = match options.program {
+        Some(program) => program,
+        None => std::env::current_exe()?.with_file_name("phasegate"),
+    };
+    let folder = tempfile::Builder::new().prefix("phasegate-faults-").tempdir_in("/tmp")?;
+    say(&format!("{} with seed {seed}; logs in {}", plan.name, folder.path().display()));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let outcome = runtime.block_on(Box::pin(runs(&plan, seed, program, folder.path().to_owned())));
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    if outcome.is_err() {
+        let kept = folder.keep();
+        say(&format!("the logs are kept in {}", kept.display()));
+    }
+    outcome.with_context(|| format!("seed {seed}"))
+}
+
+/// Says something to whoever watches.
+fn say(what: &str) {
+    // Nobody may be listening.
+    let _ = writeln!(std::io::stdout().lock(), "{what}");
+}
+
+async fn runs(plan: &Plan, seed: u64, program: PathBuf, folder: PathBuf) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let world = Arc::new(build(plan, seed, program, folder).await?);
+    say(&format!(
+        "{} processes are ready after {:.0} s",
+        world.machine.copies.len(),
+        began.elapsed().as_secs_f64()
+    ));
+    let mut load = Load::start(&world, plan, seed).await?;
+    let outcome = phases(&world, plan, seed, &mut load, began).await;
+    if outcome.is_err() {
+        let faults = world.run.ledger().faults.clone();
+        say(&shortened(&faults));
+    }
+    outcome
+}
+
+async fn phases(
+    world: &Arc<World>,
+    plan: &Plan,
+    seed: u64,
+    load: &mut Load,
+    began: Instant,
+) -> anyhow::Result<()> {
+    let run = &world.run;
+    let step = |what: &str| {
+        let (done, faults) = {
+            let ledger = run.ledger();
+            (ledger.acknowledged(), ledger.faults.len())
+        };
+        say(&format!("{:>5.0} s  {done:>6} writes, {faults} faults  {what}", began.elapsed().as_secs_f64()));
+    };
+    step("load begins");
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    redis_goes_away(world, plan).await?;
+    step("Redis was away");
+    chaos::kills_postgres(world, Duration::from_secs(2)).await?;
+    step("PostgreSQL was away");
+    load.contest(world, plan);
+    chaos::rages(world, plan, seed).await?;
+    load.contests_end().await?;
+    step("the faults have stopped");
+    let stopped = Instant::now();
+    run.enter(Stage::Closing);
+    load.closes(run, plan.converges * 3).await?;
+    step("all instances have ended");
+    converges(world, stopped).await?;
+    step("nothing waits any more");
+    run.enter(Stage::Load);
+    load.operators_start(world, seed + 100);
+    load.watch(world, plan.watched).await;
+    stop::in_turn(world, plan).await?;
+    step("every process was told to stop, and is back");
+    run.enter(Stage::Closing);
+    load.closes(run, plan.converges * 3).await?;
+    run.enter(Stage::Over);
+    load.ends().await?;
+    step("the clients have ended");
+    let mut found = checks(world, load).await?;
+    found.seconds = began.elapsed().as_secs();
+    found.faults = run.ledger().faults.clone();
+    found.faults.extend(world.machine.faults());
+    let (table, missing) = figures::table(plan, world, &found);
+    say(&format!("{} (seed {seed})\n{table}", plan.name));
+    if !found.faults.is_empty() {
+        bail!("{} faults:\n{}", found.faults.len(), shortened(&found.faults));
+    }
+    if !missing.is_empty() {
+        bail!("the run does not count:\n{}", missing.join("\n"));
+    }
+    Ok(())
+}
+
+async fn build(plan: &Plan, seed: u64, program: PathBuf, folder: PathBuf) -> anyhow::Result<World> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut ports = Ports::new(&mut random);
+    // The server's user must be able to walk to its folder.
+    std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+    let postgres = Postgres::start(&folder, ports.next()?).await?;
+    let redis = TestRedis::start().await?;
+    let (to_postgres, to_redis, smtp) = (ports.next()?, ports.next()?, ports.next()?);
+    let postgres_proxy = Proxy::start(to_postgres, postgres.port(), Request::Commit).await?;
+    let redis_proxy = Proxy::start(to_redis, redis.port(), Request::Any).await?;
+    let sink = Sink::start(smtp, seed).await?;
+    let public = [ports.next()?, ports.next()?];
+    let places = Places { program, folder, postgres: to_postgres, redis: to_redis, smtp, public: public[0] };
+    let machine = Machine::start(&places, &mut ports).await?;
+    let gateways: Vec<u16> =
+        machine.copies.iter().filter(|copy| copy.service == "gateway").map(|copy| copy.port).collect();
+    let mut to_gateways = Vec::new();
+    for (port, gateway) in public.into_iter().zip(&gateways) {
+        to_gateways.push(Proxy::start(port, *gateway, Request::Any).await?);
+    }
+    let keeper_port = ports.next()?;
+    let keeper = Keeper::start(keeper_port, gateways).await?;
+    let losses = Arc::new(Losses::new(keeper, keeper_port, plan.swallowed_each));
+    let manner = Manner {
+        key: access::key(&machine).await?,
+        is_alone: false,
+        answer_time: Duration::from_secs(20),
+        patience: Duration::from_secs(120),
+        under_way: 6,
+        busy: 0.5,
+        pause_millis: 60,
+        cancels: 0.02,
+        ..Manner::new("faults")
+    };
+    let mut run = Run::new(manner)?;
+    run.swallower = Some(losses.clone());
+    let public = public.map(|port| format!("http://127.0.0.1:{port}"));
+    run.lives(&public.each_ref().map(String::as_str));
+    let proxies = (to_gateways, postgres_proxy, redis_proxy);
+    Ok(World::new(machine, postgres, redis, proxies, sink, (Arc::new(run), losses)))
+}
+
+/// Counts what becomes of calls while Redis is away and everything else is well.
+async fn redis_goes_away(world: &World, plan: &Plan) -> anyhow::Result<()> {
+    let mut redis = world.redis.lock().await;
+    redis.kill();
+    world.run.window.open();
+    tokio::time::sleep(plan.redis_away).await;
+    world.counts().redis_away = world.run.window.close();
+    redis.restart().await?;
+    drop(redis);
+    world.has_killed("redis");
+    world.counts().redis_lost += 1;
+    Ok(())
+}
+
+/// Waits until nothing is left to do in any database.
+async fn converges(world: &World, stopped: Instant) -> anyhow::Result<()> {
+    loop {
+        let waiting = Waiting::read(&*world.postgres.lock().await).await?;
+        if waiting.is_over() {
+            world.counts().converged = Some(stopped.elapsed());
+            return Ok(());
+        }
+        if stopped.elapsed() > Duration::from_secs(120) {
+            world.run.fault(format!("there is no end: {waiting:?}"));
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+async fn checks(world: &World, load: &Load) -> anyhow::Result<Found> {
+    let run = &world.run;
+    let (totals, logs) = check::check(run).await?;
+    let (watched_events, streams) = load.compare_watchers(run, &logs).await?;
+    load.check_contests(run).await?;
+    // What was refused shortly before the end is tried again after a wait that has grown.
+    let until = Instant::now() + Duration::from_secs(90);
+    let postgres = world.postgres.lock().await;
+    let mut waiting = Waiting::read(&postgres).await?;
+    while (waiting.mail > 0 || !waiting.is_over()) && Instant::now() < until {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        waiting = Waiting::read(&postgres).await?;
+    }
+    if waiting.mail > 0 || !waiting.is_over() || !waiting.failed.is_empty() {
+        run.fault(format!("in the end something waits, or was set aside: {waiting:?}"));
+    }
+    let (mail_sent, lost) = dump::lost_mail(&postgres, &world.sink.mail()).await?;
+    for fault in lost {
+        run.fault(fault);
+    }
+    Ok(Found { totals, mail_sent, watched_events, streams, ..Found::default() })
+}
+
+fn shortened(faults: &[String]) -> String {
+    let shown: Vec<String> =
+        faults.iter().take(SHOWN).map(|fault| fault.chars().take(700).collect()).collect();
+    shown.join("\n")
+}
