@@ -207,7 +207,7 @@ fn approval(id: &str, title: &str, approvers: &[&str]) -> Approval {
 }
 
 fn requested(approvals: Vec<Approval>) -> Payload {
-    Payload::ApprovalsRequested(ApprovalsRequested { boundary_id: "bnd-1".to_owned(), approvals })
+    Payload::ApprovalsRequested(ApprovalsRequested { boundary_id: "bnd-1".to_owned(), approvals, ..Default::default() })
 }
 
 fn settled(id: &str) -> Payload {
