@@ -103,11 +103,9 @@ impl Refusal for Refused {
             Error::ContextTooLarge { limit, max } => {
                 vec![("limit", (*limit).to_owned()), ("max", max.to_string())]
             }
-            Error::OutputTooLarge { field, limit, max } => vec![
-                ("field", (*field).to_owned()),
-                ("limit", (*limit).to_owned()),
-                ("max", max.to_string()),
-            ],
+            Error::OutputTooLarge { field, limit, max } => {
+                vec![("field", (*field).to_owned()), ("limit", (*limit).to_owned()), ("max", max.to_string())]
+            }
             Error::RequestIdReused(id) | Error::RequestInProgress(id) => vec![("request_id", id.clone())],
             Error::Peer(relayed) => relayed.metadata(),
             Error::Busy | Error::Draining | Error::Store(_) | Error::Seen | Error::Broken(_) => Vec::new(),
