@@ -100,6 +100,43 @@ impl Rows {
         Self::complete(standing)
     }
 
+    /// Whether something is still on its way by itself: an event to be sent, a mail to be tried again.
+    pub async fn are_awaited(&self) -> anyhow::Result<bool> {
+        for (reader, _) in &self.readers {
+            let is_awaited = match reader {
+                Reader::Sqlite(pool) => {
+                    let mut is_awaited = Self::is_awaited_in(pool, "outbox where sent_at is null").await?;
+                    let table = "select 1 from sqlite_master where name = 'notification'";
+                    if sqlx::query(table).fetch_optional(pool).await?.is_some() {
+                        is_awaited |=
+                            Self::is_awaited_in(pool, "notification where status = 'queued'").await?;
+                    }
+                    is_awaited
+                }
+                Reader::Postgres(pool) => {
+                    let mut parts = vec![
+                        "select 1 from phasegate_notification.notification where status = 'queued'"
+                            .to_owned(),
+                    ];
+                    parts.extend(SERVICES.map(|service| {
+                        format!("select 1 from phasegate_{service}.outbox where sent_at is null")
+                    }));
+                    let statement = AssertSqlSafe(parts.join(" union all "));
+                    sqlx::query(statement).fetch_optional(pool).await?.is_some()
+                }
+            };
+            if is_awaited {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn is_awaited_in(pool: &SqlitePool, rows: &str) -> anyhow::Result<bool> {
+        let statement = AssertSqlSafe(format!("select 1 from {rows} limit 1"));
+        Ok(sqlx::query(statement).fetch_optional(pool).await?.is_some())
+    }
+
     /// A reader that sees nothing would find nothing changed.
     fn complete(standing: BTreeMap<String, (i64, String)>) -> anyhow::Result<Standing> {
         for service in SERVICES {

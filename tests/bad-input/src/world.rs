@@ -231,7 +231,7 @@ impl World {
             if now != before {
                 before = now;
                 since = tokio::time::Instant::now();
-            } else if since.elapsed() >= CALM {
+            } else if since.elapsed() >= CALM && !self.rows.are_awaited().await? {
                 *calm = Some(now.clone());
                 return Ok(now);
             }

@@ -77,9 +77,10 @@ impl Browser {
         }
         if method == Method::POST {
             request = request.form(fields);
+            // Whoever says where a form comes from says all of it.
             let own = [("origin", "null"), ("sec-fetch-site", "same-origin")];
-            for (name, value) in own.iter().filter(|(name, _)| headers.iter().all(|given| given.0 != *name)) {
-                request = request.header(*name, *value);
+            if headers.iter().all(|(given, _)| own.iter().all(|(name, _)| name != given)) {
+                request = own.iter().fold(request, |request, (name, value)| request.header(*name, *value));
             }
         }
         let response = request.send().await?;

@@ -11,7 +11,7 @@ use phasegate_proto::actor::v1::{Actor as ActorMessage, ActorKind as ActorKindMe
 use phasegate_proto::internal::instance::v1::DescribeInstanceResponse;
 use phasegate_proto::internal::instance::v1::describe_instance_response::TaskDescription;
 
-use super::{App, Call, Caller, Done, Error, check, inbox, plan};
+use super::{App, Call, Caller, Done, Error, check, inbox, plan, tell};
 use crate::domain::{
     ActorKind, Approval, Event, InstanceCondition, Outcome, Request, ReviewedArtifact, Subject, SubjectKind,
     content, request as put, substance,
@@ -49,7 +49,14 @@ struct Prepared {
     request: Request,
     people: BTreeMap<ParticipantId, Person>,
     actor: ActorMessage,
-    lease_confirmed: Option<tokio::time::Instant>,
+    lease: Option<Confirmed>,
+}
+
+/// A lease that instance has confirmed.
+struct Confirmed {
+    at: tokio::time::Instant,
+    task: String,
+    hold: String,
 }
 
 impl App {
@@ -95,15 +102,16 @@ impl App {
         let mut request = request_of(caller, instance, ask, approvers, artifacts, task, described);
         let people = self.people_asked(tenant, &request.instance, std::slice::from_ref(&request)).await?;
         let mut actor = caller.message();
-        let mut lease_confirmed = None;
+        let mut confirmed = None;
         // Last, because a confirmation holds for a short time only.
         if let Some(token) = token {
             let lease = self.peers.confirm_lease(tenant, &request.instance, &token).await?;
-            lease_confirmed = Some(tokio::time::Instant::now());
+            let at = tokio::time::Instant::now();
+            confirmed = Some(Confirmed { at, task: lease.task_id, hold: lease.hold_id });
             asked_by_agent(&mut request, &mut actor, lease.agent_id);
         }
         check::own_work(&request)?;
-        Ok(Prepared { request, people, actor, lease_confirmed })
+        Ok(Prepared { request, people, actor, lease: confirmed })
     }
 
     /// Names of those who are asked, and of those who may be added.
@@ -125,7 +133,7 @@ impl App {
 
     /// Stores the request unless the same is asked, or was rejected; again when something else was asked meanwhile.
     async fn open(&self, tenant: &TenantId, prepared: Prepared, call: Option<&Call>) -> Result<Done, Error> {
-        let Prepared { mut request, people, actor, lease_confirmed } = prepared;
+        let Prepared { mut request, people, actor, lease } = prepared;
         for _ in 0..super::ATTEMPTS {
             let now = self.now();
             let instance = request.instance.clone();
@@ -140,10 +148,15 @@ impl App {
                 (record, Commit::new(tenant.clone(), instance, now))
             } else {
                 let before = self.round_before(tenant, &request).await?;
-                plan::open(tenant, &request, before.as_ref(), &people, state, &actor, now)?
+                let (record, mut commit) =
+                    plan::open(tenant, &request, before.as_ref(), &people, state, &actor, now)?;
+                if let Some(lease) = &lease {
+                    tell::under_lease(&mut commit, &lease.task, &lease.hold);
+                }
+                (record, commit)
             };
             commit.repeat = call.map(|call| call.answer(&record));
-            if lease_confirmed.is_some_and(|at| at.elapsed() > LEASE_CONFIRMED) {
+            if lease.as_ref().is_some_and(|lease| lease.at.elapsed() > LEASE_CONFIRMED) {
                 return Err(Error::LeaseStale);
             }
             if repeated && commit.repeat.is_none() {

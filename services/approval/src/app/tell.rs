@@ -81,6 +81,16 @@ pub(super) fn settled(commit: &mut Commit, actor: &ActorMessage, after: &Record,
     push(commit, actor, Payload::ApprovalSettled(settled));
 }
 
+/// Says under which lease people were asked: then instance need not keep the task from others any longer.
+pub(super) fn under_lease(commit: &mut Commit, task: &str, hold: &str) {
+    for message in &mut commit.outbox {
+        if let Some(Payload::ApprovalsRequested(asked)) = &mut message.payload {
+            task.clone_into(&mut asked.leased_task_id);
+            hold.clone_into(&mut asked.hold_id);
+        }
+    }
+}
+
 fn ask(commit: &mut Commit, actor: &ActorMessage, boundary: &BoundaryId, after: &Record) {
     let approval = message::approval(after);
     for message in &mut commit.outbox {
@@ -89,7 +99,11 @@ fn ask(commit: &mut Commit, actor: &ActorMessage, boundary: &BoundaryId, after: 
             return;
         }
     }
-    let asked = ApprovalsRequested { boundary_id: boundary.to_string(), approvals: vec![approval] };
+    let asked = ApprovalsRequested {
+        boundary_id: boundary.to_string(),
+        approvals: vec![approval],
+        ..ApprovalsRequested::default()
+    };
     push(commit, actor, Payload::ApprovalsRequested(asked));
 }
 

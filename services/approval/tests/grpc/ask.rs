@@ -57,6 +57,12 @@ async fn an_agent_asks_for_the_round_of_its_task() -> anyhow::Result<()> {
         let stored = world.need(vec![need("configure_idp", 1, &["ada"])]).await?;
         ensure!(stored[0].title == "SSO Configuration Review", "a second need is the first one");
         world.sent(1, requested).await?;
+        let holds = |payload: &Payload| {
+            let Payload::ApprovalsRequested(asked) = payload else { return None };
+            Some((asked.leased_task_id.clone(), asked.hold_id.clone()))
+        };
+        let told = world.sent(1, holds).await?.remove(0);
+        ensure!(told == ("configure_idp".to_owned(), "hold-1".to_owned()), "{told:?}");
 
         let fewer = RequestApprovalRequest { approver_ids: vec!["cy".to_owned()], ..message.clone() };
         let ad_hoc = world.ask(fewer).await?;

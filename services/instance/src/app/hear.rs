@@ -49,14 +49,19 @@ pub(super) fn read(event: &bus::Event) -> Result<Option<Heard>, Unreadable> {
     let instance_id = id("instance_id", InstanceId::parse(&event.instance_id))?;
     let actor = event.actor.as_ref().map_or_else(|| Ok(Actor::engine()), actor)?;
     let again = matches!(payload, Payload::ApprovalSettled(settled) if settled.again);
-    let written = if let Payload::ArtifactStored(stored) = payload { written(stored)? } else { None };
+    let written = if let Payload::ArtifactStored(stored) = payload {
+        written(&stored.task_id, &stored.hold_id)?
+    } else if let Payload::ApprovalsRequested(asked) = payload {
+        written(&asked.leased_task_id, &asked.hold_id)?
+    } else {
+        None
+    };
     Ok(Some(Heard { instance_id, actor, at, facts, again, written }))
 }
 
-fn written(stored: &bus::ArtifactStored) -> Result<Option<Written>, Unreadable> {
-    let task = optional("task_id", &stored.task_id, TaskId::parse)?;
-    let hold = stored.hold_id.clone();
-    Ok(task.filter(|_| !hold.is_empty()).map(|task| Written { task, hold }))
+fn written(task: &str, hold: &str) -> Result<Option<Written>, Unreadable> {
+    let task = optional("task_id", task, TaskId::parse)?;
+    Ok(task.filter(|_| !hold.is_empty()).map(|task| Written { task, hold: hold.to_owned() }))
 }
 
 fn facts(payload: &Payload, at: Timestamp) -> Result<Vec<(Fact, Personal)>, Unreadable> {

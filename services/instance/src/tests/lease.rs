@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use phasegate_clock::Clock as _;
+use phasegate_proto::approval::v1::{Approval, SubjectKind};
 use phasegate_proto::instance::v1::{
     CancelInstanceRequest, Failure, PauseInstanceRequest, ResumeInstanceRequest, RetryTaskRequest,
     SetFactsRequest, SkipTaskRequest, TaskStatus,
 };
-use phasegate_proto::internal::event::v1::ArtifactStored;
 use phasegate_proto::internal::event::v1::event::Payload;
+use phasegate_proto::internal::event::v1::{ApprovalsRequested, ArtifactStored};
 use phasegate_proto::internal::instance::v1::ConfirmLeaseRequest;
 use phasegate_proto::worker::v1::heartbeat_tasks_request::Item;
 use phasegate_proto::worker::v1::{
@@ -197,6 +199,19 @@ async fn a_confirmed_lease_keeps_others_away_for_five_seconds() -> anyhow::Resul
     .await
 }
 
+/// A request for approval that an agent made on its own account.
+fn ad_hoc(house: &House, instance_id: &str) -> Approval {
+    Approval {
+        id: "apr-1".to_owned(),
+        instance_id: instance_id.to_owned(),
+        subject_kind: SubjectKind::AdHoc.into(),
+        round: 1,
+        title: "Is this right?".to_owned(),
+        requested_at: Some(house.clock.now().to_proto()),
+        ..Default::default()
+    }
+}
+
 /// Confirms a lease to a writer.
 async fn hold(house: &House, instance_id: &str, token: &str) -> anyhow::Result<String> {
     let confirm = ConfirmLeaseRequest { task_token: token.to_owned(), instance_id: instance_id.to_owned() };
@@ -243,6 +258,20 @@ async fn the_promise_to_writers_ends_with_the_last_of_their_writes() -> anyhow::
             "a write that was told of twice counted for the other one"
         );
         written(&two, "first").await?;
+        let (_, token) = house.lease("bot", "first").await?;
+
+        // Asking people is a write, too.
+        let asking = hold(house, &id, &token).await?;
+        let release = ReleaseTaskRequest { task_token: token, ..Default::default() };
+        house.workers().release_task(house.call(release)).await?;
+        ensure!(house.poll("bot").await?.is_none(), "the promise was broken");
+        let asked = ApprovalsRequested {
+            boundary_id: "b".to_owned(),
+            approvals: vec![ad_hoc(house, &id)],
+            leased_task_id: "first".to_owned(),
+            hold_id: asking,
+        };
+        house.tell(&id, Payload::ApprovalsRequested(asked)).await?;
         let (_, token) = house.lease("bot", "first").await?;
 
         // A write that is never heard of ends it with its time, and a late word about it ends no other promise.

@@ -105,7 +105,11 @@ async fn work_is_reviewed_sent_back_approved_and_the_gate_opens() -> anyhow::Res
         ensure!(asked[0].approval_id == done.approval_id && asked[0].approver_ids == ["ann"]);
         let approvals: Vec<Approval> =
             asked.iter().map(|need| request(house, &id, need, &[("report", 1)])).collect();
-        let requested = ApprovalsRequested { boundary_id: "b".to_owned(), approvals: approvals.clone() };
+        let requested = ApprovalsRequested {
+            boundary_id: "b".to_owned(),
+            approvals: approvals.clone(),
+            ..ApprovalsRequested::default()
+        };
         let event = house.tell(&id, Payload::ApprovalsRequested(requested)).await?;
         let instance = house.get(&id).await?;
         ensure!(instance.health() == InstanceHealth::WaitingOnHuman, "{instance:?}");

@@ -172,7 +172,8 @@ mod tests {
     #[test]
     fn only_open_requests_and_missing_answers_are_mailed() {
         let asked = |approvals| {
-            let asked = wire::ApprovalsRequested { boundary_id: "bnd-1".to_owned(), approvals };
+            let asked =
+                wire::ApprovalsRequested { boundary_id: "bnd-1".to_owned(), approvals, ..Default::default() };
             occasion(&Payload::ApprovalsRequested(asked), at())
         };
         let open = approval("apr-1", ApprovalStatus::Pending);

@@ -208,7 +208,8 @@ fn approval(id: &str, title: &str, approvers: &[&str]) -> Approval {
 }
 
 fn requested(approvals: Vec<Approval>) -> Payload {
-    Payload::ApprovalsRequested(ApprovalsRequested { boundary_id: "bnd-1".to_owned(), approvals })
+    let boundary_id = "bnd-1".to_owned();
+    Payload::ApprovalsRequested(ApprovalsRequested { boundary_id, approvals, ..Default::default() })
 }
 
 fn settled(id: &str) -> Payload {
