@@ -2,6 +2,7 @@
 //! from call to call in the W3C `traceparent` header, and tells Prometheus what was counted. What is counted is declared
 //! where it happens, never here.
 
+mod exporter;
 mod lines;
 pub mod metrics;
 mod span;
@@ -11,7 +12,6 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing::Level;
@@ -31,8 +31,8 @@ pub struct Settings {
     pub json: bool,
     /// Collector that takes traces over OTLP/gRPC, such as `http://127.0.0.1:4317`; none are sent without it.
     pub otlp_endpoint: Option<String>,
-    /// What this process is called in traces, such as `phasegate-instance`.
-    pub service: String,
+    /// Services of this process; in traces each has its name, behind `phasegate-`.
+    pub services: Vec<String>,
 }
 
 /// Why telemetry cannot start.
@@ -125,16 +125,12 @@ impl metrics::Source for Build {
 /// With a collector, everything is sent that the sampler of `OTEL_TRACES_SAMPLER` keeps. Without one, traces only have
 /// names, for JSON logs; lines for people go without.
 fn provider(settings: &Settings) -> Result<Option<SdkTracerProvider>, Error> {
-    let resource = Resource::builder().with_service_name(settings.service.clone()).build();
-    let builder = SdkTracerProvider::builder().with_resource(resource);
+    let builder = SdkTracerProvider::builder().with_resource(Resource::builder().build());
     let Some(endpoint) = settings.otlp_endpoint.as_deref() else {
         let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
         return Ok(settings.json.then(|| builder.with_sampler(sampler).build()));
     };
-    let exporter = opentelemetry_otlp::SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint)
-        .build()
+    let exporter = exporter::Exporter::new(endpoint, &settings.services)
         .map_err(|source| Error::Exporter { endpoint: endpoint.to_owned(), source })?;
     Ok(Some(builder.with_batch_exporter(exporter).build()))
 }

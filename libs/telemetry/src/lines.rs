@@ -4,13 +4,14 @@
 use std::fmt::{self, Write as _};
 use std::io::Write;
 
+use phasegate_clock::{Clock as _, SystemClock};
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use crate::span::Ids;
 
@@ -148,12 +149,12 @@ where
         event.record(&mut own);
         let metadata = event.metadata();
         let mut line = Said::default();
-        line.set("ts", Value::from(jiff::Timestamp::now().to_string()));
+        line.set("ts", Value::from(SystemClock.now().to_string()));
         line.set("level", Value::from(metadata.level().as_str().to_ascii_lowercase()));
         line.set("msg", bounded(&own.message));
         line.set("target", Value::from(metadata.target()));
         line.set("version", Value::from(env!("CARGO_PKG_VERSION")));
-        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+        for span in context.event_scope(event).into_iter().flat_map(Scope::from_root) {
             let extensions = span.extensions();
             if let Some(ids) = extensions.get::<Ids>() {
                 line.set("trace_id", Value::from(ids.trace.clone()));

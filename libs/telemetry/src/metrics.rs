@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Meter, MeterProvider as _, UpDownCounter};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use prometheus::core::Collector as _;
+use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, Opts, Registry, TextEncoder};
 use tokio::time::Instant;
@@ -102,7 +102,7 @@ pub struct Observed(u64);
 
 #[derive(Debug, Clone, Copy)]
 struct Name<const N: usize> {
-    name: &'static str,
+    text: &'static str,
     help: &'static str,
     labels: [&'static str; N],
 }
@@ -111,8 +111,11 @@ struct Name<const N: usize> {
 #[derive(Clone)]
 struct Known {
     source: Arc<dyn Source>,
-    said: Arc<tokio::sync::Mutex<Option<(Instant, Vec<Sample>)>>>,
+    said: Arc<tokio::sync::Mutex<Option<Said>>>,
 }
+
+/// What a source said, and when.
+type Said = (Instant, Vec<Sample>);
 
 struct Everything {
     registry: Registry,
@@ -125,14 +128,14 @@ struct Everything {
 impl<const N: usize> Counter<N> {
     /// Declares it. The name ends in `_total`.
     pub const fn new(name: &'static str, help: &'static str, labels: [&'static str; N]) -> Self {
-        Self { name: Name { name, help, labels }, made: OnceLock::new() }
+        Self { name: Name { text: name, help, labels }, made: OnceLock::new() }
     }
 
     /// Counts.
     pub fn add(&self, count: u64, values: [&str; N]) {
         let make =
-            |all: &Everything| all.meter.u64_counter(self.name.name).with_description(self.name.help).build();
-        if let Some(counter) = made(&self.made, make) {
+            |all: &Everything| all.meter.u64_counter(self.name.text).with_description(self.name.help).build();
+        if let Some(counter) = instrument(&self.made, make) {
             counter.add(count, &self.name.with(values));
         }
     }
@@ -146,16 +149,16 @@ impl<const N: usize> Histogram<N> {
         labels: [&'static str; N],
         buckets: &'static [f64],
     ) -> Self {
-        Self { name: Name { name, help, labels }, buckets, made: OnceLock::new() }
+        Self { name: Name { text: name, help, labels }, buckets, made: OnceLock::new() }
     }
 
     /// Adds what was measured.
     pub fn record(&self, value: f64, values: [&str; N]) {
         let make = |all: &Everything| {
-            let builder = all.meter.f64_histogram(self.name.name).with_description(self.name.help);
+            let builder = all.meter.f64_histogram(self.name.text).with_description(self.name.help);
             builder.with_boundaries(self.buckets.to_vec()).build()
         };
-        if let Some(histogram) = made(&self.made, make) {
+        if let Some(histogram) = instrument(&self.made, make) {
             histogram.record(value, &self.name.with(values));
         }
     }
@@ -169,15 +172,15 @@ impl<const N: usize> Histogram<N> {
 impl<const N: usize> Level<N> {
     /// Declares it.
     pub const fn new(name: &'static str, help: &'static str, labels: [&'static str; N]) -> Self {
-        Self { name: Name { name, help, labels }, made: OnceLock::new() }
+        Self { name: Name { text: name, help, labels }, made: OnceLock::new() }
     }
 
     /// Counts one until what is returned is dropped; nothing where nothing is counted.
     pub fn hold(&self, values: [&str; N]) -> Option<Held> {
         let make = |all: &Everything| {
-            all.meter.i64_up_down_counter(self.name.name).with_description(self.name.help).build()
+            all.meter.i64_up_down_counter(self.name.text).with_description(self.name.help).build()
         };
-        let level = made(&self.made, make)?.clone();
+        let level = instrument(&self.made, make)?.clone();
         let labels = self.name.with(values).to_vec();
         level.add(1, &labels);
         Some(Held { level, labels })
@@ -193,13 +196,13 @@ impl Drop for Held {
 impl<const N: usize> Gauge<N> {
     /// Declares it.
     pub const fn new(name: &'static str, help: &'static str, labels: [&'static str; N]) -> Self {
-        Self(Name { name, help, labels })
+        Self(Name { text: name, help, labels })
     }
 
     /// What it shows, for one set of labels.
     pub fn sample(&'static self, values: [&str; N], value: f64) -> Sample {
         Sample {
-            name: self.0.name,
+            name: self.0.text,
             help: self.0.help,
             labels: &self.0.labels,
             values: values.map(|value| short(value).to_owned()).to_vec(),
@@ -267,7 +270,7 @@ fn gauges(samples: impl Iterator<Item = Sample>) -> Vec<MetricFamily> {
             gauge.set(sample.value);
         }
     }
-    gauges.values().flat_map(|gauge| gauge.collect()).collect()
+    gauges.values().flat_map(Collector::collect).collect()
 }
 
 impl Known {
@@ -305,9 +308,9 @@ fn everything() -> Option<&'static Everything> {
     .as_ref()
 }
 
-fn made<T>(cell: &OnceLock<T>, make: impl FnOnce(&Everything) -> T) -> Option<&T> {
+fn instrument<T>(cell: &OnceLock<T>, make: impl FnOnce(&Everything) -> T) -> Option<&T> {
     match cell.get() {
-        Some(made) => Some(made),
+        Some(known) => Some(known),
         None => everything().map(|all| cell.get_or_init(|| make(all))),
     }
 }
@@ -348,7 +351,7 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_was_counted_is_told_under_its_own_name() {
         OPENED.add(2, ["red"]);
         OPENED.add(1, [&"x".repeat(500)]);
@@ -370,7 +373,7 @@ mod tests {
         let text = super::text().await;
         assert!(text.contains("test_waiting{door=\"front\"} 0\n"), "{text}");
         assert!(text.contains("test_inside{door=\"front\"} 0\n"), "{text}");
-        tokio::time::advance(FRESH).await;
+        tokio::time::sleep(FRESH).await;
         assert!(super::text().await.contains("test_waiting{door=\"front\"} 1\n"));
         drop(observed);
         assert!(!super::text().await.contains("test_waiting{"), "what has gone is not told");

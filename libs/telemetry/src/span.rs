@@ -97,6 +97,7 @@ pub fn work_span(
 
 /// What a piece of work is about.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_field_names, reason = "they are called so everywhere else, too")]
 pub struct Subject<'a> {
     /// Tenant.
     pub tenant_id: &'a str,

@@ -280,13 +280,12 @@ async fn run(program: Program) -> ExitCode {
     );
     let filter = program.log.unwrap_or_else(|| if quiet { "error" } else { "info" }.to_owned());
     let json = matches!(program.log_format, LogFormat::Json);
-    let service = match &program.command {
-        Some(Command::Serve(args)) if args.services.len() == 1 => {
-            args.services.first().map_or("phasegate".to_owned(), |name| format!("phasegate-{}", name.text()))
-        }
-        _ => "phasegate".to_owned(),
+    let services = match &program.command {
+        Some(Command::Serve(args)) => args.services.clone(),
+        _ => serve::Name::ALL.to_vec(),
     };
-    let telemetry = Telemetry { filter, json, otlp_endpoint: program.otlp_endpoint, service };
+    let services = services.into_iter().map(|name| name.text().to_owned()).collect();
+    let telemetry = Telemetry { filter, json, otlp_endpoint: program.otlp_endpoint, services };
     let _flushed = match phasegate_telemetry::start(&telemetry) {
         Ok(guard) => guard,
         Err(error) => return fail(&error.into()),

@@ -53,6 +53,7 @@ enum Which {
 }
 
 impl Reader {
+    #[expect(clippy::disallowed_methods, reason = "a name among consumers, and no id that anybody keeps")]
     pub(super) fn new(stream: Stream, receiver: Receiver, handler: Arc<dyn Handler>) -> Self {
         let lanes = Lanes::new(stream.clone(), receiver, handler);
         Self { stream, receiver, consumer: Uuid::now_v7().to_string(), lanes }

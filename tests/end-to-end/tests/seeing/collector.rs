@@ -8,6 +8,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use tokio::net::TcpListener;
@@ -53,11 +54,17 @@ impl Collector {
         &self.address
     }
 
-    /// All spans.
-    pub(crate) fn spans(&self) -> Vec<Span> {
+    /// All spans, with the name of the service that sent them.
+    pub(crate) fn spans(&self) -> Vec<(String, Span)> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let resources = kept.iter().flat_map(|request| &request.resource_spans);
-        resources.flat_map(|resource| &resource.scope_spans).flat_map(|scope| scope.spans.clone()).collect()
+        let mut spans = Vec::new();
+        for sent in kept.iter().flat_map(|request| &request.resource_spans) {
+            let attributes = sent.resource.as_ref().map(|resource| resource.attributes.as_slice());
+            let name = text(attributes.unwrap_or_default(), "service.name").unwrap_or_default();
+            let of_name = |span: &Span| (name.to_owned(), span.clone());
+            spans.extend(sent.scope_spans.iter().flat_map(|scope| &scope.spans).map(of_name));
+        }
+        spans
     }
 
     /// Everything that was sent, as text.
@@ -68,7 +75,11 @@ impl Collector {
 
 /// A text attribute of a span.
 pub(crate) fn attribute<'a>(span: &'a Span, name: &str) -> Option<&'a str> {
-    let found = span.attributes.iter().find(|attribute| attribute.key == name)?;
+    text(&span.attributes, name)
+}
+
+fn text<'a>(attributes: &'a [KeyValue], name: &str) -> Option<&'a str> {
+    let found = attributes.iter().find(|attribute| attribute.key == name)?;
     match found.value.as_ref()?.value.as_ref()? {
         Value::StringValue(text) => Some(text),
         _ => None,

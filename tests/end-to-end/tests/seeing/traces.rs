@@ -22,35 +22,33 @@ const WAY: [(&str, &str); 7] = [
 pub(crate) fn look(seen: &Seen) -> anyhow::Result<()> {
     let spans = seen.collector.spans();
     ensure!(!spans.is_empty(), "the collector got nothing");
-    let mut traces: BTreeMap<String, Vec<&Span>> = BTreeMap::new();
-    for span in &spans {
-        traces.entry(hex::encode(&span.trace_id)).or_default().push(span);
+    let mut traces: BTreeMap<String, Vec<(&str, &Span)>> = BTreeMap::new();
+    for (service, span) in &spans {
+        traces.entry(hex::encode(&span.trace_id)).or_default().push((service, span));
     }
     let whole = traces.values().find(|spans| {
         WAY.iter().all(|(service, name)| {
             spans
                 .iter()
-                .any(|span| span.name == *name && attribute(span, "phasegate.service") == Some(service))
+                .any(|(by, span)| span.name == *name && by.strip_prefix("phasegate-") == Some(service))
         })
     });
     let whole = whole.with_context(|| {
-        let names: BTreeSet<(Option<&str>, &str)> =
-            spans.iter().map(|span| (attribute(span, "phasegate.service"), span.name.as_str())).collect();
+        let names: BTreeSet<(&str, &str)> =
+            spans.iter().map(|(service, span)| (service.as_str(), span.name.as_str())).collect();
         format!("no trace goes all the way: {names:?}")
     })?;
     // Everything in it hangs together: one root, and every parent is there.
-    let ids: BTreeSet<&[u8]> = whole.iter().map(|span| span.span_id.as_slice()).collect();
-    let roots: Vec<&&Span> = whole.iter().filter(|span| span.parent_span_id.is_empty()).collect();
+    let ids: BTreeSet<&[u8]> = whole.iter().map(|(_, span)| span.span_id.as_slice()).collect();
+    let roots: Vec<_> = whole.iter().filter(|(_, span)| span.parent_span_id.is_empty()).collect();
     ensure!(roots.len() == 1, "a trace has one beginning: {roots:?}");
-    for span in whole {
+    for (_, span) in whole {
         let parent = span.parent_span_id.as_slice();
         ensure!(parent.is_empty() || ids.contains(parent), "the parent of {} was not sent", span.name);
     }
-    let handed_in = whole
+    let (_, handed_in) = whole
         .iter()
-        .find(|span| {
-            attribute(span, "phasegate.service") == Some("instance") && span.name.ends_with("/CompleteTask")
-        })
+        .find(|(by, span)| *by == "phasegate-instance" && span.name.ends_with("/CompleteTask"))
         .context("the hand-in")?;
     ensure!(attribute(handed_in, "rpc.system.name") == Some("grpc"));
     ensure!(attribute(handed_in, "rpc.response.status_code") == Some("OK"));
