@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::patience::{call, request_id};
 use super::setting::Setting;
 
 /// How long a piece of work takes.
@@ -86,7 +87,10 @@ impl Agent {
                 // A server may run other instances of the same process; their work is for their own agents.
                 instance_id: self.instance_id.clone(),
             };
-            for task in self.workers.poll_tasks(request).await?.into_inner().tasks {
+            let polled = call(&self.workers, request, |mut workers, request| async move {
+                workers.poll_tasks(request).await
+            });
+            for task in polled.await?.tasks {
                 self.perform(task).await?;
             }
         }
@@ -105,9 +109,18 @@ impl Agent {
                 message: "the directory did not answer".to_owned(),
                 ..Failure::default()
             };
-            let request =
-                FailTaskRequest { task_token: token, failure: Some(failure), ..FailTaskRequest::default() };
-            self.workers.fail_task(request).await?;
+            let request = FailTaskRequest {
+                task_token: token,
+                failure: Some(failure),
+                request_id: request_id(),
+                ..FailTaskRequest::default()
+            };
+            call(
+                &self.workers,
+                request,
+                |mut workers, request| async move { workers.fail_task(request).await },
+            )
+            .await?;
             return Ok(());
         }
         let (key, kind, content) = product(&task);
@@ -118,9 +131,19 @@ impl Agent {
         let output =
             phasegate_proto_json::from_json(&json!({ "artifact": key }), "google.protobuf.Struct").ok();
         let summary = format!("{} is done; see {key}.", task.name);
-        let request =
-            CompleteTaskRequest { task_token: token, output, summary, ..CompleteTaskRequest::default() };
-        self.workers.complete_task(request).await?;
+        let request = CompleteTaskRequest {
+            task_token: token,
+            output,
+            summary,
+            request_id: request_id(),
+            ..CompleteTaskRequest::default()
+        };
+        call(
+            &self.workers,
+            request,
+            |mut workers, request| async move { workers.complete_task(request).await },
+        )
+        .await?;
         Ok(())
     }
 
@@ -133,7 +156,11 @@ impl Agent {
                 message: "reading the directory".to_owned(),
                 ..heartbeat_tasks_request::Item::default()
             };
-            self.workers.heartbeat_tasks(HeartbeatTasksRequest { items: vec![item] }).await?;
+            let request = HeartbeatTasksRequest { items: vec![item] };
+            call(&self.workers, request, |mut workers, request| async move {
+                workers.heartbeat_tasks(request).await
+            })
+            .await?;
             // A second is far below the lease; the sender may be gone at the end of the story.
             let _ = tokio::time::timeout(Duration::from_secs(1), self.reworked.changed()).await;
         }
@@ -156,9 +183,13 @@ impl Agent {
             content: phasegate_proto_json::from_json(content, "google.protobuf.Value").ok(),
             metadata: phasegate_proto_json::from_json(&metadata, "google.protobuf.Struct").ok(),
             task_token: token.to_owned(),
+            request_id: request_id(),
             ..StoreArtifactRequest::default()
         };
-        self.artifacts.store_artifact(request).await?;
+        call(&self.artifacts, request, |mut artifacts, request| async move {
+            artifacts.store_artifact(request).await
+        })
+        .await?;
         Ok(())
     }
 
@@ -173,9 +204,13 @@ impl Agent {
             artifacts: vec!["sso_config_summary".to_owned()],
             expires_in: "48h".to_owned(),
             task_token: token.to_owned(),
+            request_id: request_id(),
             ..RequestApprovalRequest::default()
         };
-        self.approvals.request_approval(request).await?;
+        call(&self.approvals, request, |mut approvals, request| async move {
+            approvals.request_approval(request).await
+        })
+        .await?;
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 mod agents;
 mod chart;
 mod form;
+mod patience;
 mod people;
 mod setting;
 mod story;
@@ -12,7 +13,7 @@ mod story;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use phasegate_client::Credential;
+use phasegate_client::{Connection, Credential};
 use phasegate_clock::SystemClock;
 use phasegate_proto::approval::v1::ListApprovalsRequest;
 use phasegate_proto::approval::v1::approval_service_client::ApprovalServiceClient;
@@ -26,6 +27,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::dev::{Dev, Settings as DevSettings};
+use patience::{call, is_away, pause};
 use setting::Setting;
 pub use story::{Story, Style};
 
@@ -115,6 +117,7 @@ async fn first_failure(actors: &mut tokio::task::JoinSet<anyhow::Result<()>>) ->
 /// Tells every event of the instance as it happens, until its last.
 async fn watch(setting: &Setting, instance: &ProcessInstance, story: &Story) -> anyhow::Result<()> {
     let mut client = EventServiceClient::new(setting.channel.clone());
+    let instances = InstanceServiceClient::new(setting.channel.clone());
     let mut resume_token = "0".to_owned();
     loop {
         let request = WatchEventsRequest {
@@ -123,37 +126,77 @@ async fn watch(setting: &Setting, instance: &ProcessInstance, story: &Story) -> 
             until_terminal: true,
             ..WatchEventsRequest::default()
         };
-        let mut stream = client.watch_events(request).await?.into_inner();
-        while let Some(message) = stream.message().await? {
-            for event in &message.events {
-                story.event(event)?;
-            }
-            resume_token = message.resume_token;
+        match listen(&mut client, request, story, &mut resume_token).await {
+            Ok(()) => {}
+            Err(Broken::Away) => pause().await,
+            Err(Broken::Final(error)) => return Err(error),
         }
         let request = GetInstanceRequest { instance_id: instance.id.clone() };
-        let answer = InstanceServiceClient::new(setting.channel.clone()).get_instance(request).await?;
-        let status = answer.into_inner().instance.unwrap_or_default().status();
+        let answer =
+            call(
+                &instances,
+                request,
+                |mut client, request| async move { client.get_instance(request).await },
+            );
+        let status = answer.await?.instance.unwrap_or_default().status();
         if !matches!(status, InstanceStatus::Running | InstanceStatus::Paused) {
             return Ok(());
         }
     }
 }
 
+/// Why a watch ended early.
+enum Broken {
+    /// Whoever sent it has gone; somebody else goes on where it stopped.
+    Away,
+    /// It cannot be taken up again.
+    Final(anyhow::Error),
+}
+
+impl From<tonic::Status> for Broken {
+    fn from(status: tonic::Status) -> Self {
+        if is_away(&status) { Broken::Away } else { Broken::Final(status.into()) }
+    }
+}
+
+/// Tells one watch to its end.
+async fn listen(
+    client: &mut EventServiceClient<Connection>,
+    request: WatchEventsRequest,
+    story: &Story,
+    resume_token: &mut String,
+) -> Result<(), Broken> {
+    let mut stream = client.watch_events(request).await?.into_inner();
+    while let Some(message) = stream.message().await? {
+        for event in &message.events {
+            story.event(event).map_err(Broken::Final)?;
+        }
+        *resume_token = message.resume_token;
+    }
+    Ok(())
+}
+
 async fn ending(setting: &Setting, instance_id: &str) -> anyhow::Result<Ending> {
-    let mut instances = InstanceServiceClient::new(setting.channel.clone());
+    let instances = InstanceServiceClient::new(setting.channel.clone());
     let request = GetInstanceRequest { instance_id: instance_id.to_owned() };
-    let instance = instances.get_instance(request).await?.into_inner().instance.unwrap_or_default();
+    let answer =
+        call(&instances, request, |mut client, request| async move { client.get_instance(request).await });
+    let instance = answer.await?.instance.unwrap_or_default();
     let request = GetTimelineRequest { instance_id: instance_id.to_owned() };
-    let phases = instances.get_timeline(request).await?.into_inner().phases;
+    let answer =
+        call(&instances, request, |mut client, request| async move { client.get_timeline(request).await });
+    let phases = answer.await?.phases;
     let request = ListApprovalsRequest {
         instance_id: instance_id.to_owned(),
         all: true,
         page_size: 500,
         ..ListApprovalsRequest::default()
     };
-    let answer = ApprovalServiceClient::new(setting.channel.clone()).list_approvals(request).await?;
-    let approvals = answer.into_inner().approvals.len();
-    let mut events = EventServiceClient::new(setting.channel.clone());
+    let approvals = ApprovalServiceClient::new(setting.channel.clone());
+    let answer =
+        call(&approvals, request, |mut client, request| async move { client.list_approvals(request).await });
+    let approvals = answer.await?.approvals.len();
+    let events = EventServiceClient::new(setting.channel.clone());
     let mut entries = Vec::new();
     let mut page_token = String::new();
     loop {
@@ -163,7 +206,13 @@ async fn ending(setting: &Setting, instance_id: &str) -> anyhow::Result<Ending> 
             page_token,
             ..ListAuditEntriesRequest::default()
         };
-        let page = events.list_audit_entries(request).await?.into_inner();
+        let page =
+            call(
+                &events,
+                request,
+                |mut client, request| async move { client.list_audit_entries(request).await },
+            );
+        let page = page.await?;
         entries.extend(page.entries);
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -171,7 +220,9 @@ async fn ending(setting: &Setting, instance_id: &str) -> anyhow::Result<Ending> 
         }
     }
     let request = VerifyAuditChainRequest { instance_id: instance_id.to_owned() };
-    let proof = events.verify_audit_chain(request).await?.into_inner();
+    let proof =
+        call(&events, request, |mut client, request| async move { client.verify_audit_chain(request).await });
+    let proof = proof.await?;
     Ok(Ending { instance, phases, approvals, entries, proof })
 }
 

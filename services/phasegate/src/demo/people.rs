@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::form::{between, forms, heading, links};
+use super::patience::{call, fetch};
 use super::setting::{Setting, text};
 use super::story::Story;
 
@@ -80,12 +81,12 @@ impl Person {
     /// Links in mails that have come for this person, oldest first.
     async fn new_links(&mut self) -> anyhow::Result<Vec<String>> {
         let url = format!("{}/dev/mail/messages", self.setting.mail);
-        let response = self.browser.get(&url).send().await?;
+        let answer = fetch(self.browser.get(&url)).await?;
         ensure!(
-            response.status().is_success(),
+            answer.status.is_success(),
             "there are no mailboxes at {url}; `phasegate dev` has some, and for other servers --mail says where they are"
         );
-        let mails: Vec<Value> = response.json().await?;
+        let mails: Vec<Value> = serde_json::from_str(&answer.text)?;
         let mut links = Vec::new();
         for mail in &mails {
             let mine = mail.get("to").is_some_and(|to| to.to_string().contains(self.mailbox));
@@ -98,37 +99,39 @@ impl Person {
 
     /// Opens a link, and answers what is asked there.
     async fn visit(&mut self, url: &str) -> anyhow::Result<()> {
-        let response = self.browser.get(url).send().await?;
-        let home = response.url().clone();
+        let answer = fetch(self.browser.get(url)).await?;
+        let home = answer.url;
         let link_id = home.path().rsplit('/').next().unwrap_or_default().to_owned();
-        if !response.status().is_success() || !self.is_ours(&link_id).await? {
+        if !answer.status.is_success() || !self.is_ours(&link_id).await? {
             // A mail of another instance, or a link that has ended.
             return Ok(());
         }
-        let mut page = response.text().await?;
+        let mut page = answer.text;
         loop {
             let waiting = between(&page, "id=\"pending\"", "id=\"progress\"");
             let Some(request) = links(waiting).into_iter().find(|link| link.contains("/approvals/")) else {
                 return Ok(());
             };
             self.answer(&request).await?;
-            page = self.browser.get(home.clone()).send().await?.text().await?;
+            page = fetch(self.browser.get(home.clone())).await?.text;
         }
     }
 
     async fn is_ours(&self, link_id: &str) -> anyhow::Result<bool> {
-        let mut client = LinkServiceClient::new(self.setting.channel.clone());
+        let client = LinkServiceClient::new(self.setting.channel.clone());
         let request = ListLinksRequest {
             instance_id: self.instance_id.clone(),
             page_size: 500,
             ..ListLinksRequest::default()
         };
-        Ok(client.list_links(request).await?.into_inner().links.iter().any(|link| link.id == link_id))
+        let listed =
+            call(&client, request, |mut client, request| async move { client.list_links(request).await });
+        Ok(listed.await?.links.iter().any(|link| link.id == link_id))
     }
 
     /// Looks at a request, chooses, and confirms.
     async fn answer(&mut self, path: &str) -> anyhow::Result<()> {
-        let review = self.browser.get(format!("{}{path}", self.setting.address)).send().await?.text().await?;
+        let review = fetch(self.browser.get(format!("{}{path}", self.setting.address))).await?.text;
         let title = heading(&review);
         let Some(form) = forms(&review).into_iter().find(|form| form.action.ends_with("/review")) else {
             // Answered or taken back since the list was made.
@@ -165,6 +168,6 @@ impl Person {
 
     async fn post(&self, action: &str, fields: &[(String, String)]) -> anyhow::Result<String> {
         let url = format!("{}{action}", self.setting.address);
-        Ok(self.browser.post(url).form(fields).send().await?.text().await?)
+        Ok(fetch(self.browser.post(url).form(fields)).await?.text)
     }
 }

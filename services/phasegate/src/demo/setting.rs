@@ -9,6 +9,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use tonic::transport::Endpoint;
 
+use super::patience::{fetch, request_id};
 use super::story::Story;
 
 /// The definition and the team template, as their authors wrote them.
@@ -63,6 +64,7 @@ impl Setting {
         let template_id = text(&stored, "id");
         let onboarding = json!({
             "onboarding": { "customerName": "Acme Corporation", "customerDomain": "acme.com", "idpType": "okta" },
+            "requestId": request_id(),
         });
         let team = self.post(&format!("/api/team-templates/{template_id}/instantiate"), &onboarding).await?;
         story.scene(
@@ -82,6 +84,7 @@ impl Setting {
                 { "participantId": "customer_ciso", "email": "ciso@acme.com", "name": "Jane Doe" },
             ],
             "teamId": text(&team, "id"),
+            "requestId": request_id(),
         });
         let path = format!("/api/processes/{}/instances", text(&process, "id"));
         let instance = self.post(&path, &start).await?;
@@ -90,11 +93,11 @@ impl Setting {
     }
 
     async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let response = self.http.post(format!("{}{path}", self.address)).json(body).send().await?;
-        let status = response.status();
-        let answer: Value = response.json().await.with_context(|| format!("POST {path} answered no JSON"))?;
-        if !status.is_success() {
-            bail!("POST {path} answered {status}: {answer}");
+        let answered = fetch(self.http.post(format!("{}{path}", self.address)).json(body)).await?;
+        let answer: Value =
+            serde_json::from_str(&answered.text).with_context(|| format!("POST {path} answered no JSON"))?;
+        if !answered.status.is_success() {
+            bail!("POST {path} answered {}: {answer}", answered.status);
         }
         Ok(answer)
     }
