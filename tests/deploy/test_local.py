@@ -127,6 +127,24 @@ def test_a_process_that_is_killed_comes_back_and_takes_no_other_along(installati
         time.sleep(0.1)
 
 
+def test_the_demo_completes_although_a_process_is_killed(installation):
+    folder, base, printed = installation
+    mail = re.search(r"(http://127\.0\.0\.1:\d+)/dev/mail", printed)[1]
+    command = [os.environ["PHASEGATE_TEST_BINARY"], "demo", "--json", "--address", f"http://127.0.0.1:{base}", "--mail", mail]
+    environment = {**os.environ, "PHASEGATE_KEY_FILE": str(folder / "key")}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        killed, told = False, ""
+        for line in demo.stdout:
+            told += line
+            # The first event: agents, people and the watch are on their way.
+            if not killed and told.count("\n") > 5:
+                os.kill(int((folder / "run/approval.pid").read_text()), signal.SIGKILL)
+                killed = True
+        assert demo.wait(timeout=120) == 0, told
+    assert killed
+    assert '"demo.completed"' in told and '"status":"completed"' in told.replace(" ", ""), told
+
+
 def test_down_stops_everything(installation):
     folder, _, _ = installation
     numbers = [int(path.read_text()) for path in (folder / "run").glob("*.pid") if path.stem != "up"]
