@@ -1,6 +1,7 @@
 //! Hands prepared messages to the mail server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lettre::message::Mailbox;
 use phasegate_clock::SharedClock;
@@ -15,6 +16,9 @@ use super::seen;
 use crate::domain::{MailLink, Notification, RetryPolicy, Status, masked};
 use crate::smtp::{Draft, Mailer, Refused, build};
 use crate::store::{self, CONSUMER, Claim, Settled, Store};
+
+/// How often a claim is kept up while its message is under way: several times while it lasts.
+const CLAIM_KEPT_EVERY: Duration = Duration::from_secs(4);
 
 /// Hands messages to the mail server.
 pub(crate) struct Courier {
@@ -63,7 +67,13 @@ impl Courier {
     }
 
     async fn try_and_settle(&self, claim: Claim) -> Result<(), store::Error> {
-        let outcome = self.attempt(&claim).await;
+        let outcome = tokio::select! {
+            outcome = self.attempt(&claim) => outcome,
+            () = self.lose(&claim) => {
+                tracing::warn!(notification = claim.notification.id.as_str(), "another copy has taken the message");
+                return Ok(());
+            }
+        };
         let now = self.clock.now();
         let seed = seed(&claim);
         let settled = match outcome {
@@ -84,6 +94,19 @@ impl Courier {
             self.settled.notify_one();
         }
         Ok(())
+    }
+
+    /// Keeps a claim up, and returns once it is another's.
+    async fn lose(&self, claim: &Claim) {
+        loop {
+            tokio::time::sleep(CLAIM_KEPT_EVERY).await;
+            match self.store.notification_claim_keep(claim, self.clock.now()).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                // The claim may hold until the database is back; where it does not, only the newest one is settled.
+                Err(error) => tracing::warn!(%error, "a claim could not be kept up"),
+            }
+        }
     }
 
     async fn attempt(&self, claim: &Claim) -> Try {

@@ -15,9 +15,8 @@ use super::row::{self, COLUMNS};
 use super::{CONSUMER, Error, Store};
 use crate::domain::{Notification, Status};
 
-/// How long a claim lasts: well over the longest try, which is bounded by the time-outs of the mail server and of the
-/// participant service.
-const LEASE: Duration = Duration::from_mins(3);
+/// How long a claim lasts that nobody keeps up: what a killed copy had claimed waits as long.
+const LEASE: Duration = Duration::from_secs(15);
 
 /// A message that this copy of the service may try.
 #[derive(Clone, Debug)]
@@ -154,6 +153,22 @@ impl Store {
                         claims.push(Claim { notification, number, is_moot, trace_parent });
                     }
                     Ok(claims)
+                })
+            })
+            .await
+    }
+
+    /// Keeps a claim up. False where a newer one has been granted, or the message is settled.
+    pub(crate) async fn notification_claim_keep(&self, claim: &Claim, now: Timestamp) -> Result<bool, Error> {
+        let (tenant, id) = (claim.notification.tenant_id.clone(), claim.notification.id.clone());
+        let number = claim.number;
+        self.database
+            .transaction(move |tx| {
+                Box::pin(async move {
+                    let statement = "update notification set leased_until = $4
+                          where tenant_id = $1 and notification_id = $2 and lease_number = $3 and status = 'queued'";
+                    let arguments = args![tenant.as_str(), id.as_str(), number, now + LEASE];
+                    Ok(tx.execute(statement, arguments).await? > 0)
                 })
             })
             .await
