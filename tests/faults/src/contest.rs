@@ -18,7 +18,8 @@ use crate::world::World;
 const PARALLEL: usize = 16;
 /// Tasks of one instance whose leases go stale.
 const TASKS: usize = 10;
-const QUEUE: &str = "faults-stale";
+/// Of the agents.
+pub(crate) const QUEUE: &str = "faults-stale";
 /// Longest wait for the tasks whose leases ran out.
 const PATIENCE: Duration = Duration::from_secs(60);
 

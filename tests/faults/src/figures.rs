@@ -87,6 +87,11 @@ fn lines(plan: &Plan, world: &World, found: &Found) -> Vec<Line> {
             Some(kinds_of_faults == 15 && fewest_faults >= plan.faults_each),
         ),
         Line("  of which", words(&counts.faults), None),
+        Line(
+            "  commits whose answer the services never saw",
+            world.to_postgres.swallowed().to_string(),
+            None,
+        ),
         Line("moods of the mail server", format!("{:?}", world.sink.moods()), None),
         Line(
             "acknowledged writes",

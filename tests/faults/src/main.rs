@@ -127,18 +127,24 @@ async fn phases(
 ) -> anyhow::Result<()> {
     let run = &world.run;
     let step = |what: &str| {
-        let (done, faults) = {
+        let (done, faults, first) = {
             let ledger = run.ledger();
-            (ledger.acknowledged(), ledger.faults.len())
+            let first =
+                ledger.faults.first().map_or_else(String::new, |fault| format!("; the first: {fault:.400}"));
+            (ledger.acknowledged(), ledger.faults.len(), first)
         };
-        say(&format!("{:>5.0} s  {done:>6} writes, {faults} faults  {what}", began.elapsed().as_secs_f64()));
+        say(&format!(
+            "{:>5.0} s  {done:>6} writes, {faults} faults  {what}{first}",
+            began.elapsed().as_secs_f64()
+        ));
     };
     step("load begins");
     tokio::time::sleep(Duration::from_secs(8)).await;
     redis_goes_away(world, plan).await?;
     step("Redis was away");
     chaos::kills_postgres(world, Duration::from_secs(2)).await?;
-    step("PostgreSQL was away");
+    let back = world.counts().postgres_back.last().map_or(0.0, Duration::as_secs_f64);
+    step(&format!("PostgreSQL was away; the first success came {back:.1} s after it was back"));
     load.contest(world, plan);
     chaos::rages(world, plan, seed).await?;
     load.contests_end().await?;
@@ -198,7 +204,7 @@ async fn build(plan: &Plan, seed: u64, program: PathBuf, folder: PathBuf) -> any
     let keeper = Keeper::start(keeper_port, gateways).await?;
     let losses = Arc::new(Losses::new(keeper, keeper_port, plan.swallowed_each));
     let manner = Manner {
-        key: access::key(&machine).await?,
+        keys: Some(access::keys(&machine).await?),
         is_alone: false,
         answer_time: Duration::from_secs(20),
         patience: Duration::from_secs(120),

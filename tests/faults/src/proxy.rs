@@ -44,7 +44,6 @@ pub(crate) struct Proxy {
     wanted: AtomicU64,
     /// Replies that were.
     swallowed: AtomicU64,
-    connections_cut: AtomicU64,
 }
 
 impl Proxy {
@@ -58,7 +57,6 @@ impl Proxy {
             cut: watch::Sender::new(0),
             wanted: AtomicU64::new(0),
             swallowed: AtomicU64::new(0),
-            connections_cut: AtomicU64::new(0),
         });
         let own = proxy.clone();
         tokio::spawn(async move {
@@ -87,9 +85,9 @@ impl Proxy {
         self.wanted.store(replies, Ordering::SeqCst);
     }
 
-    /// Replies that were swallowed, and connections that were cut.
-    pub(crate) fn counts(&self) -> (u64, u64) {
-        (self.swallowed.load(Ordering::SeqCst), self.connections_cut.load(Ordering::SeqCst))
+    /// Replies that were swallowed.
+    pub(crate) fn swallowed(&self) -> u64 {
+        self.swallowed.load(Ordering::SeqCst)
     }
 
     async fn carry(self: Arc<Self>, client: TcpStream) {
@@ -103,9 +101,7 @@ impl Proxy {
         tokio::select! {
             () = self.upward(from_client, to_server, &is_doomed) => {}
             () = self.downward(from_server, to_client, &is_doomed) => {}
-            _ = cut.changed() => {
-                self.connections_cut.fetch_add(1, Ordering::SeqCst);
-            }
+            _ = cut.changed() => {}
         }
     }
 

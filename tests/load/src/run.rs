@@ -36,8 +36,8 @@ pub enum Stage {
 pub struct Manner {
     /// Id of the definition.
     pub process: String,
-    /// The key of the clients; none where nobody asks for one.
-    pub key: Option<String>,
+    /// What the clients show; none where nobody asks for it.
+    pub keys: Option<Keys>,
     /// Only a kill of the one server may cut a connection. Elsewhere something between may, too.
     pub is_alone: bool,
     /// Longest wait for one answer.
@@ -52,6 +52,28 @@ pub struct Manner {
     pub pause_millis: u64,
     /// How often an operator cancels an instance, of all that it does.
     pub cancels: f64,
+}
+
+/// What clients show who they are with.
+#[derive(Debug, Clone, Default)]
+pub struct Keys {
+    /// Operators, and whoever only reads.
+    pub operator: String,
+    /// Agents.
+    pub agent: String,
+    /// People who decide, by participant.
+    pub people: BTreeMap<String, String>,
+}
+
+impl Keys {
+    /// The key for a call: what leases need is an agent's, and a decision that of the person whose it is.
+    fn of(&self, call: &Call) -> &str {
+        if call.path.starts_with("/api/workers/") || call.body["taskToken"].is_string() {
+            return &self.agent;
+        }
+        let person = call.body["approverId"].as_str().filter(|_| call.path.ends_with("/decision"));
+        person.and_then(|person| self.people.get(person)).unwrap_or(&self.operator)
+    }
 }
 
 /// Swallows replies: calls sent to its address are carried out, and their replies kept from the caller.
@@ -141,7 +163,7 @@ impl Manner {
     pub fn new(process: &str) -> Self {
         Self {
             process: process.to_owned(),
-            key: None,
+            keys: None,
             is_alone: true,
             answer_time: Duration::from_secs(40),
             patience: Duration::from_secs(40),
@@ -444,8 +466,8 @@ impl Run {
         if !call.request_id.is_empty() {
             request = request.header("idempotency-key", &call.request_id);
         }
-        if let Some(key) = &self.manner.key {
-            request = request.bearer_auth(key);
+        if let Some(keys) = &self.manner.keys {
+            request = request.bearer_auth(keys.of(call));
         }
         if !call.body.is_null() {
             request = request.json(&call.body);

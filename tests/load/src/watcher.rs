@@ -82,8 +82,8 @@ impl Watcher {
         };
         let client = Client::connect(address).await?;
         let mut request = client.request(request);
-        if let Some(key) = &self.run.manner.key {
-            request.metadata_mut().insert("authorization", format!("Bearer {key}").parse()?);
+        if let Some(keys) = &self.run.manner.keys {
+            request.metadata_mut().insert("authorization", format!("Bearer {}", keys.operator).parse()?);
         }
         let mut stream = client.events().watch_events(request).await?.into_inner();
         self.seen().streams += 1;
@@ -98,8 +98,8 @@ impl Watcher {
         let url = format!("{address}/api/processes/instances/{}/events", self.instance);
         let http = reqwest::Client::builder().no_proxy().build()?;
         let mut request = http.get(url).header("last-event-id", resume_token);
-        if let Some(key) = &self.run.manner.key {
-            request = request.bearer_auth(key);
+        if let Some(keys) = &self.run.manner.keys {
+            request = request.bearer_auth(&keys.operator);
         }
         let mut response = request.send().await?;
         anyhow::ensure!(response.status().is_success(), "{}", response.status());
