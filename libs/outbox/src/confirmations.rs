@@ -34,7 +34,7 @@ impl Refusal for Refused {
     fn kind(&self) -> Kind {
         match self {
             Self::Role => Kind::Forbidden,
-            Self::TooMany => Kind::Invalid,
+            Self::TooMany => Kind::Exhausted,
             Self::Store(_) => Kind::Unavailable,
         }
     }
@@ -42,7 +42,7 @@ impl Refusal for Refused {
     fn reason(&self) -> &'static str {
         match self {
             Self::Role => "ROLE_FORBIDDEN",
-            Self::TooMany => "TOO_MANY",
+            Self::TooMany => "MESSAGE_TOO_LARGE",
             Self::Store(_) => "STORE_UNAVAILABLE",
         }
     }
