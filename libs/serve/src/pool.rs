@@ -67,7 +67,8 @@ impl std::str::FromStr for Address {
         let invalid = || InvalidAddress(text.to_owned());
         let uri: http::Uri = text.trim_end_matches('/').parse().map_err(|_| invalid())?;
         let is_known = matches!(uri.scheme_str(), Some("http" | "https"));
-        let (Some(host), Some(port), true) = (uri.host(), uri.port_u16(), is_known) else {
+        let host = uri.host().filter(|host| !host.is_empty());
+        let (Some(host), Some(port), true) = (host, uri.port_u16(), is_known) else {
             return Err(invalid());
         };
         let host = format!("{host}:{port}");
