@@ -114,9 +114,13 @@ impl Commit {
         }
     }
 
-    /// Whether the instance's row has to be written: not where there is only a receipt or an answer to keep.
+    /// Whether the instance's row has to be written: not where there is only a receipt or an answer to keep. What is called
+    /// off before it arrives does write it, because somebody may be about to put it to people.
     pub fn touches_instance(&self) -> bool {
-        !self.changes.is_empty() || !self.people.is_empty() || self.instance_change.is_some()
+        !self.changes.is_empty()
+            || !self.people.is_empty()
+            || !self.moot.is_empty()
+            || self.instance_change.is_some()
     }
 }
 

@@ -73,6 +73,31 @@ async fn a_change_of_the_instance_is_noticed() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn who_did_not_see_what_was_called_off_is_stale() -> anyhow::Result<()> {
+    both(|database| async move {
+        let store = open(&database).await?;
+        put(&store, &named("apr-1", &["ada"])).await?;
+        let seen = load(&store, "apr-1").await?.revision;
+        let called_off = |id: &str| {
+            let mut commit = Commit::new(tenant(), instance(), START);
+            commit.at_revision = Some(seen);
+            commit.moot = vec![(ApprovalId::trusted(id), "nobody needs it".to_owned())];
+            commit
+        };
+        store.commit(called_off("apr-2")).await?;
+        let mut late = asking(&named("apr-2", &["ada"]))?;
+        late.at_revision = Some(seen);
+        let late = store.commit(late).await;
+        ensure!(matches!(late, Err(Error::Stale)), "{late:?}");
+        let late = store.commit(called_off("apr-3")).await;
+        ensure!(matches!(late, Err(Error::Stale)), "it may have arrived meanwhile: {late:?}");
+        ensure!(store.approval_is_moot(&key("apr-2")).await? && !store.approval_is_moot(&key("apr-3")).await?);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn an_event_is_taken_once_and_an_answer_kept_once() -> anyhow::Result<()> {
     both(|database| async move {
         let store = open(&database).await?;
