@@ -232,7 +232,7 @@ impl World {
                 let done = Answer::Done(String::new());
                 Prepared::Write(Box::new(self.desk_lay_out(commit, None, done)))
             }
-            Err(Error::PersonUnknown(who)) => Prepared::NotYet(who),
+            Err(Error::PersonUnknown(_)) => Prepared::NotYet,
             Err(error) => Prepared::Poison(error.to_string()),
         }
     }

@@ -107,7 +107,7 @@ pub(crate) enum Prepared<T> {
     /// This is to be written.
     Write(Box<T>),
     /// Something is not there yet.
-    NotYet(String),
+    NotYet,
     /// It can never be taken.
     Poison(String),
 }

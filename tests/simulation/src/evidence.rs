@@ -23,6 +23,7 @@ pub(crate) struct Opening<'a> {
 
 impl World {
     /// What is missing for that which an entry opens or ends.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "looks for a few of many kinds")]
     pub(crate) fn opening_faults(&self, opening: &Opening<'_>, event: &Event) -> Vec<String> {
         let definition = opening.definition;
         match &event.change {

@@ -7,8 +7,9 @@
 //! the stores do; the relay with its claims and repetitions; the bus; two copies of every service, which forget at any
 //! moment what they have not committed; clients, who ask again under the same request id until they have an answer.
 //!
-//! - [`plan`] is the mixture of troubles that a seed draws, `client` are those who call, `world` does one thing after
-//!   another, `bus` loses, repeats, reorders and delays.
+//! - [`plan`] is the mixture of troubles that a seed draws, `client` are those who call and `wish` what they want, `world` does
+//!   one thing after another, `flight` is what is decided and not yet written, `traffic` goes between the services, and
+//!   `bus` loses, repeats, reorders and delays.
 //! - `engine`, `desk`, `shelf`, `people` and `mail` are the services: instance, approval, artifact, participant and
 //!   notification. Where the code of a service asks its peers on its way (an agent's own request, an artifact's writer, a
 //!   link), the steps in between are a thin copy around its real rules; the module says so.
@@ -27,12 +28,15 @@ pub mod cover;
 mod desk;
 mod engine;
 mod evidence;
+mod flight;
 mod kept;
 mod mail;
 mod people;
 pub mod plan;
 mod run;
 mod shelf;
+mod traffic;
+mod wish;
 mod witness;
 mod world;
 

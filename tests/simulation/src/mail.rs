@@ -78,7 +78,7 @@ impl World {
                 return if nobody {
                     Prepared::Answered(Answer::Done(String::new()))
                 } else {
-                    Prepared::NotYet("the start of the instance has not been heard of".to_owned())
+                    Prepared::NotYet
                 };
             };
             let informed: Vec<ParticipantId> =
@@ -93,7 +93,7 @@ impl World {
             }
             let addresses = self.people.people(&instance);
             if wanted.iter().any(|(person, _)| !addresses.contains_key(person)) {
-                return Prepared::NotYet("a person has not been stored".to_owned());
+                return Prepared::NotYet;
             }
             for (person, approvals) in wanted {
                 let message = Message {

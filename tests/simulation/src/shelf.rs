@@ -34,8 +34,6 @@ pub(crate) struct Version {
     pub(crate) digest: String,
     pub(crate) task: String,
     pub(crate) phase: String,
-    /// Request that stored it.
-    pub(crate) marker: String,
 }
 
 /// What somebody stores.
@@ -179,7 +177,7 @@ impl World {
         let is_new = !receipt.outbox.is_empty();
         self.shelf.kept.write(receipt, self.now);
         if is_new {
-            let version = Version { number, digest, task, phase, marker: once.id.clone() };
+            let version = Version { number, digest, task, phase };
             self.shelf.versions.entry(place).or_default().push(version);
             self.witness_version(&put, &once);
         }

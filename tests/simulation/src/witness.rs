@@ -140,6 +140,7 @@ impl World {
     }
 
     /// What is wrong with an entry about a lease.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "looks for a few of many kinds")]
     fn lease_faults(&self, told: &mut Told, event: &Event) -> Vec<String> {
         let mut faults = Vec::new();
         let mut ends = |task: &TaskId, fencing: u64, mark: &str, is_expiry: bool| {
@@ -352,6 +353,7 @@ impl World {
 }
 
 /// The fencing token that a call shows.
+#[expect(clippy::wildcard_enum_match_arm, reason = "looks for a few of many kinds")]
 fn shown(body: &Body) -> Option<u64> {
     let Body::Engine(order) = body else { return None };
     match order.actions.first()? {
@@ -363,6 +365,7 @@ fn shown(body: &Body) -> Option<u64> {
 }
 
 /// The request id in an entry.
+#[expect(clippy::wildcard_enum_match_arm, reason = "looks for a few of many kinds")]
 fn mark_of(change: &Change) -> Option<String> {
     let text = match change {
         Change::InstanceStarted(started) => &started.name,

@@ -9,21 +9,22 @@ use phasegate_bus::Receiver;
 use phasegate_clock::Timestamp;
 use phasegate_id::{ApprovalId, InstanceId, TaskId};
 use phasegate_instance::domain::{Action, Actor, Instance};
-use phasegate_instance::unwired::{Script, hear};
+use phasegate_instance::unwired::Script;
 use phasegate_properties::chance::Chance;
 use phasegate_proto::internal::event::v1::Event;
 
 use crate::bug::Bug;
-use crate::bus::{Bus, Delivery};
-use crate::client::{Body, Call, Client};
+use crate::bus::Bus;
+use crate::client::{Call, Client};
 use crate::cover::Cover;
 use crate::desk::Desk;
-use crate::engine::{By, Engine, Guard, Order, Prepared, Transition};
-use crate::kept::{Answer, Conflict, Kept, TRIES_MAX};
-use crate::mail::{Mail, Noting};
-use crate::people::{Changing, Doing, People};
+use crate::engine::{By, Engine, Guard, Order, Prepared};
+use crate::flight::{Flight, Pending, Work};
+use crate::kept::Kept;
+use crate::mail::Mail;
+use crate::people::People;
 use crate::plan::Plan;
-use crate::shelf::{Shelf, Storing};
+use crate::shelf::Shelf;
 use crate::witness::Witness;
 
 /// The only tenant.
@@ -70,36 +71,6 @@ pub(crate) struct Copy {
     pub(crate) number: usize,
 }
 
-/// What a copy is at.
-#[derive(Debug)]
-pub(crate) enum Work {
-    Call(u64),
-    Event(Delivery),
-    /// A timer or a lease that is due, or a message.
-    Own(String),
-    /// An event was put on the bus, and that is to be noted.
-    Sent(u64),
-}
-
-/// What is to be written.
-#[derive(Debug)]
-pub(crate) enum Pending {
-    Engine(Box<Transition>),
-    Desk(Box<crate::desk::Write>),
-    Shelf(Box<Storing>),
-    People(Box<Changing>),
-    Mail(Box<Noting>),
-    Nothing,
-}
-
-/// Something that a copy has decided and not yet written. It dies with the copy.
-#[derive(Debug)]
-pub(crate) struct Flight {
-    pub(crate) copy: Copy,
-    pub(crate) work: Work,
-    pub(crate) pending: Pending,
-}
-
 /// Everything there is.
 pub(crate) struct World {
     pub(crate) seed: u64,
@@ -133,7 +104,7 @@ impl World {
     pub(crate) fn new(seed: u64, bug: Option<Bug>, traces: bool) -> Self {
         let mut chance = Chance::new(seed);
         let plan = Plan::draw(&mut chance);
-        let scripts = (0..2).map(|number| crate::client::script(&mut chance, &plan, number)).collect();
+        let scripts = (0..2).map(|number| crate::wish::script(&mut chance, &plan, number)).collect();
         Self {
             seed,
             plan,
@@ -281,282 +252,6 @@ impl World {
         }
     }
 
-    /// A relay of some service takes an event to the bus.
-    pub(crate) fn relay(&mut self) {
-        let service = Service::ALL[self.chance.below(Service::ALL.len())];
-        self.relay_of(service);
-    }
-
-    /// True when there was something to send.
-    pub(crate) fn relay_of(&mut self, service: Service) -> bool {
-        let now = self.now;
-        let copy = Copy { service, number: self.chance.below(2) };
-        let position = if self.bug == Some(Bug::OutboxByPosition) {
-            let kept = self.kept(service);
-            let next = kept.outbox.range(kept.sent_up_to + 1..).next().map(|(position, _)| *position);
-            if let Some(position) = next {
-                kept.sent_up_to = position;
-            }
-            next
-        } else {
-            let heads = self.kept(service).heads(now);
-            self.chance.one(&heads).copied()
-        };
-        let Some(position) = position else { return false };
-        let Some(event) = self.kept(service).claim(position, now) else { return false };
-        self.publish(service, &event);
-        self.take_off(copy, Work::Sent(position), Pending::Nothing);
-        true
-    }
-
-    /// Puts an event on the bus, which does with it what it does.
-    pub(crate) fn publish(&mut self, sender: Service, event: &Arc<Event>) {
-        if self.traces() {
-            self.say(&format!("{sender:?} sends {} {}", event.event_id, kind(event)));
-        }
-        self.witness.senders.insert(event.event_id.clone(), sender);
-        if !self.kept(sender).knows(&event.event_id) && self.bug != Some(Bug::PublishBeforeCommit) {
-            self.witness.accuse(format!("{} was sent and never committed", event.event_id));
-        }
-        let plan = self.storm();
-        self.bus.publish(event, self.now, plan.as_ref(), &mut self.chance, &mut self.cover);
-    }
-
-    /// Sends again what was not confirmed in time.
-    pub(crate) fn send_again(&mut self) {
-        if self.bug == Some(Bug::NeverResent) {
-            return;
-        }
-        let now = self.now;
-        for service in Service::ALL {
-            for event in self.kept(service).overdue(now) {
-                self.cover.note("an unconfirmed event is sent again");
-                self.publish(service, &event);
-            }
-        }
-    }
-
-    /// Confirmations reach the senders, or are lost.
-    pub(crate) fn confirm(&mut self) {
-        for (_, sender, event, receiver) in std::mem::take(&mut self.confirmations) {
-            if !self.calm && self.chance.below(1_000) < self.plan.unconfirmed {
-                self.cover.fault("a confirmation is lost");
-                continue;
-            }
-            self.witness_confirmation(&event, receiver);
-            let for_all = self.bug == Some(Bug::ConfirmedForAll);
-            let kept = self.kept(sender);
-            if for_all {
-                kept.confirm_for_all(&event);
-            } else {
-                kept.confirm(receiver, &event);
-            }
-        }
-    }
-
-    /// A copy of a receiver takes an event off the bus.
-    pub(crate) fn deliver(&mut self) {
-        let plan = self.storm();
-        let (now, chance, cover) = (self.now, &mut self.chance, &mut self.cover);
-        let Some(delivery) = self.bus.take(now, plan.as_ref(), chance, cover) else { return };
-        let copy = Copy { service: Service::of(delivery.receiver), number: self.chance.below(2) };
-        if self.bug == Some(Bug::AckBeforeCommit) {
-            self.acknowledge(copy, &delivery);
-        }
-        if !self.calm && self.chance.below(1_000) < self.plan.hiccup {
-            self.cover.fault("a receiver cannot take an event for a moment");
-            self.not_yet(copy, delivery);
-            return;
-        }
-        self.take_event(copy, delivery);
-    }
-
-    fn take_event(&mut self, copy: Copy, delivery: Delivery) {
-        let event = Arc::clone(&delivery.event);
-        if self.kept(copy.service).is_set_aside(&event.event_id) {
-            self.acknowledge(copy, &delivery);
-            return;
-        }
-        let prepared = match delivery.receiver {
-            Receiver::Instance => self.engine_hear(copy.number, &event).map(Pending::Engine),
-            Receiver::Approval => self.desk_hear(&event).map(Pending::Desk),
-            Receiver::Participant => {
-                self.people_prepare(&Doing::Hear(Arc::clone(&event)), None).map(Pending::People)
-            }
-            Receiver::Notification => self.mail_hear(&event).map(Pending::Mail),
-        };
-        match prepared {
-            Outcome::Answered(Answer::Refused(why)) => self.poison(copy, delivery, &why),
-            Outcome::Answered(Answer::Done(_)) => self.acknowledge(copy, &delivery),
-            Outcome::Write(pending) => {
-                if self.bug == Some(Bug::InboxApart) {
-                    let id = delivery.event.event_id.clone();
-                    if !self.kept(copy.service).inbox.insert(id) {
-                        self.acknowledge(copy, &delivery);
-                        return;
-                    }
-                }
-                self.take_off(copy, Work::Event(delivery), pending);
-            }
-            Outcome::NotYet(_) => self.not_yet(copy, delivery),
-            Outcome::Poison(why) => self.poison(copy, delivery, &why),
-        }
-    }
-
-    fn engine_hear(&mut self, copy: usize, event: &Event) -> Prepared<Transition> {
-        match hear(event) {
-            Err(why) => Prepared::Poison(why),
-            Ok(None) => Prepared::Answered(Answer::Done(String::new())),
-            Ok(Some(told)) => {
-                let mut order = Order::new(
-                    &told.instance,
-                    By::Somebody(told.actor),
-                    Action::Pause { reason: String::new() },
-                );
-                order.actions = told.actions;
-                order.written = told.written;
-                order.inbox = Some(event.event_id.clone());
-                self.engine_prepare(copy, &order)
-            }
-        }
-    }
-
-    /// It is tried again in a moment.
-    fn not_yet(&mut self, copy: Copy, mut delivery: Delivery) {
-        delivery.tries += 1;
-        if self.bug == Some(Bug::SetAsideSilently) && delivery.tries >= 2 {
-            self.acknowledge(copy, &delivery);
-            return;
-        }
-        self.cover.note("an event is tried again");
-        delivery.not_before = self.now + Duration::from_millis(200);
-        self.bus.waiting.push(delivery);
-    }
-
-    fn poison(&mut self, copy: Copy, mut delivery: Delivery, why: &str) {
-        let event = delivery.event.event_id.clone();
-        if self.traces() {
-            self.say(&format!("{:?} cannot take {event}: {why}", copy.service));
-        }
-        let tries = self.kept(copy.service).failures.entry(event.clone()).or_default();
-        *tries += 1;
-        if *tries >= TRIES_MAX {
-            self.witness.accuse(format!("{:?} set {event} aside: {why}", copy.service));
-            return;
-        }
-        delivery.not_before = self.now + Duration::from_millis(200);
-        self.bus.waiting.push(delivery);
-    }
-
-    /// Notes that an event was taken, to be confirmed to its sender.
-    fn acknowledge(&mut self, copy: Copy, delivery: &Delivery) {
-        let event = &delivery.event.event_id;
-        let sender = self.witness.senders.get(event).copied().unwrap_or(Service::Instance);
-        self.confirmations.push((copy, sender, event.clone(), delivery.receiver));
-    }
-
-    /// Something was decided, and is written now, or later, or never.
-    pub(crate) fn take_off(&mut self, copy: Copy, work: Work, pending: Pending) {
-        if self.bug == Some(Bug::PublishBeforeCommit) {
-            let early: Vec<Arc<Event>> = match &pending {
-                Pending::Engine(transition) => transition.outbox().iter().map(|(_, it)| it.clone()).collect(),
-                Pending::Desk(write) => write.outbox().iter().map(|(_, event)| event.clone()).collect(),
-                Pending::Shelf(_) | Pending::People(_) | Pending::Mail(_) | Pending::Nothing => Vec::new(),
-            };
-            for event in early {
-                self.publish(copy.service, &event);
-            }
-        }
-        let flight = Flight { copy, work, pending };
-        if !self.calm && self.chance.below(1_000) < self.plan.linger {
-            self.flights.push(flight);
-        } else {
-            self.land(flight);
-        }
-    }
-
-    /// Something that was decided a while ago is written.
-    pub(crate) fn fly(&mut self) {
-        if self.flights.is_empty() {
-            return;
-        }
-        let flight = self.flights.swap_remove(self.chance.below(self.flights.len()));
-        self.land(flight);
-    }
-
-    /// Writes what was decided, and does what comes after.
-    fn land(&mut self, flight: Flight) {
-        let Flight { copy, work, pending } = flight;
-        let mut lapsed = false;
-        let done = match pending {
-            Pending::Engine(transition) => self.engine_commit(copy.number, *transition),
-            Pending::Desk(write) => {
-                lapsed = write.lapsed;
-                self.desk_commit(*write)
-            }
-            Pending::Shelf(storing) => self.shelf_commit(*storing),
-            Pending::People(changing) => self.people_commit(*changing),
-            Pending::Mail(noting) => self.mail_commit(*noting),
-            Pending::Nothing => Ok(Answer::Done(String::new())),
-        };
-        let word = match &done {
-            Ok(Answer::Done(what)) => what.clone(),
-            Ok(Answer::Refused(why)) => format!("refused: {why}"),
-            Err(conflict) => format!("{conflict:?}"),
-        };
-        match work {
-            Work::Sent(position) => {
-                let now = self.now;
-                self.kept(copy.service).sent(position, now);
-            }
-            Work::Own(what) => {
-                if self.traces() {
-                    self.say(&format!("{:?} {}: {what}: {word}", copy.service, copy.number));
-                }
-            }
-            Work::Event(delivery) => {
-                if self.traces() {
-                    let (event, what) = (&delivery.event.event_id, kind(&delivery.event));
-                    self.say(&format!("{:?} {} takes {event} {what} {word}", copy.service, copy.number));
-                }
-                match done {
-                    Ok(_) => {
-                        self.cover.events += 1;
-                        self.acknowledge(copy, &delivery);
-                    }
-                    Err(Conflict::Seen) => {
-                        self.cover.note("an event comes again and changes nothing");
-                        self.acknowledge(copy, &delivery);
-                    }
-                    Err(Conflict::Stale | Conflict::Raced | Conflict::Lease | Conflict::Exists) => {
-                        self.cover.note("two copies race");
-                        self.take_event(copy, delivery);
-                    }
-                }
-            }
-            Work::Call(call) => match done {
-                Ok(_) if lapsed => self.handle(call, copy.number),
-                Ok(answer) => self.reply(call, answer),
-                Err(Conflict::Stale | Conflict::Raced | Conflict::Seen) => {
-                    self.cover.note("two copies race");
-                    self.handle(call, copy.number);
-                }
-                Err(Conflict::Lease) => self.reply(call, Answer::Refused("LeaseLost".to_owned())),
-                Err(Conflict::Exists) => self.exists(call),
-            },
-        }
-    }
-
-    /// Whoever took the id may have been the same request.
-    fn exists(&mut self, call: u64) {
-        let kept = self.calls.get(&call).map(|call| self.engine.kept.answer(&call.once));
-        let answer = match kept {
-            Some(Ok(Some(answer)) | Err(answer)) => answer,
-            Some(Ok(None)) | None => Answer::Refused("Exists".to_owned()),
-        };
-        self.reply(call, answer);
-    }
-
     /// Timers of requests, and leases whose time is over.
     pub(crate) fn timers(&mut self) {
         let early = if self.bug == Some(Bug::EarlyTimer) { EARLY } else { Duration::ZERO };
@@ -639,75 +334,6 @@ impl World {
             .collect();
         let open = self.calls.iter().filter(|(id, call)| call.answer.is_none() && !flying.contains(id));
         open.map(|(id, _)| *id).collect()
-    }
-
-    /// A copy of the service that a call is for takes it.
-    pub(crate) fn handle(&mut self, id: u64, number: usize) {
-        let Some(call) = self.calls.get(&id).cloned() else { return };
-        let copy = Copy { service: call.body.service(), number };
-        let outcome = match &call.body {
-            Body::Engine(order) => {
-                let mut order = order.clone();
-                order.once = call.is_repeatable.then(|| call.once.clone());
-                self.engine_call(number, order).map(Pending::Engine)
-            }
-            Body::Beat { instance, task, fencing } => Outcome::Answered(self.beat(instance, task, *fencing)),
-            Body::Store(put) => self.shelf_prepare(put, &call.once).map(Pending::Shelf),
-            Body::Link(doing) => self.people_prepare(doing, Some(&call.once)).map(Pending::People),
-            Body::Ask(ask) => self.desk_ask(ask, &call.once).map(Pending::Desk),
-            Body::Decide(decision) => self.desk_decide(decision, &call.once).map(Pending::Desk),
-            Body::Withdraw(approval) => self.desk_withdraw(approval, &call.once).map(Pending::Desk),
-        };
-        match outcome {
-            Outcome::Answered(answer) => self.reply(id, answer),
-            Outcome::Write(pending) => self.take_off(copy, Work::Call(id), pending),
-            Outcome::NotYet(_) => self.unanswered(id),
-            Outcome::Poison(why) => self.reply(id, Answer::Refused(why)),
-        }
-    }
-
-    fn engine_call(&mut self, number: usize, mut order: Order) -> Prepared<Transition> {
-        if self.bug == Some(Bug::NoFence) {
-            let tasks = self.engine.rows.get(&order.instance).map(|row| row.state.tasks.clone());
-            let now_out = |task: &TaskId| tasks.as_ref().and_then(|all| all.get(task)).map(|one| one.fencing);
-            for action in &mut order.actions {
-                if let Action::HandIn { task, fencing, .. }
-                | Action::Fail { task, fencing, .. }
-                | Action::Release { task, fencing, .. } = action
-                {
-                    *fencing = now_out(task).unwrap_or(*fencing);
-                }
-            }
-        }
-        let prepared = self.engine_prepare(number, &order);
-        match prepared {
-            Prepared::Write(mut transition) if self.bug == Some(Bug::RequestRunsAgain) => {
-                transition.forget_answer();
-                Prepared::Write(transition)
-            }
-            prepared => prepared,
-        }
-    }
-}
-
-/// What a preparation came to, whatever the service.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    Answered(Answer),
-    Write(Pending),
-    NotYet(String),
-    Poison(String),
-}
-
-impl<T> Prepared<T> {
-    /// Puts what is to be written where all of it is put.
-    pub(crate) fn map(self, put: impl FnOnce(Box<T>) -> Pending) -> Outcome {
-        match self {
-            Self::Answered(answer) => Outcome::Answered(answer),
-            Self::Write(what) => Outcome::Write(put(what)),
-            Self::NotYet(why) => Outcome::NotYet(why),
-            Self::Poison(why) => Outcome::Poison(why),
-        }
     }
 }
 
