@@ -11,12 +11,12 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// How one connection fares.
+/// How one message fares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Mood {
     /// Mail is taken.
     Takes,
-    /// Nothing is ever said.
+    /// Nothing is said, and then the connection ends.
     Hangs,
     /// Every recipient is turned away for now.
     Refuses,
@@ -95,17 +95,21 @@ impl Sink {
     }
 
     async fn serve(&self, stream: TcpStream) -> anyhow::Result<()> {
-        let mood = self.mood();
+        let mut mood = Mood::Takes;
         let (from, mut to) = stream.into_split();
-        if mood == Mood::Hangs {
-            let patience = self.seen().random.random_range(3..15);
-            tokio::time::sleep(Duration::from_secs(patience)).await;
-            return Ok(());
-        }
         let mut lines = BufReader::new(from).lines();
         to.write_all(b"220 sink\r\n").await?;
         while let Some(line) = lines.next_line().await? {
             let verb: String = line.chars().take(4).collect::<String>().to_uppercase();
+            if verb == "MAIL" {
+                // Clients keep their connections, so that each message has a mood of its own.
+                mood = self.mood();
+            }
+            if mood == Mood::Hangs {
+                let patience = self.seen().random.random_range(3..15);
+                tokio::time::sleep(Duration::from_secs(patience)).await;
+                return Ok(());
+            }
             let answer: &[u8] = match verb.as_str() {
                 "RCPT" if mood == Mood::Refuses => b"451 later\r\n",
                 "DATA" => {
