@@ -136,8 +136,11 @@ impl KeyInternalService for Api {
 
 /// Reads a duration; nothing where none is given.
 fn duration(field: &str, text: &str) -> Result<Option<Duration>, Error> {
-    if text.is_empty() {
-        return Ok(None);
+    match text {
+        "" => return Ok(None),
+        // No time at all is a time for a grace; the rules refuse it for a life.
+        "0s" => return Ok(Some(Duration::ZERO)),
+        _ => {}
     }
     let read = parse_duration(text)
         .map_err(|_| Invalid::new("EXPIRY_INVALID", field, "must be a duration such as 24h"));

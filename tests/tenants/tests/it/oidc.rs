@@ -1,0 +1,151 @@
+//! Operators who sign in at an issuer of OpenID Connect: a small one, started here. Its keys were made for this test.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use axum::routing::get;
+use axum::{Json, Router};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use phasegate_clock::{Clock as _, SystemClock};
+use phasegate_gateway::Oidc;
+use phasegate_rpc_error::reason_of;
+use phasegate_tenants::world::World;
+use phasegate_test_database::both;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+const KEYS: &str = include_str!("issuer/keys.json");
+/// Longer than the issuer is left alone.
+const LATER: Duration = Duration::from_millis(1_100);
+
+/// An issuer that publishes some of its keys.
+#[derive(Clone)]
+struct Issuer {
+    address: String,
+    published: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Issuer {
+    async fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = format!("http://{}", listener.local_addr()?);
+        let issuer = Self { address: address.clone(), published: Arc::new(Mutex::new(vec!["rsa-1", "ec"])) };
+        let keys = issuer.clone();
+        let discovery = json!({"issuer": address, "jwks_uri": format!("{address}/keys")});
+        let router = Router::new()
+            .route("/.well-known/openid-configuration", get(move || std::future::ready(Json(discovery))))
+            .route("/keys", get(move || std::future::ready(Json(keys.keys()))));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok(issuer)
+    }
+
+    fn publish(&self, names: &[&'static str]) {
+        *self.published.lock().unwrap_or_else(PoisonError::into_inner) = names.to_vec();
+    }
+
+    fn keys(&self) -> Value {
+        let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys: Value = serde_json::from_str(KEYS).unwrap_or_default();
+        if let Some(keys) = keys["keys"].as_array_mut() {
+            keys.retain(|key| published.iter().any(|name| key["kid"] == *name));
+        }
+        keys
+    }
+
+    /// What the issuer says of somebody.
+    fn claims(&self, roles: Value) -> Value {
+        let now = SystemClock.now().as_micros() / 1_000_000;
+        json!({
+            "iss": self.address, "aud": "phasegate", "sub": "ada", "name": "Ada", "tenant": "acme",
+            "roles": roles, "iat": now, "exp": now + 300,
+        })
+    }
+}
+
+fn sign(key: &str, claims: &Value) -> anyhow::Result<String> {
+    let (algorithm, secret) = match key {
+        "rsa-1" => (Algorithm::RS256, EncodingKey::from_rsa_der(include_bytes!("issuer/rsa-1.der"))),
+        "rsa-2" => (Algorithm::RS256, EncodingKey::from_rsa_der(include_bytes!("issuer/rsa-2.der"))),
+        _ => (Algorithm::ES256, EncodingKey::from_ec_der(include_bytes!("issuer/ec.der"))),
+    };
+    let mut header = Header::new(algorithm);
+    header.kid = Some(key.to_owned());
+    Ok(jsonwebtoken::encode(&header, claims, &secret)?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_come_with_tokens_of_the_issuer() -> anyhow::Result<()> {
+    both(|database| async move {
+        let issuer = Issuer::start().await?;
+        let oidc = Oidc {
+            issuer: issuer.address.clone(),
+            audience: "phasegate".to_owned(),
+            roles_claim: "roles".to_owned(),
+            tenant_claim: "tenant".to_owned(),
+        };
+        let world = World::start(&database, Some(oidc)).await?;
+        let admin = world.tenant("acme").await?.expose().to_owned();
+        let none = json!({});
+        for key in ["rsa-1", "ec"] {
+            let token = sign(key, &issuer.claims(json!(["viewer"])))?;
+            let caller = world.done(&token, "GetCaller", none.clone()).await?;
+            ensure!(caller["tenantId"] == "acme", "{caller}");
+            ensure!(caller["actor"]["kind"] == "operator" && caller["actor"]["id"] == "ada", "{caller}");
+            ensure!(world.call(&token, "ListInstances", &none).await?.is_ok(), "a viewer reads");
+            let refused =
+                world.call(&token, "ListKeys", &none).await?.err().context("a viewer makes keys")?;
+            ensure!(reason_of(&refused).as_deref() == Some("SCOPE_MISSING"), "{refused:?}");
+        }
+        let token = sign("ec", &issuer.claims(json!("admin")))?;
+        ensure!(world.call(&token, "ListKeys", &none).await?.is_ok(), "an administrator does");
+        ensure!(world.call(&admin, "ListKeys", &none).await?.is_ok(), "and keys are good beside");
+
+        // Nothing but a token of this issuer, for us, in time, signed by a key that it publishes.
+        let with = |field: &str, value: Value| {
+            let mut claims = issuer.claims(json!(["admin"]));
+            claims[field] = value;
+            claims
+        };
+        let now = SystemClock.now().as_micros() / 1_000_000;
+        let mut bad = Vec::new();
+        for claims in [
+            with("iss", json!("http://127.0.0.1:9")),
+            with("aud", json!("somebody")),
+            with("exp", json!(now - 60)),
+            with("nbf", json!(now + 600)),
+            with("tenant", json!("")),
+            with("tenant", json!("No Slug")),
+            with("sub", json!("")),
+        ] {
+            bad.push(sign("rsa-1", &claims)?);
+        }
+        // A key that is not published, under the name of one that is; and the public key as a shared secret.
+        let good = issuer.claims(json!(["admin"]));
+        let mut renamed = Header::new(Algorithm::RS256);
+        renamed.kid = Some("rsa-1".to_owned());
+        let other = EncodingKey::from_rsa_der(include_bytes!("issuer/rsa-2.der"));
+        bad.push(jsonwebtoken::encode(&renamed, &good, &other)?);
+        let mut shared = Header::new(Algorithm::HS256);
+        shared.kid = Some("rsa-1".to_owned());
+        bad.push(jsonwebtoken::encode(&shared, &good, &EncodingKey::from_secret(KEYS.as_bytes()))?);
+        let unsigned = sign("rsa-1", &good)?;
+        bad.push(unsigned.rsplit_once('.').map(|(rest, _)| format!("{rest}.")).context("a token")?);
+        for (number, token) in bad.iter().enumerate() {
+            let refused = world.call(token, "ListInstances", &none).await?.err();
+            let refused = refused.with_context(|| format!("token {number} was taken"))?;
+            ensure!(reason_of(&refused).as_deref() == Some("CREDENTIALS_INVALID"), "{number}: {refused:?}");
+        }
+
+        // The issuer changes its keys: the new one is found, the old one is gone.
+        let new = sign("rsa-2", &issuer.claims(json!(["viewer"])))?;
+        let old = sign("rsa-1", &issuer.claims(json!(["viewer"])))?;
+        ensure!(world.call(&new, "ListInstances", &none).await?.is_err(), "not yet published");
+        issuer.publish(&["rsa-2"]);
+        tokio::time::sleep(LATER).await;
+        ensure!(world.call(&new, "ListInstances", &none).await?.is_ok(), "published");
+        ensure!(world.call(&old, "ListInstances", &none).await?.is_err(), "no longer published");
+        Ok(())
+    })
+    .await
+}
