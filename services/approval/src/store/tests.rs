@@ -91,7 +91,9 @@ async fn who_did_not_see_what_was_called_off_is_stale() -> anyhow::Result<()> {
         ensure!(matches!(late, Err(Error::Stale)), "{late:?}");
         let late = store.commit(called_off("apr-3")).await;
         ensure!(matches!(late, Err(Error::Stale)), "it may have arrived meanwhile: {late:?}");
-        ensure!(store.approval_is_moot(&key("apr-2")).await? && !store.approval_is_moot(&key("apr-3")).await?);
+        ensure!(
+            store.approval_is_moot(&key("apr-2")).await? && !store.approval_is_moot(&key("apr-3")).await?
+        );
         Ok(())
     })
     .await

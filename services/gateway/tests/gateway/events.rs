@@ -54,7 +54,8 @@ async fn a_stream_that_is_refused_is_an_error() -> Result<()> {
 #[tokio::test]
 async fn streams_are_bounded_and_end_with_the_server() -> Result<()> {
     let limits = phasegate_gateway::Limits { streams_max: 1, ..Default::default() };
-    let server = Server::start_with(phasegate_gateway::Config { dev: true, limits, ..Default::default() }).await?;
+    let server =
+        Server::start_with(phasegate_gateway::Config { dev: true, limits, ..Default::default() }).await?;
     server.backend.lay("WatchEvents", Answer::Endless);
     let url = server.url("/api/processes/instances/i/events");
     let mut open = server.http.get(&url).send().await?;
