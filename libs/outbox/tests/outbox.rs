@@ -97,7 +97,7 @@ fn reason(event: &Event) -> String {
 }
 
 fn paused(instance: &str, reason: impl Into<String>, now: Timestamp) -> Event {
-    let payload = Payload::InstancePaused(InstancePaused { reason: reason.into() });
+    let payload = Payload::InstancePaused(InstancePaused { reason: reason.into(), instance_version: 1 });
     event("t", instance, Actor::default(), now, payload)
 }
 

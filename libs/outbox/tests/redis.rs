@@ -176,7 +176,7 @@ impl World {
 }
 
 fn paused(instance: &str, at: usize) -> Event {
-    let payload = Payload::InstancePaused(InstancePaused { reason: at.to_string() });
+    let payload = Payload::InstancePaused(InstancePaused { reason: at.to_string(), instance_version: 1 });
     event("t", instance, Actor::default(), SystemClock::shared().now(), payload)
 }
 

@@ -253,8 +253,7 @@ impl World {
             };
             let Answer::Done(what) = answer else { continue };
             let leaves_a_mark = match &call.body {
-                // Who passes over an entry condition alone leaves no reason in the record.
-                Body::Engine(_) => call.is_repeatable && call.name != "force",
+                Body::Engine(_) => call.is_repeatable,
                 Body::Decide(_) | Body::Withdraw(_) => true,
                 Body::Store(put) => put.content == call.once.id,
                 Body::Link(doing) => matches!(doing, crate::people::Doing::Create(..)),

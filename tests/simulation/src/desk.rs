@@ -45,7 +45,7 @@ pub(crate) struct Stored {
 struct Known {
     revision: i64,
     paused: bool,
-    paused_changed_at: Timestamp,
+    paused_version: i64,
     ended: bool,
 }
 
@@ -157,9 +157,9 @@ impl Desk {
         known.revision += 1;
         match commit.instance_change {
             // An older pause may arrive after a newer resumption.
-            Some(InstanceChange::Paused { paused, at }) if at > known.paused_changed_at => {
+            Some(InstanceChange::Paused { paused, version }) if version > known.paused_version => {
                 known.paused = paused;
-                known.paused_changed_at = at;
+                known.paused_version = version;
                 for (id, timer) in &mut self.timers {
                     let stored = self.requests.get(id);
                     if stored.is_some_and(|stored| stored.approval.request.instance == commit.instance) {
@@ -216,8 +216,8 @@ impl World {
         };
         let commit = match &taken {
             Taken::Needed(needed) => self.desk_needed(&envelope, needed),
-            Taken::Moot(_) | Taken::Refresh(_) | Taken::Paused(_) | Taken::Ended(_) => {
-                let mut wanted = envelope.wanted(taken.instance_change(envelope.occurred_at));
+            Taken::Moot(_) | Taken::Refresh(_) | Taken::Paused { .. } | Taken::Ended(_) => {
+                let mut wanted = envelope.wanted(taken.instance_change());
                 let (ids, reason) = taken.called_off();
                 let unknown = ids.into_iter().map(ApprovalId::trusted);
                 let unknown = unknown.filter(|id| !self.desk.requests.contains_key(id));

@@ -65,7 +65,7 @@ impl World {
                 }
                 faults
             }
-            Change::PhaseEntered { phase } => {
+            Change::PhaseEntered { phase, .. } => {
                 let is_forced = opening.is_forced || event.actor.kind != ActorKind::System;
                 entered(&Opening { is_forced, ..*opening }, phase.as_str())
             }

@@ -176,8 +176,6 @@ impl World {
     /// One more thing happens.
     fn step(&mut self) -> Result<(), Violation> {
         self.cover.steps += 1;
-        // No two things happen in the same microsecond.
-        self.now = self.now + Duration::from_micros(1);
         if self.chance.below(1_000) < self.plan.crash {
             self.crash();
         }

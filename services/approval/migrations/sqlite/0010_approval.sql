@@ -6,8 +6,8 @@ create table instance (
     -- Grows with every change, so that a new request can tell that nothing else was asked since it looked.
     revision integer not null,
     paused integer not null,
-    -- When the newest pause or resumption happened: they may arrive in the wrong order.
-    paused_changed_at integer not null,
+    -- Version of the instance at its newest pause or resumption: they may arrive in the wrong order.
+    paused_version integer not null,
     ended integer not null,
     -- Number of the newest answer. Numbers are given out under this row, so that none appears before a smaller one.
     response_sequence integer not null,

@@ -68,7 +68,7 @@ impl App {
         let envelope = Envelope::read(event)?;
         let done = match &taken {
             Taken::Needed(needed) => self.needed(&envelope, needed).await,
-            Taken::Moot(_) | Taken::Refresh(_) | Taken::Paused(_) | Taken::Ended(_) => {
+            Taken::Moot(_) | Taken::Refresh(_) | Taken::Paused { .. } | Taken::Ended(_) => {
                 self.told(&envelope, &taken).await
             }
         };
@@ -124,7 +124,7 @@ impl App {
 
     /// Gives what an event says to the requests that wait.
     async fn told(&self, event: &Envelope, taken: &Taken) -> Result<(), Error> {
-        let mut wanted = event.wanted(taken.instance_change(event.occurred_at));
+        let mut wanted = event.wanted(taken.instance_change());
         let (ids, reason) = taken.called_off();
         for id in ids {
             let approval = ApprovalId::trusted(id);

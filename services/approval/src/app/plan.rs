@@ -51,8 +51,13 @@ pub enum Taken {
     Moot(ApprovalsMoot),
     /// These are the newest versions of artifacts.
     Refresh(BTreeMap<ArtifactKey, CurrentArtifact>),
-    /// The instance was put on hold or taken up again.
-    Paused(bool),
+    /// The instance was put on hold or taken up again, as of its version.
+    Paused {
+        /// On hold.
+        paused: bool,
+        /// Version of the instance.
+        version: i64,
+    },
     /// The instance is over: what waits is taken back, for this reason.
     Ended(String),
 }
@@ -203,8 +208,12 @@ pub fn taken(payload: &Payload) -> Option<Taken> {
             let newest = CurrentArtifact { version, digest: stored.digest.clone() };
             Some(Taken::Refresh(BTreeMap::from([(ArtifactKey::trusted(stored.key.clone()), newest)])))
         }
-        Payload::InstancePaused(_) => Some(Taken::Paused(true)),
-        Payload::InstanceResumed(_) => Some(Taken::Paused(false)),
+        Payload::InstancePaused(change) => {
+            Some(Taken::Paused { paused: true, version: change.instance_version })
+        }
+        Payload::InstanceResumed(change) => {
+            Some(Taken::Paused { paused: false, version: change.instance_version })
+        }
         Payload::InstanceEnded(ended) => Some(Taken::Ended(end_of(ended))),
         Payload::InstanceStarted(_)
         | Payload::PhaseChanged(_)
@@ -237,10 +246,12 @@ fn end_of(ended: &InstanceEnded) -> String {
 }
 
 impl Taken {
-    /// What it changes about the instance itself, when it happened `at`.
-    pub fn instance_change(&self, at: Timestamp) -> Option<InstanceChange> {
+    /// What it changes about the instance itself.
+    pub fn instance_change(&self) -> Option<InstanceChange> {
         match self {
-            Self::Paused(paused) => Some(InstanceChange::Paused { paused: *paused, at }),
+            Self::Paused { paused, version } => {
+                Some(InstanceChange::Paused { paused: *paused, version: *version })
+            }
             Self::Ended(_) => Some(InstanceChange::Ended),
             Self::Needed(_) | Self::Moot(_) | Self::Refresh(_) => None,
         }
@@ -249,7 +260,7 @@ impl Taken {
     /// What it wants of a request that waits.
     pub fn command(&self, record: &Record) -> Option<Command> {
         match self {
-            Self::Needed(_) | Self::Paused(_) => None,
+            Self::Needed(_) | Self::Paused { .. } => None,
             Self::Moot(moot) => {
                 let id = record.approval.request.id.as_str();
                 let is_meant = moot.approval_ids.is_empty() || moot.approval_ids.iter().any(|one| one == id);
@@ -266,7 +277,7 @@ impl Taken {
     pub fn called_off(&self) -> (BTreeSet<String>, String) {
         match self {
             Self::Moot(moot) => (moot.approval_ids.iter().cloned().collect(), moot.reason.clone()),
-            Self::Needed(_) | Self::Refresh(_) | Self::Paused(_) | Self::Ended(_) => {
+            Self::Needed(_) | Self::Refresh(_) | Self::Paused { .. } | Self::Ended(_) => {
                 (BTreeSet::new(), String::new())
             }
         }

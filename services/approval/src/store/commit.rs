@@ -53,12 +53,12 @@ pub struct Change {
 /// What changed about an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstanceChange {
-    /// Put on hold, or taken up again, at this time by its own clock.
+    /// Put on hold, or taken up again.
     Paused {
         /// On hold.
         paused: bool,
-        /// When.
-        at: Timestamp,
+        /// Version of the instance at which it was.
+        version: i64,
     },
     /// It is over.
     Ended,
@@ -197,13 +197,13 @@ async fn touch_instance(tx: &mut Transaction, commit: &Commit) -> Result<Instanc
     let answers = i64::try_from(commit.responses.len()).unwrap_or(i64::MAX);
     let row = tx
         .fetch_optional(
-            "insert into instance (tenant_id, instance_id, revision, paused, paused_changed_at, ended,
+            "insert into instance (tenant_id, instance_id, revision, paused, paused_version, ended,
                     response_sequence)
              values ($1, $2, 1, $4, 0, $4, $3)
              on conflict (tenant_id, instance_id) do update
                 set revision = instance.revision + 1,
                     response_sequence = instance.response_sequence + excluded.response_sequence
-             returning revision, paused, paused_changed_at, ended, response_sequence",
+             returning revision, paused, paused_version, ended, response_sequence",
             args![commit.tenant.as_str(), commit.instance.as_str(), answers, false],
         )
         .await?;
@@ -214,11 +214,11 @@ async fn touch_instance(tx: &mut Transaction, commit: &Commit) -> Result<Instanc
     let (mut paused, mut ended) = (row.get::<bool>("paused")?, row.get::<bool>("ended")?);
     match commit.instance_change {
         // An older pause may arrive after a newer resumption.
-        Some(InstanceChange::Paused { paused: wanted, at })
-            if at > row.get::<Timestamp>("paused_changed_at")? =>
+        Some(InstanceChange::Paused { paused: wanted, version })
+            if version > row.get::<i64>("paused_version")? =>
         {
             paused = wanted;
-            set_paused(tx, commit, paused, at).await?;
+            set_paused(tx, commit, paused, version).await?;
         }
         Some(InstanceChange::Ended) => {
             ended = true;
@@ -237,10 +237,10 @@ async fn touch_instance(tx: &mut Transaction, commit: &Commit) -> Result<Instanc
     })
 }
 
-async fn set_paused(tx: &mut Transaction, commit: &Commit, paused: bool, at: Timestamp) -> Result<(), Error> {
+async fn set_paused(tx: &mut Transaction, commit: &Commit, paused: bool, version: i64) -> Result<(), Error> {
     tx.execute(
-        "update instance set paused = $3, paused_changed_at = $4 where tenant_id = $1 and instance_id = $2",
-        args![commit.tenant.as_str(), commit.instance.as_str(), paused, at],
+        "update instance set paused = $3, paused_version = $4 where tenant_id = $1 and instance_id = $2",
+        args![commit.tenant.as_str(), commit.instance.as_str(), paused, version],
     )
     .await?;
     tx.execute(

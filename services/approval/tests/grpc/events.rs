@@ -59,8 +59,15 @@ async fn an_event_that_comes_twice_has_one_effect() -> anyhow::Result<()> {
         events.push(world.tell(Payload::ApprovalsNeeded(needed)).await?);
         world.fakes.says().artifacts.insert("design".to_owned(), 2);
         events.push(world.tell(Payload::ArtifactStored(stored("design", 2))).await?);
-        events.push(world.tell(Payload::InstancePaused(InstancePaused::default())).await?);
-        events.push(world.tell(Payload::InstanceResumed(InstanceResumed::default())).await?);
+        events.push(
+            world
+                .tell(Payload::InstancePaused(InstancePaused {
+                    instance_version: 5,
+                    ..InstancePaused::default()
+                }))
+                .await?,
+        );
+        events.push(world.tell(Payload::InstanceResumed(InstanceResumed { instance_version: 6 })).await?);
         let gone = need("test_login", 1, &[]).approval_id;
         let moot =
             ApprovalsMoot { approval_ids: vec![gone, "apr-later".to_owned()], reason: "skipped".to_owned() };

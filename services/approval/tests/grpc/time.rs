@@ -154,13 +154,18 @@ async fn no_timer_fires_while_the_instance_is_on_hold() -> anyhow::Result<()> {
         let asked =
             world.need(vec![that("one", TimeoutAction::Block), that("two", TimeoutAction::Block)]).await?;
         world.pass(hours(1)).await?;
-        world.tell(Payload::InstancePaused(InstancePaused::default())).await?;
+        world
+            .tell(Payload::InstancePaused(InstancePaused {
+                instance_version: 5,
+                ..InstancePaused::default()
+            }))
+            .await?;
         world.pass(hours(100)).await?;
         ensure!(world.get(&asked[0].id).await?.status() == ApprovalStatus::Pending);
         let (after, _) =
             world.decide_as(&visitor("ada"), answer(&asked[0], "ada", Decision::Approve)).await?;
         ensure!(after.status() == ApprovalStatus::Approved, "people may decide");
-        world.tell(Payload::InstanceResumed(InstanceResumed::default())).await?;
+        world.tell(Payload::InstanceResumed(InstanceResumed { instance_version: 6 })).await?;
         world.pass(hours(0)).await?;
         ensure!(world.get(&asked[1].id).await?.status() == ApprovalStatus::Expired);
         world.verify().await

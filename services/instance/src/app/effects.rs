@@ -72,11 +72,19 @@ pub(crate) fn actor_to_proto(actor: &Actor) -> proto_actor::Actor {
     }
 }
 
+fn version(outcome: &Outcome) -> i64 {
+    i64::try_from(outcome.after.version).unwrap_or(i64::MAX)
+}
+
 fn payload(outcome: &Outcome, began: Option<&Began<'_>>, effect: Effect) -> Payload {
     match effect {
         Effect::InstanceStarted => Payload::InstanceStarted(started(outcome, began)),
-        Effect::InstancePaused { reason } => Payload::InstancePaused(bus::InstancePaused { reason }),
-        Effect::InstanceResumed => Payload::InstanceResumed(bus::InstanceResumed {}),
+        Effect::InstancePaused { reason } => {
+            Payload::InstancePaused(bus::InstancePaused { reason, instance_version: version(outcome) })
+        }
+        Effect::InstanceResumed => {
+            Payload::InstanceResumed(bus::InstanceResumed { instance_version: version(outcome) })
+        }
         Effect::InstanceEnded { status, reason } => {
             Payload::InstanceEnded(bus::InstanceEnded { status: status_to_proto(status).into(), reason })
         }

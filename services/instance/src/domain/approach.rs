@@ -40,7 +40,10 @@ pub(super) fn approach(work: &mut Work<'_>, phase: &process::Phase, position: us
         let looking_back = phase_before(work.definition, position);
         match look(&work.instance, looking_back, phase.entry_conditions.iter()) {
             Verdict::Holds => {
-                work.follow(Change::PhaseEntered { phase: PhaseId::trusted(&phase.id) });
+                work.follow(Change::PhaseEntered {
+                    phase: PhaseId::trusted(&phase.id),
+                    reason: String::new(),
+                });
                 return;
             }
             Verdict::Fails(_) => {}

@@ -81,6 +81,9 @@ pub enum Change {
     PhaseEntered {
         /// Phase.
         phase: PhaseId,
+        /// Why, where an operator forced the way in.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
     },
     /// All tasks of a phase are handed in; people decide.
     PhaseAwaitingApproval {

@@ -143,7 +143,10 @@ fn enter_by_force(work: &mut Work<'_>, actor: &Actor, phase: &process::Phase, re
             work.record(actor, gate_opened(gate, true, reason));
         }
     }
-    work.record(actor, Change::PhaseEntered { phase: PhaseId::trusted(&phase.id) });
+    work.record(
+        actor,
+        Change::PhaseEntered { phase: PhaseId::trusted(&phase.id), reason: reason.to_owned() },
+    );
 }
 
 #[cfg(test)]

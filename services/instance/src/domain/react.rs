@@ -155,7 +155,7 @@ fn heard_of(definition: &Definition, after: &Instance, change: &Change) -> Optio
         Change::InstanceCancelled { reason } => Some(ended(Status::Cancelled, reason)),
         Change::InstanceFailed { reason, .. } => Some(ended(Status::Failed, reason)),
         Change::PhaseGated { phase } => moved(phase, PhaseStatus::Gated),
-        Change::PhaseEntered { phase } | Change::PhaseActivated { phase } => {
+        Change::PhaseEntered { phase, .. } | Change::PhaseActivated { phase } => {
             moved(phase, PhaseStatus::Active)
         }
         Change::PhaseAwaitingApproval { phase } => moved(phase, PhaseStatus::AwaitingApproval),
@@ -287,17 +287,18 @@ fn gone_up(
     })
 }
 
-/// The requests that were open before and that nothing rests on any more, other than by an answer.
+/// The requests that nothing rests on any more, other than by an answer: that were open before, or that an agent made
+/// for a round which was over when they were heard of.
 fn moot(before: &Instance, after: &Instance, events: &[Event]) -> Option<Effect> {
     let settled: BTreeSet<&ApprovalId> =
         events.iter().filter_map(|event| settled_by(&event.change)).collect();
-    let approvals: BTreeSet<ApprovalId> = before
-        .approvals
-        .iter()
-        .filter(|(id, approval)| {
-            approval.status.is_open() && !after.approvals.contains_key(*id) && !settled.contains(id)
-        })
-        .map(|(id, _)| id.clone())
+    let open = before.approvals.iter().filter(|(_, approval)| approval.status.is_open()).map(|(id, _)| id);
+    let asked = events.iter().filter_map(|event| asked_by(&event.change));
+    let asked = asked.filter(|id| !after.settled.contains(*id));
+    let approvals: BTreeSet<ApprovalId> = open
+        .chain(asked)
+        .filter(|id| !after.approvals.contains_key(*id) && !settled.contains(id))
+        .cloned()
         .collect();
     let passed_over = |event: &Event| {
         matches!(
@@ -314,6 +315,10 @@ fn moot(before: &Instance, after: &Instance, events: &[Event]) -> Option<Effect>
     };
     let reason = reason.to_owned();
     (!approvals.is_empty()).then_some(Effect::WithdrawApprovals { approvals, reason })
+}
+
+fn asked_by(change: &Change) -> Option<&ApprovalId> {
+    if let Change::Heard(Fact::ApprovalRequested { approval, .. }) = change { Some(approval) } else { None }
 }
 
 fn settled_by(change: &Change) -> Option<&ApprovalId> {
@@ -532,6 +537,9 @@ mod tests {
                 "reopen q",
                 vec!["q gated 2/2", "ask g"],
             ),
+            ("start; lease a; asked task:a", "asked task:a", vec![]),
+            ("start; lease a", "asked task:a round:2", vec!["withdraw 1 it"]),
+            ("start; asked legal; reject legal", "asked legal", vec![]),
             (handed_in, "skip a", vec!["withdraw 1 over"]),
             (handed_in, "approve task:a", vec![]),
             (handed_in, "advance force", vec!["p skipped 1/2", "q active 2/2", "withdraw 3 over"]),

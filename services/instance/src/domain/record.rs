@@ -47,7 +47,7 @@ pub fn record(instance_id: &str, event: &Event) -> Record {
             ("instance.context_changed", "context", "changed_context", instance_id)
         }
         Change::PhaseGated { phase } => ("phase.gated", "phase_transition", "reached_phase", phase.as_str()),
-        Change::PhaseEntered { phase } => {
+        Change::PhaseEntered { phase, .. } => {
             ("phase.entered", "phase_transition", "entered_phase", phase.as_str())
         }
         Change::PhaseAwaitingApproval { phase } => {

@@ -15,7 +15,7 @@ use super::task::another_round;
 pub(super) fn evolve(instance: &mut Instance, change: &Change, at: Timestamp) {
     if let Change::PhaseGated { phase } = change {
         move_phase(instance, phase, PhaseStatus::Gated, at);
-    } else if let Change::PhaseEntered { phase } = change {
+    } else if let Change::PhaseEntered { phase, .. } = change {
         move_phase(instance, phase, PhaseStatus::Active, at);
         if let Some(phase) = instance.phases.get_mut(phase.as_str()) {
             phase.started_at = Some(at);
