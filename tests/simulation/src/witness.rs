@@ -373,6 +373,7 @@ fn mark_of(change: &Change) -> Option<String> {
         | Change::InstanceResumed { reason }
         | Change::InstanceCancelled { reason }
         | Change::ContextChanged { reason, .. }
+        | Change::PhaseEntered { reason, .. }
         | Change::PhaseSkipped { reason, .. }
         | Change::PhaseReopened { reason, .. }
         | Change::GateOpened { reason, .. }
