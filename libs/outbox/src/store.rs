@@ -17,7 +17,7 @@ const CLAIM: Duration = Duration::from_secs(8);
 /// What was sent is sent again when it has not been confirmed by then.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 /// Longest wait for a confirmation: a receiver that is away for long must not have everything sent to it all the time.
-const CONFIRMED_WITHIN_MAX: Duration = Duration::from_secs(60);
+const CONFIRMED_WITHIN_MAX: Duration = Duration::from_mins(1);
 /// Events that are sent again at once.
 const RESENT_AT_ONCE: i64 = 500;
 /// How often a claim is renewed.

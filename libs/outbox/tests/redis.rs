@@ -270,7 +270,7 @@ async fn poison_is_set_aside_and_holds_nobody_up() -> anyhow::Result<()> {
     world.recorder.poisons.lock().unwrap_or_else(PoisonError::into_inner).insert("i-3".to_owned());
     let copy = world.copy()?;
     world.commit(&copy, 2).await?;
-    world.settled(18, Duration::from_secs(60)).await?;
+    world.settled(18, Duration::from_mins(1)).await?;
     let letters = dead_letters(&world.recorder.db, 10).await?;
     ensure!(letters.len() == 2 && letters.iter().all(|letter| letter.tries == 8), "{letters:?}");
     copy.stop().await

@@ -142,11 +142,11 @@ mod tests {
     #[test]
     fn a_token_is_good_for_one_service_and_a_minute() {
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_700_000_000_000_000)));
-        let token = Signer::new(&KEY, clock.clone()).sign(&person(), "approval").unwrap();
-        let verifier = Verifier::new(&KEY, "approval", clock.clone());
+        let token = Signer::new(KEY, clock.clone()).sign(&person(), "approval").unwrap();
+        let verifier = Verifier::new(KEY, "approval", clock.clone());
         assert_eq!(verifier.verify(&token), Ok(person()));
-        assert_eq!(Verifier::new(&KEY, "instance", clock.clone()).verify(&token), Err(Refused::Invalid));
-        assert_eq!(Verifier::new(&[8; 32], "approval", clock.clone()).verify(&token), Err(Refused::Invalid));
+        assert_eq!(Verifier::new(KEY, "instance", clock.clone()).verify(&token), Err(Refused::Invalid));
+        assert_eq!(Verifier::new([8; 32], "approval", clock.clone()).verify(&token), Err(Refused::Invalid));
         clock.advance(Duration::from_secs(TOKEN_SECONDS + 31));
         assert_eq!(verifier.verify(&token), Err(Refused::Expired));
     }
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_forged_token_is_refused() {
         let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_700_000_000_000_000)));
-        let verifier = Verifier::new(&KEY, "approval", clock);
+        let verifier = Verifier::new(KEY, "approval", clock);
         // {"alg":"none"} and a payload.
         for token in ["", "a.b.c", "eyJhbGciOiJub25lIn0.eyJhdWQiOiJhcHByb3ZhbCIsImV4cCI6OTk5OTk5OTk5OX0."] {
             assert_eq!(verifier.verify(token), Err(Refused::Invalid), "{token:?}");

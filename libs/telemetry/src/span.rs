@@ -238,8 +238,8 @@ mod tests {
     fn what_follows_at_once_is_in_the_same_trace_and_later_work_is_linked_to_it() {
         let made = spans(|| {
             drop(receive(Duration::from_secs(59), PARENT));
-            drop(receive(Duration::from_secs(60), PARENT));
-            drop(receive(Duration::from_secs(60), "nonsense"));
+            drop(receive(Duration::from_mins(1), PARENT));
+            drop(receive(Duration::from_mins(1), "nonsense"));
         });
         let [soon, late, unknown] = made.as_slice() else { panic!("{made:?}") };
         assert_eq!(soon.name, "receive x");

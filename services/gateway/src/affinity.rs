@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     fn field_of(name: &str) -> Option<u32> {
-        instance_field(&pool().get_message_by_name(&format!("phasegate.instance.v1.{name}")).unwrap())
+        instance_field(&pool().get_message_by_name(&format!("phasegate.instance.v1.{name}"))?)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Operators who sign in elsewhere: access tokens of one OpenID Connect issuer, verified with the keys that it publishes.
+//! Operators who sign in elsewhere: access tokens of one `OpenID` Connect issuer, verified with the keys that it publishes.
 //!
 //! Only RS256 and ES256 are believed, only for our audience, and only while the issuer still publishes the key. The keys
 //! are fetched when they are needed, kept for some minutes, and fetched again when a token names one that is not known, so

@@ -121,13 +121,12 @@ impl Load {
             }
             anyhow::Ok(())
         };
-        match tokio::time::timeout(patience, all).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                run.fault(stuck(run).await?);
-                self.operators.shutdown().await;
-                Ok(())
-            }
+        if let Ok(ended) = tokio::time::timeout(patience, all).await {
+            ended
+        } else {
+            run.fault(stuck(run).await?);
+            self.operators.shutdown().await;
+            Ok(())
         }
     }
 

@@ -167,7 +167,7 @@ async fn phases(
     step("the clients have ended");
     let mut found = checks(world, load).await?;
     found.seconds = began.elapsed().as_secs();
-    found.faults = run.ledger().faults.clone();
+    found.faults.clone_from(&run.ledger().faults);
     found.faults.extend(world.machine.faults());
     let (table, missing) = figures::table(plan, world, &found);
     say(&format!("{} (seed {seed})\n{table}", plan.name));
@@ -207,7 +207,7 @@ async fn build(plan: &Plan, seed: u64, program: PathBuf, folder: PathBuf) -> any
         keys: Some(access::keys(&machine).await?),
         is_alone: false,
         answer_time: Duration::from_secs(20),
-        patience: Duration::from_secs(120),
+        patience: Duration::from_mins(2),
         under_way: 6,
         busy: 0.5,
         pause_millis: 60,
@@ -244,7 +244,7 @@ async fn converges(world: &World, stopped: Instant) -> anyhow::Result<()> {
             world.counts().converged = Some(stopped.elapsed());
             return Ok(());
         }
-        if stopped.elapsed() > Duration::from_secs(120) {
+        if stopped.elapsed() > Duration::from_mins(2) {
             world.run.fault(format!("there is no end: {waiting:?}"));
             return Ok(());
         }

@@ -37,7 +37,7 @@ impl Plan {
     pub(crate) fn ordinary() -> Self {
         Self {
             name: "ordinary run",
-            chaos: Duration::from_secs(300),
+            chaos: Duration::from_mins(5),
             redis_away: Duration::from_secs(10),
             converges: Duration::from_secs(30),
             kills: 60,
@@ -60,7 +60,7 @@ impl Plan {
         Self {
             name: "long run",
             chaos: Duration::from_mins(36),
-            redis_away: Duration::from_secs(60),
+            redis_away: Duration::from_mins(1),
             kills: 400,
             kills_each: 20,
             losses: 10,

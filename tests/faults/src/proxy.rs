@@ -228,11 +228,11 @@ impl Keeper {
 fn request_id(said: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(said);
     let head = text.split("\r\n\r\n").next()?;
-    let value = head.lines().find_map(|line| {
+
+    head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("idempotency-key").then(|| value.trim().to_owned())
-    });
-    value
+    })
 }
 
 /// Status and body of a reply that has arrived to its end; none before.

@@ -47,8 +47,8 @@ impl Sink {
     pub(crate) async fn start(port: u16, seed: u64) -> anyhow::Result<Arc<Self>> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let random = StdRng::seed_from_u64(seed);
-        let seen = Seen { random, moods: BTreeMap::new(), mail: BTreeMap::new() };
-        let sink = Arc::new(Self { misbehaves: AtomicBool::new(false), seen: Mutex::new(seen) });
+        let nothing = Seen { random, moods: BTreeMap::new(), mail: BTreeMap::new() };
+        let sink = Arc::new(Self { misbehaves: AtomicBool::new(false), seen: Mutex::new(nothing) });
         let own = sink.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

@@ -112,7 +112,7 @@ impl Swallower for Losses {
         let loss = kinds.entry(kind).or_default();
         loss.tried += 1;
         let every = if loss.repeated < self.wanted { 2 } else { 40 };
-        loss.tried % every == 0
+        loss.tried.is_multiple_of(every)
     }
 
     fn address(&self) -> String {

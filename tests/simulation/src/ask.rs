@@ -290,13 +290,12 @@ impl World {
     }
 
     fn stepped(&mut self, record: &Record, command: &Command, wish: &Wish<'_>) -> Prepared<Write> {
-        let prepared = self.desk_step(record, command, Some(wish));
-        match prepared {
-            Prepared::Write(mut write) if self.bug == Some(Bug::RequestRunsAgain) => {
-                write.receipt.answer = None;
-                Prepared::Write(write)
-            }
-            prepared => prepared,
+        let mut prepared = self.desk_step(record, command, Some(wish));
+        if let Prepared::Write(write) = &mut prepared
+            && self.bug == Some(Bug::RequestRunsAgain)
+        {
+            write.receipt.answer = None;
         }
+        prepared
     }
 }

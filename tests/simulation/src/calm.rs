@@ -318,7 +318,7 @@ impl World {
                 }
             }
             let (name, body) =
-                self.under_lease(&instance, &task, fencing, ("hand in", hand_in(&task, fencing)));
+                Self::under_lease(&instance, &task, fencing, ("hand in", hand_in(&task, fencing)));
             self.call(name, body);
         }
         let waiting: Vec<_> = self

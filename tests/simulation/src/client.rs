@@ -98,10 +98,10 @@ impl World {
 
     /// Somebody uses a request id for something else.
     fn reuses_an_id(&mut self) -> bool {
-        let done = self.calls.values().filter(|call| {
+        let mut done = self.calls.values().filter(|call| {
             call.is_repeatable && matches!(call.answer, Some(Answer::Done(_))) && call.name == "pause"
         });
-        let Some(call) = done.last().cloned() else { return false };
+        let Some(call) = done.next_back().cloned() else { return false };
         let Body::Engine(order) = &call.body else { return false };
         let mut order = order.clone();
         order.actions = vec![Action::Cancel { reason: "another one".to_owned() }];
@@ -300,6 +300,7 @@ fn mark_action(action: &mut Action, mark: &str) {
 }
 
 /// A call in a line.
+#[expect(clippy::wildcard_enum_match_arm, reason = "one of many kinds is long")]
 fn said(body: &Body) -> String {
     match body {
         Body::Engine(order) => match order.actions.first() {

@@ -351,6 +351,7 @@ impl Write {
 }
 
 /// The name of a refusal.
+#[expect(clippy::wildcard_enum_match_arm, reason = "one of many kinds holds another")]
 pub(crate) fn refused(error: &Error) -> Answer {
     Answer::Refused(match error {
         Error::Rejected { rejection, .. } => variant(rejection),

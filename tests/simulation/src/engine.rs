@@ -142,21 +142,19 @@ impl World {
             }
         }
         loop {
-            let (before, script, is_fresh) = match &order.script {
-                Some(script) => (Arc::new(Instance::unstarted()), script.clone(), true),
-                None => {
-                    let Some(row) = self.engine.rows.get(&order.instance) else {
-                        return Prepared::Answered(Answer::Refused("NotFound".to_owned()));
-                    };
-                    let (state, script) = (Arc::clone(&row.state), row.script.clone());
-                    let cache = &mut self.caches[copy];
-                    match cache.get(&order.instance) {
-                        Some(known) => (Arc::clone(known), script, false),
-                        None => {
-                            cache.insert(order.instance.clone(), Arc::clone(&state));
-                            (state, script, true)
-                        }
-                    }
+            let (before, script, is_fresh) = if let Some(script) = &order.script {
+                (Arc::new(Instance::unstarted()), script.clone(), true)
+            } else {
+                let Some(row) = self.engine.rows.get(&order.instance) else {
+                    return Prepared::Answered(Answer::Refused("NotFound".to_owned()));
+                };
+                let (state, script) = (Arc::clone(&row.state), row.script.clone());
+                let cache = &mut self.caches[copy];
+                if let Some(known) = cache.get(&order.instance) {
+                    (Arc::clone(known), script, false)
+                } else {
+                    cache.insert(order.instance.clone(), Arc::clone(&state));
+                    (state, script, true)
                 }
             };
             let is_current = is_fresh || self.is_current(&order.instance, &before);
@@ -198,7 +196,7 @@ impl World {
         script: &Script,
         before: &Instance,
         order: &Order,
-    ) -> Result<(Instance, Vec<Event>, BTreeMap<ArtifactKey, u32>), Rejection> {
+    ) -> Result<Decided, Rejection> {
         let mut state = before.clone();
         let mut all = Vec::new();
         let mut known = BTreeMap::new();
@@ -405,12 +403,15 @@ fn agent_of(instance: &Instance, task: &TaskId) -> Actor {
     Actor { kind: ActorKind::Agent, id, on_behalf_of: None, channel: Channel::Api }
 }
 
+/// The state after an order, what happened, and the versions that it was decided on.
+pub(crate) type Decided = (Instance, Vec<Event>, BTreeMap<ArtifactKey, u32>);
+
 /// Everybody has an address.
 fn people(script: &Script) -> BTreeMap<ParticipantId, Person> {
     let humans = script.definition().humans.keys();
     humans
         .map(|id| {
-            let person = Person { name: id.clone(), email: format!("{id}@acme.test"), ..Person::default() };
+            let person = Person { name: id.clone(), email: format!("{id}@acme.test") };
             (ParticipantId::trusted(id), person)
         })
         .collect()

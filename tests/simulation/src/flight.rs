@@ -207,13 +207,12 @@ impl World {
                 }
             }
         }
-        let prepared = self.engine_prepare(number, &order);
-        match prepared {
-            Prepared::Write(mut transition) if self.bug == Some(Bug::RequestRunsAgain) => {
-                transition.forget_answer();
-                Prepared::Write(transition)
-            }
-            prepared => prepared,
+        let mut prepared = self.engine_prepare(number, &order);
+        if let Prepared::Write(transition) = &mut prepared
+            && self.bug == Some(Bug::RequestRunsAgain)
+        {
+            transition.forget_answer();
         }
+        prepared
     }
 }

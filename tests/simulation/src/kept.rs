@@ -12,7 +12,7 @@ use phasegate_proto::internal::event::v1::Event;
 /// What was sent is sent again when it has not been confirmed by then, as `libs/outbox` has it; doubles with each time.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 /// Longest wait for a confirmation.
-const CONFIRMED_WITHIN_MAX: Duration = Duration::from_secs(60);
+const CONFIRMED_WITHIN_MAX: Duration = Duration::from_mins(1);
 /// A relay that has not renewed its claim by then has died.
 const CLAIM: Duration = Duration::from_secs(8);
 /// Tries after which an event that cannot be taken is set aside.

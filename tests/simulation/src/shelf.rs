@@ -99,18 +99,18 @@ impl World {
         }
         let refuse = |why: &str| Prepared::Answered(Answer::Refused(why.to_owned()));
         let Some(row) = self.engine.rows.get(&put.instance) else { return refuse("InstanceNotFound") };
-        let state = Arc::clone(&row.state);
+        let instance = Arc::clone(&row.state);
         let (mut hold, mut sure_until, mut phase) = (String::new(), None, String::new());
         match &put.lease {
             Some((task, fencing)) => {
-                let Some(held) = self.lease_hold(&put.instance, task, *fencing) else {
+                let Some(granted) = self.lease_hold(&put.instance, task, *fencing) else {
                     return refuse("LeaseLost");
                 };
-                hold = held;
+                hold = granted;
                 sure_until = Some(self.now + SURE);
-                phase = state.tasks.get(task).map(|task| task.phase.to_string()).unwrap_or_default();
+                phase = instance.tasks.get(task).map(|task| task.phase.to_string()).unwrap_or_default();
             }
-            None if state.status.is_terminal() => return refuse("InstanceTerminal"),
+            None if instance.status.is_terminal() => return refuse("InstanceTerminal"),
             None => {}
         }
         let event = Event {

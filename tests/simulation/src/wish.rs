@@ -67,7 +67,7 @@ impl World {
             0..21 => self.lease(&instance),
             21..52 => self.work(),
             52..79 => self.decide(&instance),
-            79..81 => self.ask(&instance),
+            79..81 => Some(self.ask(&instance)),
             81..84 => self.store(&instance),
             84..91 => Some(self.tell(&instance)),
             91..94 => self.link(&instance),
@@ -153,11 +153,10 @@ impl World {
                 ("set facts", Action::SetFacts { facts, lease, reason: String::new() })
             }
         };
-        Some(self.under_lease(&instance, &task, fencing, action))
+        Some(Self::under_lease(&instance, &task, fencing, action))
     }
 
     pub(crate) fn under_lease(
-        &self,
         instance: &InstanceId,
         task: &TaskId,
         fencing: u64,
@@ -222,14 +221,14 @@ impl World {
         ))
     }
 
-    fn ask(&mut self, instance: &InstanceId) -> Option<(&'static str, Body)> {
+    fn ask(&mut self, instance: &InstanceId) -> (&'static str, Body) {
         let key = Some(["legal", "f1"][self.chance.below(2)].to_owned());
         let approvers = vec![ParticipantId::trusted(["h1", "h2"][self.chance.below(2)])];
         let (instance, artifacts) = (instance.clone(), Vec::new());
-        Some((
+        (
             "ask ad hoc",
             Body::Ask(Ask { instance, task: None, approvers, key, artifacts, title: String::new() }),
-        ))
+        )
     }
 
     pub(crate) fn decide(&mut self, instance: &InstanceId) -> Option<(&'static str, Body)> {

@@ -104,7 +104,7 @@ fn every_promise_holds_under_every_trouble() {
         ("instances completed", cover.completed),
     ];
     for (what, count) in figures {
-        println!("{count:>12} {what}, {:.1} a seed", count as f64 / seeds.max(1) as f64);
+        println!("{count:>12} {what}, {} a seed", count / seeds.max(1));
     }
     for (case, count) in cover.cases() {
         println!("{count:>12} {case}");

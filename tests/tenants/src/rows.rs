@@ -81,6 +81,7 @@ pub fn filled(message: &Value, scene: &Scene) -> anyhow::Result<Value> {
 }
 
 /// The message with another value in a field, which may be nested in a list of one.
+#[expect(clippy::wildcard_enum_match_arm, reason = "lists are one of several kinds of JSON")]
 pub fn with(message: &Value, field: &str, value: &str) -> anyhow::Result<Value> {
     let mut changed = message.clone();
     let mut place = &mut changed;

@@ -69,7 +69,7 @@ pub fn hear(event: &bus::Event) -> Result<Option<Told>, String> {
         instance: heard.instance_id.clone(),
         actor: heard.actor.clone(),
         actions: actions.collect(),
-        written: heard.written.clone().map(|written| (written.task, written.hold)),
+        written: heard.written.map(|written| (written.task, written.hold)),
     }))
 }
 

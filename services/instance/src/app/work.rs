@@ -268,6 +268,7 @@ fn bytes_of(field: &'static str, object: &Map<String, Value>, max: usize) -> Res
 }
 
 /// What the call of an action is called in metrics.
+#[expect(clippy::wildcard_enum_match_arm, reason = "workers make a few of many actions")]
 const fn call_of(action: &Action) -> &'static str {
     match action {
         Action::HandIn { .. } => "complete",

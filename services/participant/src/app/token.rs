@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     fn tokens() -> Tokens {
-        Tokens::new(&[1; 32], "https://phasegate.example/")
+        Tokens::new([1; 32], "https://phasegate.example/")
     }
 
     fn link() -> (LinkId, Timestamp) {
@@ -164,7 +164,7 @@ mod tests {
                 assert_eq!(tokens().verify(&Secret::new(&flipped)), None, "{index}");
             }
         }
-        let other_key = Tokens::new(&[2; 32], "").sign(&id, end)?;
+        let other_key = Tokens::new([2; 32], "").sign(&id, end)?;
         let unsigned = {
             let mut parts = token.split('.').map(str::to_owned).collect::<Vec<_>>();
             parts[0] = URL_SAFE_NO_PAD.encode(r#"{"typ":"JWT","alg":"none"}"#);

@@ -201,7 +201,7 @@ mod tests {
         key.revoked_at = Some(NOW);
         assert_eq!(key.status(NOW), Status::Revoked);
         assert_eq!(key.live_secrets(NOW).count(), 0);
-        assert_eq!(key.check_rotation(NOW), Err(Rejection::Over { key: key.id.clone() }));
+        assert_eq!(key.check_rotation(NOW), Err(Rejection::Over { key: key.id }));
     }
 
     #[test]

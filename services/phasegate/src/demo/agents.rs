@@ -131,13 +131,7 @@ impl Agent {
         let output =
             phasegate_proto_json::from_json(&json!({ "artifact": key }), "google.protobuf.Struct").ok();
         let summary = format!("{} is done; see {key}.", task.name);
-        let request = CompleteTaskRequest {
-            task_token: token,
-            output,
-            summary,
-            request_id: request_id(),
-            ..CompleteTaskRequest::default()
-        };
+        let request = CompleteTaskRequest { task_token: token, output, summary, request_id: request_id() };
         call(
             &self.workers,
             request,

@@ -77,7 +77,7 @@ fn is_absence(status: StatusCode) -> bool {
 
 /// Names a change, so that the server knows it again.
 pub(super) fn request_id() -> String {
-    uuid::Uuid::now_v7().to_string()
+    phasegate_id::EventId::generate().into_string()
 }
 
 #[cfg(test)]
@@ -86,6 +86,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::disallowed_methods, reason = "plays a server")]
     async fn tries(code: Code, away: u32) -> (Result<(), Code>, u32) {
         let tried = AtomicU32::new(0);
         let answer = call(&(), (), |(), ()| async {

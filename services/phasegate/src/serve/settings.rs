@@ -95,13 +95,13 @@ pub struct Options {
     /// File with the secret of the installation: 64 hexadecimal digits a line; the first line signs, all are believed
     #[arg(long, env = "PHASEGATE_SECRET_FILE", value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
-    /// Issuer of OpenID Connect whose access tokens operators may call with, besides keys
+    /// Issuer of `OpenID` Connect whose access tokens operators may call with, besides keys
     #[arg(long, env = "PHASEGATE_OIDC_ISSUER", value_name = "URL")]
     pub oidc_issuer: Option<String>,
     /// Audience that those tokens must be for
     #[arg(long, env = "PHASEGATE_OIDC_AUDIENCE", value_name = "TEXT")]
     pub oidc_audience: Option<String>,
-    /// Claim of those tokens with the roles: viewer, operator, process_admin, admin
+    /// Claim of those tokens with the roles: viewer, operator, `process_admin`, admin
     #[arg(long, env = "PHASEGATE_OIDC_ROLES_CLAIM", value_name = "NAME", default_value = "roles")]
     pub oidc_roles_claim: String,
     /// Claim of those tokens with the tenant
@@ -360,7 +360,9 @@ fn listen(given: &[String], services: &[Name]) -> anyhow::Result<BTreeMap<Name, 
                 let host: IpAddr = text
                     .parse()
                     .with_context(|| format!("--listen {text}: an address for all services has no port"))?;
-                listen.values_mut().for_each(|address| address.set_ip(host));
+                for address in listen.values_mut() {
+                    address.set_ip(host);
+                }
             }
             Some((service, address)) => {
                 let service = name(service).with_context(|| format!("--listen {text}"))?;

@@ -80,8 +80,5 @@ pub(crate) fn attribute<'a>(span: &'a Span, name: &str) -> Option<&'a str> {
 
 fn text<'a>(attributes: &'a [KeyValue], name: &str) -> Option<&'a str> {
     let found = attributes.iter().find(|attribute| attribute.key == name)?;
-    match found.value.as_ref()?.value.as_ref()? {
-        Value::StringValue(text) => Some(text),
-        _ => None,
-    }
+    if let Value::StringValue(text) = found.value.as_ref()?.value.as_ref()? { Some(text) } else { None }
 }

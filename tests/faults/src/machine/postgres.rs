@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::signal;
 
 /// Recovery takes seconds; this is for a very busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// PostgreSQL refuses to run as root; then it runs as the user that Debian's package made.
 const SETPRIV: [&str; 4] = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"];
 /// Ends the server when the pipe from this process closes, however this process ends.

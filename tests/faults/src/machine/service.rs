@@ -18,7 +18,7 @@ use super::signal;
 pub(crate) const SERVICES: [&str; 7] =
     ["gateway", "definition", "instance", "approval", "artifact", "participant", "notification"];
 /// From a start to being ready, on a very busy machine.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_mins(1);
 /// A supervisor waits this long before it starts again what has ended.
 const RESTART: Duration = Duration::from_millis(200);
 
@@ -249,7 +249,7 @@ impl Process {
     /// Asks it to end, and waits until it has: how long it took.
     pub(crate) async fn terminate(&self, patience: Duration) -> anyhow::Result<Duration> {
         let mut life = self.life.subscribe();
-        let begun = life.borrow().begun;
+        let life_number = life.borrow().begun;
         let process = {
             let mut state = self.state();
             state.is_meant = true;
@@ -257,13 +257,12 @@ impl Process {
         };
         let began = Instant::now();
         signal::send("TERM", process).await?;
-        let waited = async { life.wait_for(|life| life.ended >= begun).await.map(drop) };
-        match tokio::time::timeout(patience, waited).await {
-            Ok(ended) => ended.map(|()| began.elapsed()).context("a supervisor"),
-            Err(_) => {
-                signal::send("KILL", process).await?;
-                bail!("{} did not end within {} s", self.name, patience.as_secs())
-            }
+        let waited = async { life.wait_for(|life| life.ended >= life_number).await.map(drop) };
+        if let Ok(ended) = tokio::time::timeout(patience, waited).await {
+            ended.map(|()| began.elapsed()).context("a supervisor")
+        } else {
+            signal::send("KILL", process).await?;
+            bail!("{} did not end within {} s", self.name, patience.as_secs())
         }
     }
 }

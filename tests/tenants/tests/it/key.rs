@@ -273,11 +273,13 @@ async fn http(world: &World, path: &str, headers: &[(&str, &str)]) -> anyhow::Re
 
 /// Everything that could hold a secret, as text.
 async fn dump(world: &World) -> anyhow::Result<String> {
+    use std::fmt::Write as _;
+
     use phasegate_database::{Database, args};
     let db = Database::open(&world.people, &phasegate_participant::store::MIGRATIONS).await?;
     let mut text = String::new();
     for table in ["api_key", "api_key_secret", "tenant"] {
-        text.push_str(&format!("{:?}", db.fetch_all(format!("select * from {table}"), args![]).await?));
+        write!(text, "{:?}", db.fetch_all(format!("select * from {table}"), args![]).await?)?;
     }
     for (table, column) in [("idempotency", "answer"), ("outbox", "payload"), ("api_key_secret", "digest")] {
         for row in db.fetch_all(format!("select {column} from {table}"), args![]).await? {

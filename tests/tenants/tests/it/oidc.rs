@@ -1,4 +1,4 @@
-//! Operators who sign in at an issuer of OpenID Connect: a small one, started here. Its keys were made for this test.
+//! Operators who sign in at an issuer of `OpenID` Connect: a small one, started here. Its keys were made for this test.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
