@@ -73,6 +73,11 @@ impl Bus {
         Ok((Self(Kind::Stream(stream)), confirmations))
     }
 
+    /// Whether receivers confirm what they have taken after it was published, rather than by the publishing.
+    pub const fn is_confirmed_later(&self) -> bool {
+        matches!(self.0, Kind::Stream(_))
+    }
+
     /// Adds a receiver. It gets what is for it (see [`Receiver::of`]) and is published from now on.
     pub fn subscribe(&self, receiver: Receiver, handler: Arc<dyn Handler>) {
         match &self.0 {

@@ -82,7 +82,7 @@ impl Relay {
                 Some(_) = lanes.join_next() => {}
                 () = tokio::time::sleep(pause) => {}
             }
-            if looked.elapsed() > UNCONFIRMED_EVERY {
+            if self.bus.is_confirmed_later() && looked.elapsed() > UNCONFIRMED_EVERY {
                 looked = tokio::time::Instant::now();
                 self.send_again().await;
             }

@@ -83,6 +83,15 @@ fn shape(event: &Value) -> &str {
     event["event"].as_str().unwrap_or_default()
 }
 
+/// A state without what states came to hold after the stored one was written.
+fn known_then(instance: &Instance, stored: &Value) -> Result<Value> {
+    let mut state = serde_json::to_value(instance)?;
+    if let Some(fields) = state.as_object_mut() {
+        fields.retain(|name, _| stored.get(name).is_some());
+    }
+    Ok(state)
+}
+
 #[test]
 fn stored_histories_fold_to_their_states() -> Result<()> {
     for (name, stored) in stored()? {
@@ -94,12 +103,15 @@ fn stored_histories_fold_to_their_states() -> Result<()> {
             instance = evolve(instance, &event);
         }
         ensure!(
-            serde_json::to_value(&instance)? == stored.state,
+            known_then(&instance, &stored.state)? == stored.state,
             "{name} folds to\n{}",
             serde_json::to_string_pretty(&instance)?
         );
-        let cached: Instance = serde_json::from_value(stored.state)?;
-        ensure!(cached == instance, "{name}: a cached state is read otherwise");
+        let cached: Instance = serde_json::from_value(stored.state.clone())?;
+        ensure!(
+            known_then(&cached, &stored.state)? == stored.state,
+            "{name}: a cached state is read otherwise"
+        );
     }
     Ok(())
 }

@@ -98,7 +98,8 @@ pub struct Global {
     )]
     key_file: Option<PathBuf>,
     /// API key to call with; everybody on this machine sees what is written here, so better say --key-file
-    #[arg(long, global = true, value_name = "KEY")]
+    // An id of its own: artifacts have keys, too.
+    #[arg(id = "api_key", long = "key", global = true, value_name = "KEY")]
     key: Option<String>,
     /// API key, where neither --key nor --key-file says it
     #[arg(
