@@ -231,7 +231,6 @@ async fn an_event_that_is_delivered_twice_takes_effect_once() -> anyhow::Result<
     .await
 }
 
-/// On SQLite one process owns the file, and its relay makes no claims.
 #[tokio::test]
 async fn the_same_id_in_another_tenant_or_with_another_consumer_is_another_event() -> anyhow::Result<()> {
     both(async |fresh: TestDatabase| {
@@ -252,6 +251,7 @@ async fn the_same_id_in_another_tenant_or_with_another_consumer_is_another_event
     .await
 }
 
+/// On SQLite one process owns the file, and its relay makes no claims.
 #[tokio::test]
 async fn a_claim_lasts_while_its_relay_lives_and_little_longer() -> anyhow::Result<()> {
     let fresh = phasegate_test_database::postgres().await?;

@@ -4,6 +4,7 @@
 mod ask;
 mod decide;
 mod events;
+mod fakes;
 mod read;
 mod time;
 mod watch;

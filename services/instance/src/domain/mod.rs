@@ -52,6 +52,7 @@ mod hand_in;
 mod instance;
 mod invariant;
 mod lease;
+mod need;
 mod operator;
 mod personal;
 pub mod planted;
@@ -83,8 +84,9 @@ pub use instance::{
 };
 pub use invariant::{Broken, check};
 pub use lease::{leases, ready_work};
+pub use need::{Need, NeedTiming, need_timing};
 pub use personal::{Person, Personal};
-pub use react::{Effect, Need, NeedTiming, need_timing, react};
+pub use react::{Effect, react};
 pub use record::{AUDIT_TYPES, Record, record};
 pub use rejection::{Blocker, BlockerKind, Rejection};
 pub use request::{Approval, ApprovalStatus, Subject};

@@ -9,7 +9,7 @@ use phasegate_process::Definition;
 use super::blocker::blockers;
 use super::estimate::{Expected, completion, plan, progress_percent};
 use super::instance::{GateStatus, Instance, PhaseStatus};
-use super::react::words;
+use super::need::words;
 use super::rejection::{Blocker, BlockerKind};
 use super::request::{Approval, Subject};
 use super::task::{Task, TaskStatus};

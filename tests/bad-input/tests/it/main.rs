@@ -11,5 +11,7 @@ mod list;
 mod lists;
 mod participant;
 mod portal;
+mod request_id;
+mod template;
 mod transport;
 mod worker;
