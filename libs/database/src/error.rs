@@ -100,6 +100,38 @@ impl Error {
                 | sqlx::Error::WorkerCrashed
         )
     }
+
+    /// The database did not answer at all, or said that it starts or stops.
+    pub fn is_away(&self) -> bool {
+        let source = match self {
+            Self::InDoubt(_) => return true,
+            Self::Statement { source, .. } => source,
+            Self::Column { .. }
+            | Self::Settings(_)
+            | Self::Unsafe(_)
+            | Self::Migration { .. }
+            | Self::Aborted(_) => return false,
+        };
+        if let sqlx::Error::Database(error) = source {
+            let is_trouble = |code: &str| code.starts_with("57P") || code.starts_with("08") || code == "53300";
+            return error.code().is_some_and(|code| is_trouble(&code));
+        }
+        self.is_transient()
+    }
+}
+
+/// Tells of something that a loop could not do: a warning, unless the database was away, which has been told.
+/// `what` is a whole sentence.
+pub fn tell(error: &(dyn std::error::Error + 'static), what: &'static str) {
+    let mut cause = Some(error);
+    while let Some(known) = cause {
+        if known.downcast_ref::<Error>().is_some_and(Error::is_away) {
+            tracing::debug!(error, "{what}");
+            return;
+        }
+        cause = known.source();
+    }
+    tracing::warn!(error, "{what}");
 }
 
 /// PostgreSQL: serialization failure, deadlock, lock not available, and the classes of connection trouble, lack of

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use futures::future::BoxFuture;
 use tracing::Instrument as _;
 
-pub use error::Error;
+pub use error::{Error, tell};
 pub use migrate::Migration;
 pub use row::{Cell, FromCell, Row};
 pub use value::Value;

@@ -5,6 +5,7 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use phasegate_telemetry::Outage;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{
     Arguments as _, AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Executor as _,
@@ -25,10 +26,17 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(2);
 const STATEMENTS_MAX: usize = 512;
 
 #[derive(Debug, Clone)]
-pub(crate) struct Pool(PgPool);
+pub(crate) struct Pool {
+    pool: PgPool,
+    /// Whether the server answers, for the log: whoever asks it need not say so.
+    outage: Arc<Outage>,
+}
 
 #[derive(Debug)]
-pub(crate) struct Open(sqlx::Transaction<'static, Postgres>);
+pub(crate) struct Open {
+    transaction: sqlx::Transaction<'static, Postgres>,
+    outage: Arc<Outage>,
+}
 
 // === impl Pool ===
 
@@ -60,7 +68,8 @@ impl Pool {
             .connect_with(options)
             .await
             .map_err(|error| Error::doing("connect to PostgreSQL", error))?;
-        Ok(Self(pool))
+        let outage = Arc::new(Outage::new(format!("the database with schema {schema}"), "postgresql"));
+        Ok(Self { pool, outage })
     }
 
     pub(crate) async fn fetch_all(
@@ -70,21 +79,23 @@ impl Pool {
     ) -> Result<Vec<Row>, Error> {
         let text = sql.clone();
         let arguments = arguments(&text, args)?;
-        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&self.0).await;
-        read(&text, rows)
+        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&self.pool).await;
+        noted(&self.outage, read(&text, rows))
     }
 
     pub(crate) async fn begin(&self) -> Result<Open, Error> {
-        self.0.begin().await.map(Open).map_err(|error| Error::doing("begin a transaction", error))
+        let begun = self.pool.begin().await.map_err(|error| Error::doing("begin a transaction", error));
+        let outage = Arc::clone(&self.outage);
+        noted(&outage, begun).map(|transaction| Open { transaction, outage })
     }
 
     /// All connections, and those that nobody uses.
     pub(crate) fn connections(&self) -> (usize, usize) {
-        (usize::try_from(self.0.size()).unwrap_or(usize::MAX), self.0.num_idle())
+        (usize::try_from(self.pool.size()).unwrap_or(usize::MAX), self.pool.num_idle())
     }
 
     pub(crate) async fn close(&self) {
-        self.0.close().await;
+        self.pool.close().await;
     }
 }
 
@@ -94,7 +105,7 @@ impl Open {
     pub(crate) async fn execute(&mut self, sql: Cow<'static, str>, args: Vec<Value>) -> Result<u64, Error> {
         let text = sql.clone();
         let arguments = arguments(&text, args)?;
-        let done = sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut *self.0).await;
+        let done = sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut *self.transaction).await;
         Ok(done.map_err(|error| Error::statement(&text, error))?.rows_affected())
     }
 
@@ -105,22 +116,32 @@ impl Open {
     ) -> Result<Vec<Row>, Error> {
         let text = sql.clone();
         let arguments = arguments(&text, args)?;
-        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&mut *self.0).await;
+        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&mut *self.transaction).await;
         read(&text, rows)
     }
 
     pub(crate) async fn script(&mut self, sql: &'static str) -> Result<(), Error> {
-        let done = self.0.execute(sqlx::raw_sql(sql)).await;
+        let done = self.transaction.execute(sqlx::raw_sql(sql)).await;
         done.map(drop).map_err(|error| Error::statement(sql, error))
     }
 
     pub(crate) async fn commit(self) -> Result<(), Error> {
-        self.0.commit().await.map_err(Error::committing)
+        noted(&self.outage, self.transaction.commit().await.map_err(Error::committing))
     }
 
     pub(crate) async fn roll_back(self) -> Result<(), Error> {
-        self.0.rollback().await.map_err(|error| Error::doing("roll a transaction back", error))
+        self.transaction.rollback().await.map_err(|error| Error::doing("roll a transaction back", error))
     }
+}
+
+/// Notes whether the server answered.
+fn noted<T>(outage: &Outage, outcome: Result<T, Error>) -> Result<T, Error> {
+    match &outcome {
+        Ok(_) => outage.passed(),
+        Err(error) if error.is_away() => outage.failed(error),
+        Err(_) => {}
+    }
+    outcome
 }
 
 /// A schema is written into statements and connection options, so it may hold nothing that needs quoting.

@@ -53,7 +53,7 @@ impl Guard {
                         self.try_anew(&bytes).await;
                     }
                 }
-                Err(error) => tracing::warn!(%error, "the dead letters cannot be read"),
+                Err(error) => phasegate_database::tell(&error, "the dead letters cannot be read"),
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use phasegate_bus::{Bus, Delivery, HandleError};
 use phasegate_clock::{SharedClock, Timestamp};
-use phasegate_database::{Database, Dialect, Error};
+use phasegate_database::{Database, Dialect};
 use phasegate_proto::internal::event::v1::Event;
 use phasegate_telemetry::WorkKind;
 use prost::Message as _;
@@ -30,6 +30,8 @@ const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// A receiver that takes longer than this is asked again later.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long an event that is under way may take once the process stops.
+const GRACE: Duration = Duration::from_secs(1);
 /// After this time an instance's turn ends.
 const TURN: Duration = Duration::from_secs(10);
 /// How long what was sent stays: longer than a receiver may be away.
@@ -73,7 +75,7 @@ impl Relay {
         let mut looked = swept;
         while !shutdown.is_cancelled() {
             if lanes.len() < LANES_MAX {
-                self.start_lanes(&mut lanes).await;
+                self.start_lanes(&mut lanes, &shutdown).await;
             }
             let pause = POLL.mul_f64(rand::rng().random_range(0.5..1.5));
             tokio::select! {
@@ -94,22 +96,22 @@ impl Relay {
         while lanes.join_next().await.is_some() {}
     }
 
-    async fn start_lanes(&self, lanes: &mut JoinSet<()>) {
+    async fn start_lanes(&self, lanes: &mut JoinSet<()>, shutdown: &CancellationToken) {
         let claimed = match store::lanes_claim(&self.db, self.clock.now()).await {
             Ok(claimed) => claimed,
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "the outbox cannot be read");
+                phasegate_database::tell(&error, "the outbox cannot be read");
                 tokio::time::sleep(POLL).await;
                 return;
             }
         };
         for lane in claimed {
             if self.take_lane(&lane) {
-                let relay = self.clone();
+                let (relay, shutdown) = (self.clone(), shutdown.clone());
                 lanes.spawn(async move {
                     loop {
                         tokio::select! {
-                            () = relay.run_lane(&lane) => {}
+                            () = relay.run_lane(&lane, &shutdown) => {}
                             () = relay.keep_lane(&lane) => {}
                         }
                         if relay.leave_lane(&lane) {
@@ -158,28 +160,28 @@ impl Relay {
         loop {
             tokio::time::sleep(store::RENEWAL).await;
             if let Err(error) = store::lane_keep(&self.db, lane, self.clock.now()).await {
-                tracing::warn!(error = %chain(&error), "a claim could not be renewed");
+                phasegate_database::tell(&error, "a claim could not be renewed");
             }
         }
     }
 
     /// Sends the events of one instance in order, up to the first that fails.
-    async fn run_lane(&self, lane: &Lane) {
+    async fn run_lane(&self, lane: &Lane, shutdown: &CancellationToken) {
         let waiting = match store::lane_load(&self.db, lane).await {
             Ok(waiting) => waiting,
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "the outbox cannot be read");
+                phasegate_database::tell(&error, "the outbox cannot be read");
                 return;
             }
         };
         let mut settled = Settled::default();
         let started = tokio::time::Instant::now();
         for event in waiting {
-            // Others wait for their turn; the rest is claimed anew.
-            if started.elapsed() > TURN {
+            // Others wait for their turn; the rest is claimed anew, by another copy where this one stops.
+            if started.elapsed() > TURN || shutdown.is_cancelled() {
                 break;
             }
-            match self.send(&event.payload).await {
+            match self.send_until(&event.payload, shutdown).await {
                 Ok(Delivery::Taken) => settled.taken.push(event.event_id),
                 Ok(Delivery::Sent) => settled.sent.push(event.event_id),
                 Err(error) => {
@@ -194,8 +196,24 @@ impl Relay {
         let now = self.clock.now();
         if let Err(error) = store::lane_settle(&self.db, lane.clone(), settled, now).await {
             // They are sent again, and the receivers know them.
-            tracing::warn!(error = %chain(&error), "what was sent could not be marked");
+            phasegate_database::tell(&error, "what was sent could not be marked");
             tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Sends, and gives up a moment after the time to stop: what was on its way is sent again, and known.
+    async fn send_until(
+        &self,
+        payload: &[u8],
+        shutdown: &CancellationToken,
+    ) -> Result<Delivery, HandleError> {
+        let stopped = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            outcome = self.send(payload) => outcome,
+            () = stopped => Err(HandleError::Transient("the process stopped".to_owned())),
         }
     }
 
@@ -215,7 +233,7 @@ impl Relay {
         let overdue = match store::unconfirmed_claim(&self.db, self.clock.now()).await {
             Ok(overdue) => overdue,
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "the outbox cannot be read");
+                phasegate_database::tell(&error, "the outbox cannot be read");
                 return;
             }
         };
@@ -234,7 +252,7 @@ impl Relay {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), "old events could not be deleted");
+                    phasegate_database::tell(&error, "old events could not be deleted");
                     return;
                 }
             }
@@ -246,16 +264,6 @@ impl Relay {
 fn backoff(now: Timestamp, failures: u32) -> Timestamp {
     let full = BACKOFF.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX);
     now + full.mul_f64(rand::rng().random_range(0.5..1.0))
-}
-
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

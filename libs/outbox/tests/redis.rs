@@ -271,7 +271,7 @@ async fn poison_is_set_aside_and_holds_nobody_up() -> anyhow::Result<()> {
     let copy = world.copy()?;
     world.commit(&copy, 2).await?;
     world.settled(18, Duration::from_mins(1)).await?;
-    let letters = dead_letters(&world.recorder.db, 10).await?;
+    let letters = dead_letters(&world.recorder.db, None, 10).await?;
     ensure!(letters.len() == 2 && letters.iter().all(|letter| letter.tries == 8), "{letters:?}");
     copy.stop().await
 }

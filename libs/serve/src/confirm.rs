@@ -14,6 +14,8 @@ use crate::{Peers, Service};
 
 /// Confirmations wait this long for others.
 const GATHER: Duration = Duration::from_millis(100);
+/// How long the last confirmations may take.
+const GRACE: Duration = Duration::from_secs(1);
 /// Confirmations of one batch.
 const BATCH: usize = 500;
 
@@ -36,12 +38,24 @@ pub async fn confirm(peers: Peers, mut confirmations: Confirmations, shutdown: C
                 batch.push(confirmation);
             }
         }
-        tell(&peers, &mut batch).await;
+        tell_until(&peers, &mut batch, &shutdown).await;
     }
     while let Ok(confirmation) = confirmations.try_recv() {
         batch.push(confirmation);
     }
-    tell(&peers, &mut batch).await;
+    tell_until(&peers, &mut batch, &shutdown).await;
+}
+
+/// Tells, and gives up a moment after the time to stop.
+async fn tell_until(peers: &Peers, batch: &mut Vec<Confirmation>, shutdown: &CancellationToken) {
+    let stopped = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        () = tell(peers, batch) => {}
+        () = stopped => tracing::debug!("the last confirmations were not heard; their events come again"),
+    }
 }
 
 async fn tell(peers: &Peers, batch: &mut Vec<Confirmation>) {

@@ -132,9 +132,13 @@ impl Pool {
 
     /// Keeps looking for copies and their health until `shutdown`.
     pub(crate) async fn watch(&self, shutdown: CancellationToken) {
-        if self.0.addresses.is_empty() {
-            return;
+        if !self.0.addresses.is_empty() {
+            // A copy that does not answer must not keep this process from stopping.
+            shutdown.run_until_cancelled(self.keep_looking()).await;
         }
+    }
+
+    async fn keep_looking(&self) {
         let mut round = 0_u32;
         loop {
             if round.is_multiple_of(HEALTH_PER_LOOKUP) {
@@ -143,10 +147,7 @@ impl Pool {
             round = round.wrapping_add(1);
             let copies = self.copies();
             futures::future::join_all(copies.iter().map(Copy::examine)).await;
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(HEALTH_EVERY) => {}
-            }
+            tokio::time::sleep(HEALTH_EVERY).await;
         }
     }
 

@@ -8,6 +8,7 @@ use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
@@ -16,6 +17,9 @@ use crate::{Context, Service, VerifyLayer};
 
 /// After this long, what has not finished is dropped.
 pub const DRAIN_SECONDS: u64 = 8;
+
+/// The last answers are on their way for a moment after they were written.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// Largest message between services: the largest artifact, as JSON, with room for what goes with it.
 pub const MESSAGE_BYTES_MAX: usize = 20 * 1024 * 1024;
@@ -63,6 +67,7 @@ pub async fn serve(
     health.set_service_status(service.name(), tonic_health::ServingStatus::Serving).await;
 
     let verifier = Verifier::new(&context.keys.principal, service.name(), context.clock.clone());
+    let calls = TaskTracker::new();
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEADER_BYTES_MAX)
@@ -74,7 +79,7 @@ pub async fn serve(
         .max_connection_age_grace(CONNECTION_GRACE)
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(8 * 1024 * 1024)
-        .layer(CallLayer(service.name()))
+        .layer(CallLayer { service: service.name(), calls: calls.clone() })
         .layer(VerifyLayer::new(verifier))
         .add_routes(routes.add_service(health_service));
 
@@ -88,9 +93,11 @@ pub async fn serve(
         health.set_service_status(service.name(), tonic_health::ServingStatus::NotServing).await;
         shutdown.cancelled().await;
     };
-    let deadline = async {
+    let over = async {
         context.shutdown.cancelled().await;
-        tokio::time::sleep(Duration::from_secs(DRAIN_SECONDS)).await;
+        if tokio::time::timeout(Duration::from_secs(DRAIN_SECONDS), drained(&calls)).await.is_err() {
+            tracing::warn!(service = service.name(), "calls were still under way when the time to stop ran out");
+        }
     };
     let serving = async {
         match listener {
@@ -105,11 +112,16 @@ pub async fn serve(
     };
     tokio::select! {
         done = serving => done.map_err(|source| Error { service: service.name(), source }),
-        () = deadline => {
-            tracing::warn!(service = service.name(), "calls were still under way when the time to stop ran out");
-            Ok(())
-        }
+        () = over => Ok(()),
     }
+}
+
+/// Waits until no call is under way. Connections without a call are not waited for: tonic would, for ever, for one that is
+/// idle or whose other side does not answer.
+pub async fn drained(calls: &TaskTracker) {
+    calls.close();
+    calls.wait().await;
+    tokio::time::sleep(LINGER).await;
 }
 
 #[cfg(test)]
@@ -121,6 +133,7 @@ mod tests {
     use phasegate_principal::{Principal, Signer};
     use phasegate_proto::participant::v1::GetParticipantRequest;
     use phasegate_proto::participant::v1::participant_service_client::ParticipantServiceClient;
+    use tokio::io::AsyncWriteExt as _;
     use tokio_util::sync::CancellationToken;
     use tonic::Code;
     use tonic_health::pb::HealthCheckRequest;
@@ -185,9 +198,13 @@ mod tests {
         });
         // Connects, and never says a word.
         let _idle = tokio::net::TcpStream::connect(address).await?;
+        // Says how it begins, and then does not answer any more.
+        let mut deaf = tokio::net::TcpStream::connect(address).await?;
+        deaf.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
         tokio::time::sleep(Duration::from_millis(100)).await;
         context.shutdown.cancel();
-        tokio::time::timeout(Duration::from_secs(DRAIN_SECONDS + 2), server).await???;
+        // Without a call under way there is nothing to wait for.
+        tokio::time::timeout(Duration::from_secs(DRAIN_SECONDS / 2), server).await???;
         Ok(())
     }
 }

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use phasegate_proto::internal::event::v1::Event;
+use prost::Message as _;
 use rand::Rng as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
-use super::Stream;
+use super::{Stream, field};
 use crate::{Confirmation, HandleError, Handler, Receiver, take};
 
 /// Entries that are held at once; the rest stays in Redis.
@@ -22,6 +24,17 @@ const TRIES: u32 = 8;
 const BACKOFF: Duration = Duration::from_millis(100);
 /// Longest wait between two tries.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// How long a handler may take once the process stops.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What became of an entry.
+enum Outcome {
+    /// Its effect is durable.
+    Taken,
+    /// Others are to take it.
+    Handed,
+}
 
 /// One entry of a stream.
 pub(super) struct Entry {
@@ -42,6 +55,8 @@ pub(super) struct Lanes {
     handler: Arc<dyn Handler>,
     room: Arc<Semaphore>,
     state: Arc<Mutex<State>>,
+    /// What is not taken by then is handed back.
+    shutdown: CancellationToken,
 }
 
 #[derive(Default)]
@@ -52,9 +67,14 @@ struct State {
 }
 
 impl Lanes {
-    pub(super) fn new(stream: Stream, receiver: Receiver, handler: Arc<dyn Handler>) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        receiver: Receiver,
+        handler: Arc<dyn Handler>,
+        shutdown: CancellationToken,
+    ) -> Self {
         let room = Arc::new(Semaphore::new(ENTRIES_MAX));
-        Self { stream, receiver, handler, room, state: Arc::default() }
+        Self { stream, receiver, handler, room, state: Arc::default(), shutdown }
     }
 
     /// Takes room for a batch of entries of each of `streams` streams, once there is room for one of each, so that
@@ -100,10 +120,12 @@ impl Lanes {
 
     async fn work(&self, lane: (String, String)) {
         while let Some(entry) = self.next(&lane) {
-            match self.take(&entry).await {
-                Ok(()) => self.finish(&entry).await,
-                // It stays pending in Redis and is claimed again, by us or by another copy.
-                Err(error) => tracing::warn!(
+            match self.take_or_leave(&entry).await {
+                Ok(Outcome::Taken) => self.finish(&entry).await,
+                Ok(Outcome::Handed) => self.hand_back(&entry).await,
+                // It stays pending in Redis and is claimed again, by us or by another copy. What is not there tells so
+                // itself; an event that cannot be taken is counted and set aside.
+                Err(error) => tracing::debug!(
                     event_id = entry.event.event_id,
                     receiver = self.receiver.name(),
                     %error,
@@ -121,6 +143,29 @@ impl Lanes {
             state.waiting.remove(lane);
         }
         next
+    }
+
+    /// Takes an entry, unless the time to stop comes first. What a handler has begun may take a moment longer.
+    async fn take_or_leave(&self, entry: &Entry) -> Result<Outcome, HandleError> {
+        if self.shutdown.is_cancelled() {
+            return Ok(Outcome::Handed);
+        }
+        let stopped = async {
+            self.shutdown.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            taken = self.take(entry) => taken.map(|()| Outcome::Taken),
+            () = stopped => Ok(Outcome::Handed),
+        }
+    }
+
+    /// Puts an entry into its stream anew, for this receiver alone, where another copy finds it at once. Left as it is, it
+    /// would wait until it is claimed, and pass for one that ended a process.
+    async fn hand_back(&self, entry: &Entry) {
+        if let Err(error) = self.stream.put_back(self.receiver, entry).await {
+            tracing::debug!(%error, "an entry could not be handed back; it is claimed by others later");
+        }
     }
 
     async fn take(&self, entry: &Entry) -> Result<(), HandleError> {
@@ -175,6 +220,17 @@ fn backoff(tries: u32) -> Duration {
 }
 
 impl Stream {
+    /// Adds an entry anew for one receiver, and is done with the old one.
+    pub(super) async fn put_back(&self, receiver: Receiver, entry: &Entry) -> redis::RedisResult<()> {
+        let key = self.key(entry.stream);
+        let mut pipeline = redis::pipe();
+        pipeline.atomic();
+        pipeline.cmd("XADD").arg(&key).arg("*").arg(field::SENDER).arg(&entry.sender);
+        pipeline.arg(field::RECEIVERS).arg(receiver.bit()).arg(field::EVENT).arg(entry.event.encode_to_vec());
+        pipeline.cmd("XACK").arg(&key).arg(receiver.name()).arg(&entry.id);
+        pipeline.exec_async(&mut self.writer().await?).await
+    }
+
     /// Tells Redis that an entry is done. If that fails it comes again, and is known.
     pub(super) async fn acknowledge(&self, receiver: Receiver, stream: u16, id: &str) {
         let mut command = redis::cmd("XACK");

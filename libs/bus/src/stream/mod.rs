@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use phasegate_proto::internal::event::v1::Event;
+use phasegate_telemetry::Outage;
 use prost::Message as _;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio::sync::{OnceCell, mpsc};
@@ -82,6 +83,10 @@ struct Inner {
     writer: OnceCell<ConnectionManager>,
     subscribers: RwLock<Vec<(Receiver, Arc<dyn Handler>)>>,
     confirmations: mpsc::Sender<Confirmation>,
+    /// Whether Redis answers, for the log.
+    outage: Outage,
+    /// Whether it takes what it is given: one that is full answers, too.
+    refusal: Outage,
 }
 
 // === impl Settings ===
@@ -116,6 +121,8 @@ impl Stream {
             writer: OnceCell::new(),
             subscribers: RwLock::default(),
             confirmations,
+            outage: Outage::new("Redis", "redis"),
+            refusal: Outage::new("Redis, asked to keep something,", "redis"),
         };
         Ok((Self(Arc::new(inner)), confirmed))
     }
@@ -143,17 +150,18 @@ impl Stream {
             .arg(receivers)
             .arg(field::EVENT)
             .arg(event.encode_to_vec());
-        let mut writer = self.writer().await.map_err(away)?;
-        command.exec_async(&mut writer).await.map_err(away)
+        let published = async { command.exec_async(&mut self.writer().await?).await };
+        self.noted(published.await).map_err(away)?;
+        self.0.outage.passed();
+        self.0.refusal.passed();
+        Ok(())
     }
 
     /// Reads for each subscriber until `shutdown`, then finishes what is under way.
     pub(crate) async fn run(&self, shutdown: CancellationToken) {
         let subscribers = self.0.subscribers.read().unwrap_or_else(PoisonError::into_inner).clone();
         let readers = subscribers.into_iter().map(|(receiver, handler)| {
-            let reader = read::Reader::new(self.clone(), receiver, handler);
-            let shutdown = shutdown.clone();
-            async move { reader.run(shutdown).await }
+            read::Reader::new(self.clone(), receiver, handler, shutdown.clone()).run()
         });
         futures::future::join_all(readers).await;
     }
@@ -163,14 +171,24 @@ impl Stream {
         let mut writer = self.writer().await.ok()?;
         let mut question = redis::cmd("INFO");
         question.arg("memory");
-        let told: String = match question.query_async(&mut writer).await {
-            Ok(told) => told,
-            Err(error) => return Some(format!("Redis is away; events wait until it is back: {error}")),
-        };
+        // That it is away is told as always.
+        let told: String = self.noted(question.query_async(&mut writer).await).ok()?;
         let policy = told.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"))?.trim();
         (policy != "noeviction").then(|| {
             format!("Redis evicts keys (maxmemory-policy {policy}), so that events come late; set it to noeviction")
         })
+    }
+
+    /// Notes for the log how Redis took something. One that has lost a group is well.
+    fn noted<T>(&self, outcome: redis::RedisResult<T>) -> redis::RedisResult<T> {
+        if let Err(error) = &outcome {
+            match error.code() {
+                None => self.0.outage.failed(error),
+                Some("NOGROUP") => {}
+                Some(_) => self.0.refusal.failed(error),
+            }
+        }
+        outcome
     }
 
     /// The connection for what does not block. It is made anew by itself when it breaks.

@@ -30,6 +30,8 @@ const CLAIM_EVERY: Duration = Duration::from_secs(4);
 const LEFT_AFTER: Duration = Duration::from_secs(12);
 /// A consumer that has not been heard of for this long, and holds nothing, is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
+/// From the time to stop until everything is taken or handed back.
+const FINISHED_WITHIN: Duration = Duration::from_secs(3);
 /// Wait after a failure, with as much jitter.
 const BACKOFF: Duration = Duration::from_millis(250);
 
@@ -41,6 +43,7 @@ pub(super) struct Reader {
     /// Of this process, among the copies.
     consumer: String,
     lanes: Lanes,
+    shutdown: CancellationToken,
 }
 
 /// Which entries to read.
@@ -54,23 +57,30 @@ enum Which {
 
 impl Reader {
     #[expect(clippy::disallowed_methods, reason = "a name among consumers, and no id that anybody keeps")]
-    pub(super) fn new(stream: Stream, receiver: Receiver, handler: Arc<dyn Handler>) -> Self {
-        let lanes = Lanes::new(stream.clone(), receiver, handler);
-        Self { stream, receiver, consumer: Uuid::now_v7().to_string(), lanes }
+    pub(super) fn new(
+        stream: Stream,
+        receiver: Receiver,
+        handler: Arc<dyn Handler>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let lanes = Lanes::new(stream.clone(), receiver, handler, shutdown.clone());
+        Self { stream, receiver, consumer: Uuid::now_v7().to_string(), lanes, shutdown }
     }
 
-    /// Reads until `shutdown`, then finishes what is under way.
-    pub(super) async fn run(self, shutdown: CancellationToken) {
+    /// Reads until the time to stop, then finishes what is under way and hands back what was not begun.
+    pub(super) async fn run(self) {
+        let shutdown = self.shutdown.clone();
         let claims = tokio::spawn({
             let (reader, shutdown) = (self.clone(), shutdown.clone());
             async move { reader.claim_on(shutdown).await }
         });
         while !shutdown.is_cancelled() {
-            if let Err(error) = self.read_on(&shutdown).await {
+            let read = self.read_on(&shutdown).await;
+            if let Err(error) = self.stream.noted(read) {
                 if error.code() == Some("NOGROUP") {
                     tracing::info!(receiver = self.receiver.name(), "Redis has no such group; making it");
                 } else {
-                    tracing::warn!(receiver = self.receiver.name(), %error, "the streams cannot be read");
+                    tracing::debug!(receiver = self.receiver.name(), %error, "the streams cannot be read");
                 }
                 pause(BACKOFF, &shutdown).await;
             }
@@ -81,8 +91,13 @@ impl Reader {
                 "the search for what was left ended before its time"
             );
         }
-        self.lanes.idle().await;
-        self.leave().await;
+        let finish = async {
+            self.lanes.idle().await;
+            self.leave().await;
+        };
+        if tokio::time::timeout(FINISHED_WITHIN, finish).await.is_err() {
+            tracing::debug!(receiver = self.receiver.name(), "Redis was left in a hurry; others claim the rest");
+        }
     }
 
     /// Reads on one connection until it fails.
@@ -128,6 +143,7 @@ impl Reader {
             command.arg(if which == Which::New { ">" } else { "0" });
         }
         let reply: Option<StreamReadReply> = answered(command.query_async(connection)).await?;
+        self.stream.0.outage.passed();
         for found in reply.map(|reply| reply.keys).unwrap_or_default() {
             let stream = keys.iter().position(|key| *key == found.key);
             let Some(stream) = stream.and_then(|stream| u16::try_from(stream).ok()) else { continue };

@@ -93,7 +93,7 @@ impl Rest {
             let permit = permit.map_err(|_| Refused::TooManyStreams { streams_max })?;
             return Ok(match self.upstream.stream(&route.method, &principal, message).await {
                 Ok(stream) => {
-                    events::respond(stream, route.method.descriptor.output(), self.shutdown.clone(), permit)
+                    events::respond(stream, &route.method, self.shutdown.clone(), permit)
                 }
                 Err(status) => answer::failure(&status),
             });

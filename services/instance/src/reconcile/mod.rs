@@ -40,8 +40,7 @@ pub(crate) async fn check_chains(app: &App) {
         match app.check_next_chain(&at).await {
             Ok(next) => at = next.unwrap_or_default(),
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "an audit trail cannot be checked");
+                phasegate_database::tell(&error, "an audit trail cannot be checked");
             }
         }
     }
@@ -52,10 +51,7 @@ async fn round(app: &App) -> bool {
     let due = match app.leases_due(AT_ONCE).await {
         Ok(due) => due,
         Err(error) => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "leases that have run out cannot be read"
-            );
+            phasegate_database::tell(&error, "leases that have run out cannot be read");
             return false;
         }
     };
