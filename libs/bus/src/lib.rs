@@ -28,6 +28,13 @@ pub trait Handler: Send + Sync {
         let _ = event;
         Box::pin(async { Ok(()) })
     }
+
+    /// Called after [`Handler::was_left`] when the event was tried, was not taken, and the process lives: what was counted
+    /// is not to be held against it, or a long outage would look like an event that ends processes.
+    fn was_survived(&self, event: Arc<Event>) -> BoxFuture<'_, ()> {
+        let _ = event;
+        Box::pin(async {})
+    }
 }
 
 /// Why an event was not taken.
@@ -132,7 +139,12 @@ impl fmt::Debug for Bus {
 
 /// Has a handler take an event. A handler that panics has met a poisonous event; whoever called it goes on.
 async fn take(handler: &dyn Handler, event: Arc<Event>) -> Result<(), HandleError> {
+    unwound(handler.handle(event)).await
+}
+
+/// Awaits a handler, whatever it does.
+async fn unwound(handling: BoxFuture<'_, Result<(), HandleError>>) -> Result<(), HandleError> {
     use futures::FutureExt as _;
-    let taken = std::panic::AssertUnwindSafe(handler.handle(event)).catch_unwind().await;
-    taken.unwrap_or_else(|_| Err(HandleError::Poison("the handler panicked".to_owned())))
+    let done = std::panic::AssertUnwindSafe(handling).catch_unwind().await;
+    done.unwrap_or_else(|_| Err(HandleError::Poison("the handler panicked".to_owned())))
 }

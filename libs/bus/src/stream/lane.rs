@@ -2,6 +2,7 @@
 //! keeps its own instance waiting and nobody else.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{Stream, field};
-use crate::{Confirmation, HandleError, Handler, Receiver, take};
+use crate::{Confirmation, HandleError, Handler, Receiver, take, unwound};
 
 /// Entries that are held at once; the rest stays in Redis.
 pub(super) const ENTRIES_MAX: usize = 1_024;
@@ -20,11 +21,10 @@ pub(super) const ENTRIES_MAX: usize = 1_024;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Tries before an entry is left to be claimed again. As many as it takes to set a poisonous event aside.
 const TRIES: u32 = 8;
-/// Wait after the first failure; doubles with each.
-const BACKOFF: Duration = Duration::from_millis(100);
-/// Longest wait between two tries.
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
-
+/// Wait after the first failure, as a part of the time after which an entry counts as left; doubles with each.
+const BACKOFF: u32 = 120;
+/// Longest wait between two tries, likewise.
+const BACKOFF_MAX: u32 = 6;
 /// How long a handler may take once the process stops.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -154,10 +154,15 @@ impl Lanes {
             self.shutdown.cancelled().await;
             tokio::time::sleep(GRACE).await;
         };
-        tokio::select! {
-            taken = self.take(entry) => taken.map(|()| Outcome::Taken),
+        let is_counted = AtomicBool::new(false);
+        let outcome = tokio::select! {
+            taken = self.take(entry, &is_counted) => taken.map(|()| Outcome::Taken),
             () = stopped => Ok(Outcome::Handed),
+        };
+        if matches!(outcome, Ok(Outcome::Handed)) {
+            self.survive(entry, &is_counted).await;
         }
+        outcome
     }
 
     /// Puts an entry into its stream anew, for this receiver alone, where another copy finds it at once. Left as it is, it
@@ -168,9 +173,12 @@ impl Lanes {
         }
     }
 
-    async fn take(&self, entry: &Entry) -> Result<(), HandleError> {
+    /// Tries several times. One that was left is counted for the first try only: a process that has an answer, whatever it
+    /// says, did not end.
+    async fn take(&self, entry: &Entry, is_counted: &AtomicBool) -> Result<(), HandleError> {
         if entry.was_left {
-            self.handler.was_left(Arc::clone(&entry.event)).await?;
+            unwound(self.handler.was_left(Arc::clone(&entry.event))).await?;
+            is_counted.store(true, Ordering::Relaxed);
         }
         let mut tries = 0;
         loop {
@@ -180,14 +188,26 @@ impl Lanes {
                 Err(_) => Err(HandleError::Transient("it was not taken in time".to_owned())),
             };
             tries += 1;
+            if taken.is_err() {
+                self.survive(entry, is_counted).await;
+            }
             match taken {
                 Ok(()) => return Ok(()),
                 Err(error) if tries == TRIES => return Err(error),
                 Err(error) => {
                     tracing::debug!(event_id = entry.event.event_id, %error, "an event was not taken");
-                    tokio::time::sleep(backoff(tries)).await;
+                    tokio::time::sleep(backoff(self.stream.0.left_after, tries)).await;
                 }
             }
+        }
+    }
+
+    /// Takes back what was counted, if it was.
+    async fn survive(&self, entry: &Entry, is_counted: &AtomicBool) {
+        if is_counted.swap(false, Ordering::Relaxed) {
+            let surviving = self.handler.was_survived(Arc::clone(&entry.event));
+            // What panics here leaves the count as it is.
+            let _ = unwound(Box::pin(async { Ok(surviving.await) })).await;
         }
     }
 
@@ -214,8 +234,8 @@ impl Lanes {
 }
 
 /// Doubling, half of it chance.
-fn backoff(tries: u32) -> Duration {
-    let full = BACKOFF.saturating_mul(1 << tries.min(16)).min(BACKOFF_MAX);
+fn backoff(left_after: Duration, tries: u32) -> Duration {
+    let full = (left_after / BACKOFF).saturating_mul(1 << tries.min(16)).min(left_after / BACKOFF_MAX);
     full.mul_f64(rand::rng().random_range(0.5..1.0))
 }
 

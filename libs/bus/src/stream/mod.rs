@@ -23,6 +23,8 @@ use crate::{HandleError, Handler, Receiver};
 const ENTRIES_KEPT: usize = 10_000;
 /// Streams when nothing else is set.
 const STREAMS: u16 = 16;
+/// When nothing else is set, whoever took an entry and has not finished it by then is believed to be gone.
+const LEFT_AFTER: Duration = Duration::from_secs(12);
 /// More would leave too few entries for each.
 const STREAMS_MAX: u16 = 256;
 /// A Redis that does not answer by then is away.
@@ -49,6 +51,9 @@ pub struct Settings {
     pub prefix: String,
     /// Number of streams, 1 to 256. Senders and receivers of one installation must agree.
     pub streams: u16,
+    /// Whoever took an entry and has not finished it by then is believed to be gone, which need not be true: effects are
+    /// once. How often the entries of others are looked at, and how long is waited between tries, goes by it.
+    pub left_after: Duration,
 }
 
 /// A Redis that cannot be meant.
@@ -79,6 +84,7 @@ struct Inner {
     client: redis::Client,
     prefix: String,
     streams: u16,
+    left_after: Duration,
     /// For everything that does not block.
     writer: OnceCell<ConnectionManager>,
     subscribers: RwLock<Vec<(Receiver, Arc<dyn Handler>)>>,
@@ -94,7 +100,7 @@ struct Inner {
 impl Settings {
     /// The streams of the only installation on a server.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), prefix: "phasegate".to_owned(), streams: STREAMS }
+        Self { url: url.into(), prefix: "phasegate".to_owned(), streams: STREAMS, left_after: LEFT_AFTER }
     }
 }
 
@@ -118,6 +124,7 @@ impl Stream {
             client,
             prefix: settings.prefix.clone(),
             streams: settings.streams.clamp(1, STREAMS_MAX),
+            left_after: settings.left_after,
             writer: OnceCell::new(),
             subscribers: RwLock::default(),
             confirmations,

@@ -24,10 +24,8 @@ const BATCH: u32 = 32;
 const BLOCK: Duration = Duration::from_secs(1);
 /// A read that has not answered by then has lost its connection.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
-/// How often what was left is looked for, with half as much jitter.
-const CLAIM_EVERY: Duration = Duration::from_secs(4);
-/// Whoever took an entry and has not finished it by then is believed to be gone. It need not be true: effects are once.
-const LEFT_AFTER: Duration = Duration::from_secs(12);
+/// What was left is looked for this often in the time after which it is, with half as much jitter.
+const CLAIMS: u32 = 3;
 /// A consumer that has not been heard of for this long, and holds nothing, is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 /// From the time to stop until everything is taken or handed back.
@@ -96,7 +94,10 @@ impl Reader {
             self.leave().await;
         };
         if tokio::time::timeout(FINISHED_WITHIN, finish).await.is_err() {
-            tracing::debug!(receiver = self.receiver.name(), "Redis was left in a hurry; others claim the rest");
+            tracing::debug!(
+                receiver = self.receiver.name(),
+                "Redis was left in a hurry; others claim the rest"
+            );
         }
     }
 
@@ -183,7 +184,7 @@ impl Reader {
     /// Looks for what others took and left, until `shutdown`.
     async fn claim_on(&self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
-            pause(CLAIM_EVERY, &shutdown).await;
+            pause(self.stream.0.left_after / CLAIMS, &shutdown).await;
             for stream in 0..self.stream.0.streams {
                 if shutdown.is_cancelled() {
                     return;
@@ -206,7 +207,7 @@ impl Reader {
                 .arg(self.stream.key(stream))
                 .arg(self.receiver.name())
                 .arg(&self.consumer)
-                .arg(LEFT_AFTER.as_millis().to_string())
+                .arg(self.stream.0.left_after.as_millis().to_string())
                 .arg(&start)
                 .arg("COUNT")
                 .arg(room.num_permits());
