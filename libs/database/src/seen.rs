@@ -25,6 +25,15 @@ impl Database {
     pub async fn ping(&self) -> Result<(), Error> {
         self.fetch_all("select 1 as alive", args![]).await.map(drop)
     }
+
+    /// Whether the database answers, for whoever asks again and again.
+    pub fn answers(&self) -> impl Fn() -> BoxFuture<'static, bool> + Send + use<> {
+        let database = self.clone();
+        move || {
+            let database = database.clone();
+            Box::pin(async move { database.ping().await.is_ok() })
+        }
+    }
 }
 
 impl Source for Connections {
