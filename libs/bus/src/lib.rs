@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use phasegate_proto::internal::event::v1::Event;
+use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
 pub use route::Receiver;
@@ -46,6 +47,17 @@ pub enum HandleError {
     /// Something about the event itself. Set aside after a bounded number of tries.
     #[error("cannot be taken: {0}")]
     Poison(String),
+}
+
+/// An event as it was written.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// What this version understands of it.
+    pub event: Arc<Event>,
+    /// What travels: whoever wrote it may be of a later version, and have said more than this one understands.
+    pub bytes: Vec<u8>,
+    /// Who is to get it, as a number ([`Receiver::bit`]).
+    pub receivers: i64,
 }
 
 /// How far an event has come once it is published.
@@ -105,9 +117,20 @@ impl Bus {
     /// process have not taken it, the worst answer counts, and the event comes again to all: a transient one before a
     /// poisonous one, which may be its consequence.
     pub async fn publish(&self, sender: &str, event: Arc<Event>) -> Result<Delivery, HandleError> {
+        let (bytes, receivers) = (event.encode_to_vec(), Receiver::set_of(event.payload.as_ref()));
+        self.send(sender, &[Written { event, bytes, receivers }]).await
+    }
+
+    /// The same for events as they were written, all of them in one go. Where it fails, some of them may be on their way.
+    pub async fn send(&self, sender: &str, written: &[Written]) -> Result<Delivery, HandleError> {
         match &self.0 {
-            Kind::Local(local) => local.publish(event).await.map(|()| Delivery::Taken),
-            Kind::Stream(stream) => stream.publish(sender, &event).await.map(|()| Delivery::Sent),
+            Kind::Local(local) => {
+                for one in written {
+                    local.publish(Arc::clone(&one.event)).await?;
+                }
+                Ok(Delivery::Taken)
+            }
+            Kind::Stream(stream) => stream.publish(sender, written).await.map(|()| Delivery::Sent),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Takes the entries that were read: those of one instance one after the other, instances side by side. One that fails
-//! keeps its own instance waiting and nobody else.
+//! keeps its own instance waiting; others wait only where there is no room left, which is why an event has one place
+//! however often it is sent again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use phasegate_proto::internal::event::v1::Event;
-use prost::Message as _;
 use rand::Rng as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,8 @@ pub(super) struct Entry {
     pub(super) id: String,
     pub(super) sender: String,
     pub(super) event: Arc<Event>,
+    /// The event as it was written.
+    pub(super) bytes: Vec<u8>,
     /// A process took it before and did not finish.
     pub(super) was_left: bool,
     pub(super) _room: OwnedSemaphorePermit,
@@ -64,6 +66,8 @@ struct State {
     waiting: BTreeMap<(String, String), VecDeque<Entry>>,
     /// Entries that are held, so that none is taken twice by this process at the same time.
     held: BTreeSet<(u16, String)>,
+    /// Their events, by tenant and id.
+    events: BTreeSet<(String, String)>,
 }
 
 impl Lanes {
@@ -95,6 +99,11 @@ impl Lanes {
         self.state().held.contains(&(stream, id.to_owned()))
     }
 
+    /// Whether an event is being worked on.
+    pub(super) fn holds_event(&self, event: &Event) -> bool {
+        self.state().events.contains(&name(event))
+    }
+
     /// Puts an entry behind the others of its instance.
     pub(super) fn add(&self, entry: Entry) {
         let lane = (entry.event.tenant_id.clone(), entry.event.instance_id.clone());
@@ -102,6 +111,7 @@ impl Lanes {
         if !state.held.insert((entry.stream, entry.id.clone())) {
             return;
         }
+        state.events.insert(name(&entry.event));
         if let Some(waiting) = state.waiting.get_mut(&lane) {
             waiting.push_back(entry);
             return;
@@ -132,7 +142,9 @@ impl Lanes {
                     "an event was left for later"
                 ),
             }
-            self.state().held.remove(&(entry.stream, entry.id.clone()));
+            let mut state = self.state();
+            state.events.remove(&name(&entry.event));
+            state.held.remove(&(entry.stream, entry.id.clone()));
         }
     }
 
@@ -213,7 +225,7 @@ impl Lanes {
 
     /// Its effect is durable: Redis may forget it, and the sender stops sending it.
     async fn finish(&self, entry: &Entry) {
-        self.stream.acknowledge(self.receiver, entry.stream, &entry.id).await;
+        self.stream.acknowledge(self.receiver, entry.stream, std::slice::from_ref(&entry.id)).await;
         let confirmation = Confirmation {
             sender: entry.sender.clone(),
             receiver: self.receiver,
@@ -233,6 +245,10 @@ impl Lanes {
     }
 }
 
+fn name(event: &Event) -> (String, String) {
+    (event.tenant_id.clone(), event.event_id.clone())
+}
+
 /// Doubling, half of it chance.
 fn backoff(left_after: Duration, tries: u32) -> Duration {
     let full = (left_after / BACKOFF).saturating_mul(1 << tries.min(16)).min(left_after / BACKOFF_MAX);
@@ -246,21 +262,24 @@ impl Stream {
         let mut pipeline = redis::pipe();
         pipeline.atomic();
         pipeline.cmd("XADD").arg(&key).arg("*").arg(field::SENDER).arg(&entry.sender);
-        pipeline.arg(field::RECEIVERS).arg(receiver.bit()).arg(field::EVENT).arg(entry.event.encode_to_vec());
+        pipeline.arg(field::RECEIVERS).arg(receiver.bit()).arg(field::EVENT).arg(&entry.bytes);
         pipeline.cmd("XACK").arg(&key).arg(receiver.name()).arg(&entry.id);
         pipeline.exec_async(&mut self.writer().await?).await
     }
 
-    /// Tells Redis that an entry is done. If that fails it comes again, and is known.
-    pub(super) async fn acknowledge(&self, receiver: Receiver, stream: u16, id: &str) {
+    /// Tells Redis that entries are done. If that fails they come again, and are known.
+    pub(super) async fn acknowledge(&self, receiver: Receiver, stream: u16, ids: &[String]) {
+        if ids.is_empty() {
+            return;
+        }
         let mut command = redis::cmd("XACK");
-        command.arg(self.key(stream)).arg(receiver.name()).arg(id);
+        command.arg(self.key(stream)).arg(receiver.name()).arg(ids);
         let acknowledged = match self.writer().await {
             Ok(mut writer) => command.exec_async(&mut writer).await,
             Err(error) => Err(error),
         };
         if let Err(error) = acknowledged {
-            tracing::debug!(%error, "an entry could not be acknowledged");
+            tracing::debug!(%error, "entries could not be acknowledged");
         }
     }
 }

@@ -12,12 +12,11 @@ use std::time::Duration;
 
 use phasegate_proto::internal::event::v1::Event;
 use phasegate_telemetry::Outage;
-use prost::Message as _;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::{HandleError, Handler, Receiver};
+use crate::{HandleError, Handler, Receiver, Written};
 
 /// Entries that a stream keeps, about. What is trimmed unread is sent again.
 const ENTRIES_KEPT: usize = 10_000;
@@ -139,25 +138,27 @@ impl Stream {
         subscribers.push((receiver, handler));
     }
 
-    pub(crate) async fn publish(&self, sender: &str, event: &Event) -> Result<(), HandleError> {
-        let receivers = Receiver::set_of(event.payload.as_ref());
-        if receivers == 0 {
+    pub(crate) async fn publish(&self, sender: &str, written: &[Written]) -> Result<(), HandleError> {
+        let mut pipeline = redis::pipe();
+        for one in written.iter().filter(|one| one.receivers != 0) {
+            pipeline
+                .cmd("XADD")
+                .arg(self.key(self.stream_of(&one.event)))
+                .arg("MAXLEN")
+                .arg("~")
+                .arg(ENTRIES_KEPT)
+                .arg("*")
+                .arg(field::SENDER)
+                .arg(sender)
+                .arg(field::RECEIVERS)
+                .arg(one.receivers)
+                .arg(field::EVENT)
+                .arg(&one.bytes);
+        }
+        if pipeline.is_empty() {
             return Ok(());
         }
-        let mut command = redis::cmd("XADD");
-        command
-            .arg(self.key(self.stream_of(event)))
-            .arg("MAXLEN")
-            .arg("~")
-            .arg(ENTRIES_KEPT)
-            .arg("*")
-            .arg(field::SENDER)
-            .arg(sender)
-            .arg(field::RECEIVERS)
-            .arg(receivers)
-            .arg(field::EVENT)
-            .arg(event.encode_to_vec());
-        let published = async { command.exec_async(&mut self.writer().await?).await };
+        let published = async { pipeline.exec_async(&mut self.writer().await?).await };
         self.noted(published.await).map_err(away)?;
         self.0.outage.passed();
         self.0.refusal.passed();
