@@ -11,6 +11,8 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 use crate::call::CallLayer;
 use crate::{Context, Service, VerifyLayer};
@@ -20,6 +22,11 @@ pub const DRAIN_SECONDS: u64 = 8;
 
 /// The last answers are on their way for a moment after they were written.
 const LINGER: Duration = Duration::from_millis(200);
+
+/// How often a service that leans on something looks whether that is there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What takes longer to answer is away.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Largest message between services: the largest artifact, as JSON, with room for what goes with it.
 pub const MESSAGE_BYTES_MAX: usize = 20 * 1024 * 1024;
@@ -61,10 +68,25 @@ pub async fn serve(
     context: &Context,
     listener: Listener,
 ) -> Result<(), Error> {
+    serve_while(service, routes, context, listener, || std::future::ready(true)).await
+}
+
+/// The same for a service that is well only while what it leans on `answers`: where it does not, callers that have the
+/// choice go to another copy.
+pub async fn serve_while<F>(
+    service: Service,
+    routes: Routes,
+    context: &Context,
+    listener: Listener,
+    answers: impl Fn() -> F + Send + 'static,
+) -> Result<(), Error>
+where
+    F: Future<Output = bool> + Send,
+{
     let _told = phasegate_telemetry::build_info(service.name());
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    health.set_service_status(service.name(), tonic_health::ServingStatus::Serving).await;
+    health.set_service_status("", ServingStatus::Serving).await;
+    health.set_service_status(service.name(), ServingStatus::Serving).await;
 
     let verifier = Verifier::new(&context.keys.principal, service.name(), context.clock.clone());
     let calls = TaskTracker::new();
@@ -88,15 +110,19 @@ pub async fn serve(
         tokio::select! {
             () = draining.cancelled() => {}
             () = shutdown.cancelled() => {}
+            () = tell_health(&health, service, answers) => {}
         }
-        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-        health.set_service_status(service.name(), tonic_health::ServingStatus::NotServing).await;
+        health.set_service_status("", ServingStatus::NotServing).await;
+        health.set_service_status(service.name(), ServingStatus::NotServing).await;
         shutdown.cancelled().await;
     };
     let over = async {
         context.shutdown.cancelled().await;
         if tokio::time::timeout(Duration::from_secs(DRAIN_SECONDS), drained(&calls)).await.is_err() {
-            tracing::warn!(service = service.name(), "calls were still under way when the time to stop ran out");
+            tracing::warn!(
+                service = service.name(),
+                "calls were still under way when the time to stop ran out"
+            );
         }
     };
     let serving = async {
@@ -113,6 +139,25 @@ pub async fn serve(
     tokio::select! {
         done = serving => done.map_err(|source| Error { service: service.name(), source }),
         () = over => Ok(()),
+    }
+}
+
+/// Tells whether the service is well, for as long as it is awaited.
+async fn tell_health<F: Future<Output = bool>>(
+    health: &HealthReporter,
+    service: Service,
+    answers: impl Fn() -> F,
+) {
+    let mut was_well = true;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let is_well = tokio::time::timeout(ANSWERED_WITHIN, answers()).await.unwrap_or(false);
+        if is_well != was_well {
+            let status = if is_well { ServingStatus::Serving } else { ServingStatus::NotServing };
+            health.set_service_status("", status).await;
+            health.set_service_status(service.name(), status).await;
+        }
+        was_well = is_well;
     }
 }
 

@@ -76,7 +76,9 @@ impl Service {
             let routes = self
                 .routes()
                 .add_service(phasegate_outbox::event_service(self.app.store().database().clone()));
-            let served = phasegate_serve::serve(service, routes, &self.context, listener).await;
+            let answers = self.database().answers();
+            let served =
+                phasegate_serve::serve_while(service, routes, &self.context, listener, answers).await;
             // A server that failed takes the loops with it.
             shutdown.cancel();
             served

@@ -156,11 +156,12 @@ impl Service {
                 relay.wake();
             }
         };
-        let serve = phasegate_serve::serve(
+        let serve = phasegate_serve::serve_while(
             phasegate_serve::Service::Notification,
             self.routes().add_service(phasegate_outbox::event_service(database)),
             &self.context,
             listener,
+            self.database().answers(),
         );
         let work = async {
             tokio::join!(serve, deliver, relay.run(shutdown.clone()), self.guard.run(shutdown.clone())).0
