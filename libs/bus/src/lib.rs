@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use phasegate_proto::internal::event::v1::Event;
+use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
 pub use route::Receiver;
@@ -98,9 +99,21 @@ impl Bus {
     /// process have not taken it, the worst answer counts, and the event comes again to all: a transient one before a
     /// poisonous one, which may be its consequence.
     pub async fn publish(&self, sender: &str, event: Arc<Event>) -> Result<Delivery, HandleError> {
+        let bytes = event.encode_to_vec();
+        self.publish_as_written(sender, event, &bytes).await
+    }
+
+    /// The same for an event that was read from `bytes`. These travel: whoever wrote them may be of a later version, and have
+    /// said more than this one understands.
+    pub async fn publish_as_written(
+        &self,
+        sender: &str,
+        event: Arc<Event>,
+        bytes: &[u8],
+    ) -> Result<Delivery, HandleError> {
         match &self.0 {
             Kind::Local(local) => local.publish(event).await.map(|()| Delivery::Taken),
-            Kind::Stream(stream) => stream.publish(sender, &event).await.map(|()| Delivery::Sent),
+            Kind::Stream(stream) => stream.publish(sender, &event, bytes).await.map(|()| Delivery::Sent),
         }
     }
 

@@ -113,7 +113,8 @@ impl Error {
             | Self::Aborted(_) => return false,
         };
         if let sqlx::Error::Database(error) = source {
-            let is_trouble = |code: &str| code.starts_with("57P") || code.starts_with("08") || code == "53300";
+            let is_trouble =
+                |code: &str| code.starts_with("57P") || code.starts_with("08") || code == "53300";
             return error.code().is_some_and(|code| is_trouble(&code));
         }
         self.is_transient()

@@ -221,7 +221,7 @@ impl Relay {
         let event =
             Event::decode(payload).map_err(|error| HandleError::Poison(format!("not an event: {error}")))?;
         let span = seen::span(self.sender, WorkKind::Send, &event, self.clock.now());
-        let publishing = self.bus.publish(self.sender, Arc::new(event)).instrument(span);
+        let publishing = self.bus.publish_as_written(self.sender, Arc::new(event), payload).instrument(span);
         match tokio::time::timeout(PATIENCE, publishing).await {
             Ok(outcome) => outcome,
             Err(_) => Err(HandleError::Transient("a receiver did not answer in time".to_owned())),

@@ -318,7 +318,8 @@ async fn poison_is_set_aside_and_holds_nobody_up() -> anyhow::Result<()> {
         // An operator has it tried again, for nothing.
         ensure!(replay(&db, Some("no such event"), now).await? == 0);
         ensure!(replay(&db, Some(&aside[0].event_id), now).await? == 1);
-        eventually(async || Ok(dead_letters(&db, None, 10).await?.iter().any(|letter| letter.tries == 9))).await?;
+        eventually(async || Ok(dead_letters(&db, None, 10).await?.iter().any(|letter| letter.tries == 9)))
+            .await?;
         // What was wrong is mended, and it is taken and forgotten.
         cured.store(true, Ordering::SeqCst);
         ensure!(replay(&db, None, now).await? == 1);

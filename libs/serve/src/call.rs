@@ -51,7 +51,15 @@ impl Call {
     /// Begins. `method` is `package.Service/Method` or a template; `level` that of the line if all goes well.
     pub fn begin(service: &'static str, method: &str, headers: &HeaderMap, level: Level) -> Self {
         let span = phasegate_telemetry::server_span(service, method, headers);
-        Self { service, method: method.to_owned(), started: Instant::now(), span, level, is_over: false, under_way: None }
+        Self {
+            service,
+            method: method.to_owned(),
+            started: Instant::now(),
+            span,
+            level,
+            is_over: false,
+            under_way: None,
+        }
     }
 
     /// Counts it among those under way until its answer is out.

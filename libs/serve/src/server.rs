@@ -96,7 +96,10 @@ pub async fn serve(
     let over = async {
         context.shutdown.cancelled().await;
         if tokio::time::timeout(Duration::from_secs(DRAIN_SECONDS), drained(&calls)).await.is_err() {
-            tracing::warn!(service = service.name(), "calls were still under way when the time to stop ran out");
+            tracing::warn!(
+                service = service.name(),
+                "calls were still under way when the time to stop ran out"
+            );
         }
     };
     let serving = async {

@@ -179,7 +179,10 @@ async fn dead_letters_list(args: DeadLettersListArgs) -> anyhow::Result<()> {
         let serve::Letter { service, kind, id, tenant_id, instance_id, about, since, tries, .. } = letter;
         // Written by others: whatever would move the cursor is taken out.
         let error: String = letter.error.chars().filter(|letter| !letter.is_control()).collect();
-        writeln!(out, "{service}  {kind} {id}  {about}  {tenant_id}/{instance_id}  {since}  {tries} tries: {error}")?;
+        writeln!(
+            out,
+            "{service}  {kind} {id}  {about}  {tenant_id}/{instance_id}  {since}  {tries} tries: {error}"
+        )?;
     }
     if !page.next_page_token.is_empty() {
         writeln!(std::io::stderr().lock(), "There may be more: --page-token {}", page.next_page_token)?;

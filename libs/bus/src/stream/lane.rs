@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use phasegate_proto::internal::event::v1::Event;
-use prost::Message as _;
 use rand::Rng as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +41,8 @@ pub(super) struct Entry {
     pub(super) id: String,
     pub(super) sender: String,
     pub(super) event: Arc<Event>,
+    /// The event as it was written.
+    pub(super) bytes: Vec<u8>,
     /// A process took it before and did not finish.
     pub(super) was_left: bool,
     pub(super) _room: OwnedSemaphorePermit,
@@ -226,7 +227,7 @@ impl Stream {
         let mut pipeline = redis::pipe();
         pipeline.atomic();
         pipeline.cmd("XADD").arg(&key).arg("*").arg(field::SENDER).arg(&entry.sender);
-        pipeline.arg(field::RECEIVERS).arg(receiver.bit()).arg(field::EVENT).arg(entry.event.encode_to_vec());
+        pipeline.arg(field::RECEIVERS).arg(receiver.bit()).arg(field::EVENT).arg(&entry.bytes);
         pipeline.cmd("XACK").arg(&key).arg(receiver.name()).arg(&entry.id);
         pipeline.exec_async(&mut self.writer().await?).await
     }

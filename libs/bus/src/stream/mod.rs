@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use phasegate_proto::internal::event::v1::Event;
 use phasegate_telemetry::Outage;
-use prost::Message as _;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -132,7 +131,9 @@ impl Stream {
         subscribers.push((receiver, handler));
     }
 
-    pub(crate) async fn publish(&self, sender: &str, event: &Event) -> Result<(), HandleError> {
+    pub(crate) async fn publish(&self, sender: &str, event: &Event, bytes: &[u8]) -> Result<(), HandleError> {
+        // What this version does not know a later one has written, whose relay knows whom it is for. Until that one sends it,
+        // it stays unconfirmed.
         let receivers = Receiver::set_of(event.payload.as_ref());
         if receivers == 0 {
             return Ok(());
@@ -149,7 +150,7 @@ impl Stream {
             .arg(field::RECEIVERS)
             .arg(receivers)
             .arg(field::EVENT)
-            .arg(event.encode_to_vec());
+            .arg(bytes);
         let published = async { command.exec_async(&mut self.writer().await?).await };
         self.noted(published.await).map_err(away)?;
         self.0.outage.passed();

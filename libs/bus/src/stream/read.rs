@@ -96,7 +96,10 @@ impl Reader {
             self.leave().await;
         };
         if tokio::time::timeout(FINISHED_WITHIN, finish).await.is_err() {
-            tracing::debug!(receiver = self.receiver.name(), "Redis was left in a hurry; others claim the rest");
+            tracing::debug!(
+                receiver = self.receiver.name(),
+                "Redis was left in a hurry; others claim the rest"
+            );
         }
     }
 
@@ -165,18 +168,26 @@ impl Reader {
             return;
         }
         let sender: Option<String> = entry.get(field::SENDER);
-        let event: Option<Vec<u8>> = entry.get(field::EVENT);
-        let event = event.and_then(|bytes| Event::decode(bytes.as_slice()).ok());
-        let (Some(sender), Some(event)) = (sender, event) else {
+        let bytes: Option<Vec<u8>> = entry.get(field::EVENT);
+        let read = bytes.and_then(|bytes| Some((Event::decode(bytes.as_slice()).ok()?, bytes)));
+        let (Some(sender), Some((event, bytes))) = (sender, read) else {
             // What Redis holds damaged the sender holds whole, and sends again.
             tracing::error!(stream, entry = entry.id, "an entry cannot be read");
             self.stream.acknowledge(self.receiver, stream, &entry.id).await;
             return;
         };
+        if event.payload.is_none() {
+            // A later version sends what this one does not know. It is not confirmed, and so it comes again until a copy of
+            // that version takes it.
+            let event_id = event.event_id;
+            tracing::info!(event_id, sender, "an event of an unknown kind is left to a later version");
+            self.stream.acknowledge(self.receiver, stream, &entry.id).await;
+            return;
+        }
         // No more was asked for than there is room for.
         if let Some(room) = room.split(1) {
             let event = Arc::new(event);
-            self.lanes.add(Entry { stream, id: entry.id, sender, event, was_left, _room: room });
+            self.lanes.add(Entry { stream, id: entry.id, sender, event, bytes, was_left, _room: room });
         }
     }
 

@@ -94,7 +94,9 @@ impl Body for Passing {
             Poll::Ready(Some(Err(error))) => Poll::Ready(this.broken(&error)),
             Poll::Ready(None) => Poll::Ready(this.broken(&"there is no status at its end")),
             Poll::Pending => match this.stop.as_mut().map(|stop| stop.as_mut().poll(cx)) {
-                Some(Poll::Ready(())) => Poll::Ready(this.end(&phasegate_rpc_error::status(&Refused::Draining))),
+                Some(Poll::Ready(())) => {
+                    Poll::Ready(this.end(&phasegate_rpc_error::status(&Refused::Draining)))
+                }
                 Some(Poll::Pending) | None => Poll::Pending,
             },
         }
