@@ -38,9 +38,11 @@ impl Production {
         let mut command = Command::new(script("up"));
         command.arg(folder.path().join("data")).arg(base.to_string());
         command.env("PHASEGATE_BINARY", program()?).envs(variables.iter().copied());
-        let mut up = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("deploy/local/up")?;
+        let mut up =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("deploy/local/up")?;
         let out = up.stdout.take().context("what it prints")?;
-        let mail = tokio::time::timeout(START, mail_in(out)).await.context("deploy/local/up took too long")??;
+        let mail =
+            tokio::time::timeout(START, mail_in(out)).await.context("deploy/local/up took too long")??;
         Ok(Self { up, address: format!("http://127.0.0.1:{base}"), mail, folder })
     }
 

@@ -111,8 +111,8 @@ pub(super) async fn confirm(
     let used = portal.consume_nonce(&visitor, nonce_subject(&approval_id, chosen, digest), nonce).await;
     if let Err(fault) = used.map_err(Fault::from) {
         // The same form once more, because the answer to the first was lost on its way: what it recorded stands.
-        let is_repeated =
-            matches!(fault, Fault::Csrf) && portal.has_answered(&visitor, &approval_id, chosen, digest).await?;
+        let is_repeated = matches!(fault, Fault::Csrf)
+            && portal.has_answered(&visitor, &approval_id, chosen, digest).await?;
         return if is_repeated { Ok(to_receipt(&visitor, &approval_id)) } else { Err(fault) };
     }
     let comment = lines(field(&fields, "comment"));
