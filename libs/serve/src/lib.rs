@@ -7,6 +7,7 @@ mod keys;
 mod peers;
 mod pipe;
 mod pool;
+mod raw;
 mod seen;
 mod server;
 mod verify;
@@ -15,12 +16,13 @@ use phasegate_bus::Bus;
 use phasegate_clock::SharedClock;
 use tokio_util::sync::CancellationToken;
 
-pub use call::{Call, Watched, code_name, note_caller};
+pub use call::{Call, Watched, note_caller};
 pub use confirm::confirm;
 pub use keys::Keys;
 pub use peers::Peers;
 pub use pipe::pipe;
 pub use pool::{Address, InvalidAddress};
+pub use raw::Raw;
 pub use seen::{TIMER_LAG, WATCH_LAG, WATCH_STREAMS, note_timer};
 pub use server::{
     DRAIN_SECONDS, Error, Listener, MESSAGE_BYTES_MAX, STREAM_AGE_MAX, drained, serve, serve_while,

@@ -73,8 +73,10 @@ pub struct Guard(Option<SdkTracerProvider>);
 /// Inside a tokio runtime only.
 pub fn start(settings: &Settings) -> Result<Guard, Error> {
     // A collector that is away must not flood the log: `opentelemetry` is off unless the filter names it.
-    let filter = EnvFilter::try_new(format!("opentelemetry=off,{}", settings.filter))
-        .map_err(|source| Error::Filter { filter: settings.filter.clone(), source })?;
+    // What the pool of connections says of a database that is away is told once by whoever uses it.
+    let filter =
+        EnvFilter::try_new(format!("opentelemetry=off,sqlx=error,sqlx_core=error,{}", settings.filter))
+            .map_err(|source| Error::Filter { filter: settings.filter.clone(), source })?;
     let lines = if settings.json {
         lines::Lines::new(std::io::stderr).boxed()
     } else {

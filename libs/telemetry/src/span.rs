@@ -76,6 +76,7 @@ pub fn work_span(
         messaging.message.id = tracing::field::Empty,
         error.type = tracing::field::Empty,
         phasegate.tenant.id = subject.tenant_id,
+        phasegate.process.id = tracing::field::Empty,
         phasegate.instance.id = subject.instance_id,
         phasegate.task.id = tracing::field::Empty,
         phasegate.approval.id = tracing::field::Empty,

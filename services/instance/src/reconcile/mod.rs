@@ -58,6 +58,9 @@ async fn round(app: &App) -> bool {
     let found = due.len();
     let mut ended = 0;
     for (lease, ended_at) in due {
+        if app.shutdown().is_cancelled() {
+            return false;
+        }
         let span = work_span(
             SERVICE,
             WorkKind::Timer,

@@ -49,6 +49,9 @@ impl Readiness {
         if !answered && heard.is_none_or(|(_, before)| before) {
             tracing::warn!("this process is not ready until its database answers");
         }
+        if answered && heard.is_some_and(|(_, before)| !before) {
+            tracing::info!("this process is ready again");
+        }
         *heard = Some((Instant::now(), answered));
         answered
     }

@@ -197,12 +197,15 @@ const BACKGROUND: [&str; 4] = ["bus", "peers", "confirmations", "secrets"];
 
 /// Starts the first three of them.
 fn background(context: &Context, confirmations: Confirmations, tasks: &mut Tasks) {
-    let (bus, shutdown) = (context.bus.clone(), context.shutdown.clone());
+    // Takes no new events once it is known that the process stops: others have more time for them.
+    let Context { bus, draining, shutdown, .. } = context.clone();
     tasks.spawn(async move {
         if let Some(warning) = bus.warning().await {
             tracing::warn!("{warning}");
         }
-        bus.run(shutdown).await;
+        bus.run(draining).await;
+        // Whatever ends ends the rest; and who receives nothing is done at once.
+        shutdown.cancelled().await;
         ("bus", Ok(()))
     });
     let (peers, shutdown) = (context.peers.clone(), context.shutdown.clone());
