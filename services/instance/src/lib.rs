@@ -52,7 +52,7 @@ pub async fn migrate(database: &Settings) -> Result<(), Error> {
 }
 
 impl Service {
-    /// Opens the store, migrating it, and begins to listen to the other services.
+    /// Opens the store, migrating or checking it as the settings say, and begins to listen to the other services.
     pub async fn open(config: Config, context: Context) -> Result<Self, Error> {
         let store = store::Store::open(&config.database).await;
         let store = store.map_err(|error| Error::Store(Box::new(error)))?;
