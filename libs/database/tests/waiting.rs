@@ -1,10 +1,11 @@
-//! A server that keeps its connections open and does not answer any more, as behind a proxy that has lost it.
+//! Nobody waits for long: not for a server that keeps its connections open and does not answer any more, as behind a proxy
+//! that has lost it, and not for a migration that waits itself.
 
 use std::io;
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use phasegate_database::{Database, Error, Migration, Opening, Settings, args};
@@ -19,6 +20,13 @@ const ITEM: Migration = Migration {
     name: "item",
     postgres: "create table item (item_id text primary key);",
     sqlite: "create table item (item_id text primary key) strict;",
+};
+
+const MORE: Migration = Migration {
+    version: 2,
+    name: "more",
+    postgres: "alter table item add column amount bigint;",
+    sqlite: "alter table item add column amount integer;",
 };
 
 /// Longer than anybody waits for an answer, on a machine that is busy.
@@ -159,5 +167,39 @@ async fn idle_connections_that_have_fallen_silent_are_replaced() -> anyhow::Resu
     tokio::time::sleep(Duration::from_secs(3)).await;
     let added = tokio::time::timeout(LONG, add(&db, "first", None)).await;
     added.context("there is no connection left")??;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_migration_that_has_to_wait_for_a_table_gives_way_and_comes_again() -> anyhow::Result<()> {
+    let fresh = postgres().await?;
+    let db = fresh.open(&[ITEM]).await?;
+    let long = tokio::spawn({
+        let db = db.clone();
+        async move {
+            db.transaction(|tx| {
+                Box::pin(async move {
+                    tx.fetch_all("select item_id from item", args![]).await?;
+                    tx.fetch_all("select pg_sleep(8)::text", args![]).await
+                })
+            })
+            .await
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let settings = fresh.settings();
+    let mut migrating = tokio::spawn(async move { Database::open(&settings, &[ITEM, MORE]).await });
+    let mut longest = Duration::ZERO;
+    let migrated = loop {
+        let asked = Instant::now();
+        db.fetch_all("select item_id from item", args![]).await?;
+        longest = longest.max(asked.elapsed());
+        if let Ok(migrated) = tokio::time::timeout(Duration::from_millis(20), &mut migrating).await {
+            break migrated??;
+        }
+    };
+    ensure!(longest < Duration::from_secs(5), "a reader waited for {longest:?}");
+    long.await??;
+    migrated.fetch_all("select amount from item", args![]).await?;
     Ok(())
 }

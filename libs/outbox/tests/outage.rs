@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use phasegate_bus::{Bus, HandleError, Handler, Receiver, Settings};
 use phasegate_clock::{SystemClock, Timestamp};
 use phasegate_database::{Database, Error, args};
-use phasegate_outbox::{Guard, MIGRATION, Relay, append_all, confirm, event};
+use phasegate_outbox::{Guard, MIGRATION, Relay, append_all, confirm, event, replay};
 use phasegate_proto::actor::v1::Actor;
 use phasegate_proto::internal::event::v1::event::Payload;
 use phasegate_proto::internal::event::v1::{Event, InstanceEnded, InstancePaused};
@@ -24,6 +24,10 @@ use tokio_util::sync::CancellationToken;
 #[derive(Default)]
 struct Leaning {
     is_away: AtomicBool,
+    /// Cannot take anything.
+    is_broken: AtomicBool,
+    /// What is done with an event does not end.
+    is_deadly: AtomicBool,
     tried: AtomicUsize,
     taken: AtomicUsize,
 }
@@ -32,6 +36,12 @@ impl Handler for Leaning {
     fn handle(&self, _: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {
         Box::pin(async {
             self.tried.fetch_add(1, Ordering::SeqCst);
+            if self.is_deadly.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            if self.is_broken.load(Ordering::SeqCst) {
+                return Err(HandleError::Poison("it cannot be read".to_owned()));
+            }
             if self.is_away.load(Ordering::SeqCst) {
                 return Err(HandleError::Transient("the other service is away".to_owned()));
             }
@@ -223,4 +233,70 @@ async fn what_failed_elsewhere_is_not_counted_for_ever() -> anyhow::Result<()> {
     ensure!(count(&world.receiver, "dead_letter").await? == 1);
     ensure!(count(&world.receiver, "dead_letter where event_id = 'kept'").await? == 1);
     world.stop().await
+}
+
+#[tokio::test]
+async fn what_ends_the_process_that_tries_it_anew_is_not_tried_by_the_next() -> anyhow::Result<()> {
+    let fresh = postgres().await?;
+    let db = fresh.open(&[MIGRATION]).await?;
+    let handler = Arc::new(Leaning::default());
+    let guard = || {
+        Guard::new(db.clone(), Receiver::Approval, handler.clone() as Arc<dyn Handler>, SystemClock::shared())
+    };
+    let tried = || handler.tried.load(Ordering::SeqCst);
+    let reach = async |wanted: usize| {
+        let reached = async {
+            while tried() < wanted {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), reached).await.context("it is not tried")
+    };
+    handler.is_broken.store(true, Ordering::SeqCst);
+    let now = SystemClock::shared().now();
+    let event = Arc::new(event("t", "i", Actor::default(), now, paused()));
+    let before = guard();
+    while before.handle(event.clone()).await.is_err() {}
+    ensure!(tried() == 8 && count(&db, "dead_letter where set_aside_at is not null").await? == 1);
+    handler.is_deadly.store(true, Ordering::SeqCst);
+    ensure!(replay(&db, None, now).await? == 1);
+    for killed in [9, 10] {
+        // It ends where it stands, as with its process.
+        let dies = tokio::spawn({
+            let guard = guard();
+            async move { guard.run(CancellationToken::new()).await }
+        });
+        reach(killed).await?;
+        dies.abort();
+        let (stop, lives) = (CancellationToken::new(), guard());
+        let running = tokio::spawn({
+            let stop = stop.clone();
+            async move { lives.run(stop).await }
+        });
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        ensure!(tried() == killed, "the next process tries it, too");
+        stop.cancel();
+        running.await?;
+        // Whoever wants it tried once more says so once more.
+        ensure!(replay(&db, None, now).await? == 1);
+    }
+    // What passes does not use the wish up.
+    handler.is_deadly.store(false, Ordering::SeqCst);
+    handler.is_broken.store(false, Ordering::SeqCst);
+    handler.is_away.store(true, Ordering::SeqCst);
+    let running = tokio::spawn({
+        let guard = guard();
+        async move { guard.run(CancellationToken::new()).await }
+    });
+    reach(12).await?;
+    handler.is_away.store(false, Ordering::SeqCst);
+    let taken = async {
+        while count(&db, "dead_letter").await? != 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(20), taken).await.context("it is taken in the end")??;
+    running.abort();
+    Ok(())
 }

@@ -91,3 +91,81 @@ async fn tell(peers: &Peers, to: Service, batch: &mut Vec<Confirmation>) {
     });
     futures::future::join_all(told).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use phasegate_bus::Bus;
+    use phasegate_clock::SystemClock;
+    use phasegate_principal::Signer;
+    use phasegate_proto::internal::event::v1::ConfirmEventsResponse;
+    use phasegate_proto::internal::event::v1::event_service_server::{EventService, EventServiceServer};
+    use tonic::service::Routes;
+    use tonic::{Request, Response, Status};
+
+    use super::*;
+    use crate::{Context, Keys, pipe, serve};
+
+    #[derive(Default)]
+    struct Told(Arc<AtomicUsize>);
+
+    #[tonic::async_trait]
+    impl EventService for Told {
+        async fn confirm_events(
+            &self,
+            request: Request<ConfirmEventsRequest>,
+        ) -> Result<Response<ConfirmEventsResponse>, Status> {
+            self.0.fetch_add(request.into_inner().events.len(), Ordering::SeqCst);
+            Ok(Response::new(ConfirmEventsResponse {}))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_does_not_answer_keeps_no_other_waiting() -> anyhow::Result<()> {
+        // Nobody ever takes a call from the first pipe.
+        let ((_silent, away), (listener, there)) = (pipe(), pipe());
+        let (keys, clock) = (Keys::derive(&[1; 32]), SystemClock::shared());
+        let channels = BTreeMap::from([(Service::Instance, away), (Service::Approval, there)]);
+        let context = Context {
+            peers: Peers::new(channels, Signer::new(&keys.principal, clock.clone())),
+            clock,
+            bus: Bus::local(),
+            keys,
+            public_url: String::new(),
+            draining: CancellationToken::new(),
+            shutdown: CancellationToken::new(),
+        };
+        let told = Arc::new(AtomicUsize::new(0));
+        let routes = Routes::new(EventServiceServer::new(Told(Arc::clone(&told))));
+        let serving = tokio::spawn({
+            let context = context.clone();
+            async move { serve(Service::Approval, routes, &context, listener).await }
+        });
+        let (heard, confirmations) = mpsc::channel(100);
+        let confirming =
+            tokio::spawn(confirm(context.peers.clone(), confirmations, context.shutdown.clone()));
+        for round in 1..=5 {
+            for sender in ["instance", "approval"] {
+                let confirmation = Confirmation {
+                    sender: sender.to_owned(),
+                    receiver: Receiver::Notification,
+                    tenant_id: "t".to_owned(),
+                    event_id: format!("e-{round}"),
+                };
+                heard.send(confirmation).await?;
+            }
+            let reached = async {
+                while told.load(Ordering::SeqCst) < round {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(5), reached).await?;
+        }
+        context.shutdown.cancel();
+        confirming.await?;
+        serving.await??;
+        Ok(())
+    }
+}

@@ -172,6 +172,8 @@ pub async fn drained(calls: &TaskTracker) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use phasegate_bus::Bus;
     use phasegate_clock::SystemClock;
@@ -227,6 +229,47 @@ mod tests {
         let here = context.peers.request(Service::Participant, &caller, question);
         assert_eq!(client.get_participant(here).await.unwrap_err().code(), Code::Unimplemented);
 
+        context.shutdown.cancel();
+        server.await??;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_service_is_well_while_what_it_leans_on_answers() -> anyhow::Result<()> {
+        let (listener, channel) = pipe();
+        let context = context(BTreeMap::new());
+        let running = context.clone();
+        let is_there = Arc::new(AtomicBool::new(true));
+        let answers = {
+            let is_there = Arc::clone(&is_there);
+            move || {
+                let is_there = is_there.load(Ordering::SeqCst);
+                async move {
+                    // What is away does not say so.
+                    if !is_there {
+                        std::future::pending::<()>().await;
+                    }
+                    true
+                }
+            }
+        };
+        let server = tokio::spawn(async move {
+            serve_while(Service::Participant, Routes::builder().routes(), &running, listener, answers).await
+        });
+        let mut health = HealthClient::new(channel);
+        for (there, expected) in [(false, ServingStatus::NotServing), (true, ServingStatus::Serving)] {
+            is_there.store(there, Ordering::SeqCst);
+            let told = async {
+                loop {
+                    let question = HealthCheckRequest { service: "participant".to_owned() };
+                    if health.check(question).await?.into_inner().status == expected as i32 {
+                        return anyhow::Ok(());
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), told).await??;
+        }
         context.shutdown.cancel();
         server.await??;
         Ok(())

@@ -219,7 +219,11 @@ impl Lanes {
         if is_counted.swap(false, Ordering::Relaxed) {
             let surviving = self.handler.was_survived(Arc::clone(&entry.event));
             // What panics here leaves the count as it is.
-            let _ = unwound(Box::pin(async { Ok(surviving.await) })).await;
+            let surviving = async {
+                surviving.await;
+                Ok(())
+            };
+            let _ = unwound(Box::pin(surviving)).await;
         }
     }
 
