@@ -57,7 +57,7 @@ impl Callers {
             return self.holder(&key).await;
         }
         match &self.oidc {
-            Some(oidc) => oidc.verify(token).await.ok_or(Refused::CredentialsInvalid),
+            Some(oidc) => oidc.verify(token).await,
             None => Err(Refused::CredentialsInvalid),
         }
     }

@@ -307,8 +307,19 @@ fn required<'a>(value: Option<&'a str>, option: &str) -> anyhow::Result<&'a str>
     value.filter(|value| !value.is_empty()).context(missing(option))
 }
 
-/// A URL without its password.
+/// A URL without its password, wherever it stands.
 fn masked(url: &str) -> String {
+    let (url, parameters) = url.split_once('?').unwrap_or((url, ""));
+    let shown = parameters.split('&').filter(|one| !one.is_empty()).map(|one| match one.split_once('=') {
+        Some((name, _)) if name.contains("pass") => format!("{name}=…"),
+        Some(_) | None => one.to_owned(),
+    });
+    let shown: Vec<String> = shown.collect();
+    let url = without_password(url);
+    if shown.is_empty() { url } else { format!("{url}?{}", shown.join("&")) }
+}
+
+fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return "…".to_owned() };
     match rest.rsplit_once('@') {
         None => url.to_owned(),
