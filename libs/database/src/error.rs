@@ -38,7 +38,8 @@ pub enum Error {
     /// The connection was lost over a commit: whether the transaction took effect, nobody knows.
     #[error("a transaction may or may not have been committed")]
     InDoubt(#[source] sqlx::Error),
-    /// The task of a transaction ended before its time; the transaction was rolled back.
+    /// The task of a transaction panicked, or ended with the program; the transaction was rolled back. Whoever does it
+    /// again panics again.
     #[error("the transaction was aborted: {0}")]
     Aborted(String),
 }
@@ -56,6 +57,12 @@ impl Error {
     pub(crate) fn is_undefined_table(&self) -> bool {
         let Self::Statement { source: sqlx::Error::Database(error), .. } = self else { return false };
         error.code().as_deref() == Some("42P01")
+    }
+
+    /// Whether a statement was not given a lock in time.
+    pub(crate) fn is_lock_timeout(&self) -> bool {
+        let Self::Statement { source: sqlx::Error::Database(error), .. } = self else { return false };
+        error.code().as_deref() == Some("55P03")
     }
 
     pub(crate) fn doing(doing: &str, source: sqlx::Error) -> Self {
@@ -85,7 +92,7 @@ impl Error {
     /// The same may succeed if it is tried again: the database was away, busy, or chose another transaction.
     pub fn is_transient(&self) -> bool {
         let Self::Statement { source, .. } = self else {
-            return matches!(self, Self::Aborted(_) | Self::InDoubt(_));
+            return self.is_in_doubt();
         };
         if let sqlx::Error::Database(error) = source {
             return error.code().is_some_and(|code| is_transient_code(&code));
@@ -100,6 +107,39 @@ impl Error {
                 | sqlx::Error::WorkerCrashed
         )
     }
+
+    /// The database did not answer at all, or said that it starts or stops.
+    pub fn is_away(&self) -> bool {
+        let source = match self {
+            Self::InDoubt(_) => return true,
+            Self::Statement { source, .. } => source,
+            Self::Column { .. }
+            | Self::Settings(_)
+            | Self::Unsafe(_)
+            | Self::Migration { .. }
+            | Self::Aborted(_) => return false,
+        };
+        if let sqlx::Error::Database(error) = source {
+            let is_trouble =
+                |code: &str| code.starts_with("57P") || code.starts_with("08") || code == "53300";
+            return error.code().is_some_and(|code| is_trouble(&code));
+        }
+        self.is_transient()
+    }
+}
+
+/// Tells of something that a loop could not do: a warning, unless the database was away, which has been told.
+/// `what` is a whole sentence.
+pub fn tell(error: &(dyn std::error::Error + 'static), what: &'static str) {
+    let mut cause = Some(error);
+    while let Some(known) = cause {
+        if known.downcast_ref::<Error>().is_some_and(Error::is_away) {
+            tracing::debug!(error, "{what}");
+            return;
+        }
+        cause = known.source();
+    }
+    tracing::warn!(error, "{what}");
 }
 
 /// PostgreSQL: serialization failure, deadlock, lock not available, and the classes of connection trouble, lack of

@@ -24,7 +24,9 @@ pub use pipe::pipe;
 pub use pool::{Address, InvalidAddress};
 pub use raw::Raw;
 pub use seen::{TIMER_LAG, WATCH_LAG, WATCH_STREAMS, note_timer};
-pub use server::{DRAIN_SECONDS, Error, Listener, MESSAGE_BYTES_MAX, STREAM_AGE_MAX, serve};
+pub use server::{
+    DRAIN_SECONDS, Error, Listener, MESSAGE_BYTES_MAX, STREAM_AGE_MAX, drained, serve, serve_while,
+};
 pub use verify::VerifyLayer;
 
 /// The services behind the gateway.

@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use phasegate_serve::Call;
+use tokio_util::task::TaskTracker;
 use tonic::Code;
 use tower::ServiceExt;
 use tracing::{Instrument, Level};
@@ -36,6 +37,8 @@ pub(crate) struct Door {
     pub(crate) pages: Pages,
     /// Pages that were brought along: the portal, caught mail.
     pub(crate) extra: Router,
+    /// Calls under way.
+    pub(crate) calls: TaskTracker,
 }
 
 impl Door {
@@ -47,7 +50,7 @@ impl Door {
         let is_portal = is_portal(parts.uri.path());
         let request_id = request_id(&parts);
         let (method, level) = self.seen_as(&parts, is_grpc);
-        let seen = Call::begin("gateway", method, &parts.headers, level);
+        let seen = Call::begin("gateway", method, &parts.headers, level).among(&self.calls);
         let span = seen.span().clone();
         span.record("phasegate.request.id", request_id.to_str().unwrap_or_default());
         let call = self.call(parts, body, is_grpc);

@@ -29,6 +29,7 @@ use axum::Router;
 use phasegate_serve::Context;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -61,7 +62,7 @@ impl Service {
         let methods = Arc::new(Methods::read(&config.limits)?);
         let routes = Arc::new(Routes::read(&methods)?);
         let (local, health) = grpc::local::routes(&context.public_url, &config.limits)?;
-        let upstream = Upstream::new(context.peers.clone(), local);
+        let upstream = Upstream::new(context.peers.clone(), local, context.shutdown.clone());
         let callers = Arc::new(Callers::new(&config, &context).map_err(Error::Http)?);
         let streams = Arc::new(Semaphore::new(config.limits.streams_max));
         let door = Door {
@@ -72,6 +73,7 @@ impl Service {
                 callers: callers.clone(),
                 config: config.clone(),
                 streams: streams.clone(),
+                shutdown: context.shutdown.clone(),
             },
             pages: Pages::new(
                 &routes,
@@ -89,6 +91,7 @@ impl Service {
                 shutdown: context.shutdown.clone(),
             },
             extra: pages.fallback(door::nowhere),
+            calls: TaskTracker::new(),
         };
         Ok(Self { config, context, door: Arc::new(door), health })
     }

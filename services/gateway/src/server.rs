@@ -39,6 +39,7 @@ pub(crate) async fn serve(
     limits: &Limits,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let calls = door.calls.clone();
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let connections = TaskTracker::new();
     let dropped = CancellationToken::new();
@@ -71,10 +72,17 @@ pub(crate) async fn serve(
         });
     }
     connections.close();
-    if tokio::time::timeout(DRAIN_TIME_MAX, connections.wait()).await.is_err() {
+    // A client that is idle, or that does not answer, is not waited for.
+    let done = async {
+        tokio::select! {
+            () = connections.wait() => {}
+            () = phasegate_serve::drained(&calls) => {}
+        }
+    };
+    if tokio::time::timeout(DRAIN_TIME_MAX, done).await.is_err() {
         tracing::warn!("calls from outside were still under way when the time to stop ran out");
-        dropped.cancel();
     }
+    dropped.cancel();
     Ok(())
 }
 

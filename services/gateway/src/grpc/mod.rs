@@ -2,6 +2,7 @@
 //! believes from the gateway gets in from outside.
 
 pub(crate) mod local;
+mod passing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::caller::Callers;
@@ -55,6 +57,7 @@ pub(crate) struct Grpc {
     pub(crate) callers: Arc<Callers>,
     pub(crate) config: Config,
     pub(crate) streams: Arc<Semaphore>,
+    pub(crate) shutdown: CancellationToken,
 }
 
 /// Whether a call is gRPC.
@@ -90,7 +93,7 @@ impl Grpc {
 
     async fn pass_on(
         &self,
-        method: &PublicMethod,
+        method: &Arc<PublicMethod>,
         parts: &Parts,
         body: Body,
     ) -> Result<Response<tonic::body::Body>, Status> {
@@ -139,13 +142,7 @@ impl Grpc {
         {
             return Err(foreign::translate(status, method));
         }
-        Ok(answer.map(|body| {
-            // Holds the place among the streams until the last frame has gone.
-            tonic::body::Body::new(body.map_frame(move |frame| {
-                let _held = &permit;
-                frame
-            }))
-        }))
+        Ok(passing::pass(answer, method, permit, &self.shutdown))
     }
 }
 

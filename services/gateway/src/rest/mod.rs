@@ -92,9 +92,7 @@ impl Rest {
             let permit = self.streams.clone().try_acquire_owned();
             let permit = permit.map_err(|_| Refused::TooManyStreams { streams_max })?;
             return Ok(match self.upstream.stream(&route.method, &principal, message).await {
-                Ok(stream) => {
-                    events::respond(stream, route.method.descriptor.output(), self.shutdown.clone(), permit)
-                }
+                Ok(stream) => events::respond(stream, &route.method, self.shutdown.clone(), permit),
                 Err(status) => answer::failure(&status),
             });
         }

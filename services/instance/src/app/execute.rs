@@ -106,6 +106,7 @@ impl App {
                 }
                 Err(error) => return Err(error),
             };
+            phasegate_telemetry::note("phasegate.process.id", outcome.after.process_id.as_str());
             if outcome.events.is_empty() || order.is_dry {
                 // "Already so" must not rest on an old state either.
                 if !is_fresh && !self.is_current(&key, &snapshot).await? {

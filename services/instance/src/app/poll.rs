@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use phasegate_principal::Principal;
+use phasegate_proto::worker::v1::ReleaseTaskResponse;
 use rand::Rng as _;
 use rand::seq::SliceRandom as _;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::execute::{By, Order, Wish};
 use super::{App, Error, Outcome, TaskToken};
@@ -45,8 +49,42 @@ pub(crate) struct Leased {
 }
 
 impl App {
-    /// Waits for work. Nothing came when the answer is empty.
-    pub(crate) async fn poll(&self, principal: &Principal, poll: &Poll) -> Result<Vec<Leased>, Error> {
+    /// Waits for work. Nothing came when the answer is empty. Whoever asked may hang up at any moment: what is leased for
+    /// them just then is taken back, so that no task waits for the end of a lease that nobody knows of.
+    pub(crate) async fn poll(&self, principal: &Principal, poll: Poll) -> Result<Vec<Leased>, Error> {
+        let (app, principal) = (self.clone(), principal.clone());
+        let (answer, heard) = oneshot::channel();
+        let gone = CancellationToken::new();
+        let _told = gone.clone().drop_guard();
+        let polling = async move {
+            let polled = app.wait_for_work(&principal, &poll, &gone).await;
+            if let Err(Ok(unheard)) = answer.send(polled) {
+                app.take_back(&principal, unheard).await;
+            }
+        };
+        tokio::spawn(polling.in_current_span());
+        heard.await.map_err(|_| Error::Broken("a poll ended without an answer".to_owned()))?
+    }
+
+    /// Ends leases that nobody has heard of.
+    async fn take_back(&self, principal: &Principal, unheard: Vec<Leased>) {
+        for leased in unheard {
+            let reason = "whoever asked for work has gone".to_owned();
+            let make = |_: &Out, _: &Outcome| Ok(ReleaseTaskResponse {});
+            let released = self.task_release(principal, &leased.token, reason, None, None, make).await;
+            if let Err(error) = released {
+                let error = &error as &dyn std::error::Error;
+                tracing::info!(error, "a lease that nobody has heard of was not taken back, and runs out");
+            }
+        }
+    }
+
+    async fn wait_for_work(
+        &self,
+        principal: &Principal,
+        poll: &Poll,
+        gone: &CancellationToken,
+    ) -> Result<Vec<Leased>, Error> {
         if principal.participation.is_some() {
             return Err(Rejection::RoleForbidden.into());
         }
@@ -72,6 +110,7 @@ impl App {
             let any = futures::future::select_all(woken);
             tokio::select! {
                 () = self.shutdown().cancelled() => {}
+                () = gone.cancelled() => return Ok(Vec::new()),
                 _ = any => {}
                 () = tokio::time::sleep(pause) => {}
             }

@@ -148,7 +148,7 @@ impl WorkerService for Api {
         if let Some(queue) = poll.queues.iter().find(|queue| !principal.may_poll(queue)) {
             return Err(phasegate_rpc_error::status(&QueueForbidden(queue.clone())));
         }
-        match self.app.poll(&principal, &poll).await {
+        match self.app.poll(&principal, poll).await {
             Ok(leased) => {
                 let tasks = leased.iter().filter_map(view::leased).collect();
                 Ok(Response::new(PollTasksResponse { tasks, draining: false }))
