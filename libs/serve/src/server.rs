@@ -12,6 +12,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::call::CallLayer;
+use crate::limit::LimitLayer;
 use crate::{Context, Service, VerifyLayer};
 
 /// After this long, what has not finished is dropped.
@@ -76,6 +77,7 @@ pub async fn serve(
         .initial_connection_window_size(8 * 1024 * 1024)
         .layer(CallLayer(service.name()))
         .layer(VerifyLayer::new(verifier))
+        .layer(LimitLayer::new(service.name(), context.limits))
         .add_routes(routes.add_service(health_service));
 
     let (draining, shutdown) = (context.draining.clone(), context.shutdown.clone());
@@ -138,6 +140,7 @@ mod tests {
             bus: Bus::local(),
             keys,
             public_url: "http://127.0.0.1:7460".into(),
+            limits: crate::Limits::default(),
             draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         }

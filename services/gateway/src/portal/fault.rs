@@ -101,6 +101,9 @@ pub(super) fn unexplained(code: StatusCode) -> Response {
             "Your browser sent too much",
             "Nothing was recorded. Delete what your browser keeps of this site, and open the link in your mail again.",
         ),
+        StatusCode::TOO_MANY_REQUESTS => {
+            ("That was too often", "Your answer was not recorded. Wait a minute and try again.")
+        }
         code if code.is_client_error() => BAD_FORM,
         _ => (
             "We are not there for a moment",
