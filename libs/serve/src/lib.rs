@@ -29,7 +29,9 @@ pub use place::{Limits, Overloaded, Place, Places};
 pub use pool::{Address, InvalidAddress};
 pub use raw::Raw;
 pub use seen::{TIMER_LAG, WATCH_LAG, WATCH_STREAMS, note_timer};
-pub use server::{DRAIN_SECONDS, Error, Listener, MESSAGE_BYTES_MAX, STREAM_AGE_MAX, serve};
+pub use server::{
+    DRAIN_SECONDS, Error, Listener, MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, STREAM_AGE_MAX, serve,
+};
 pub use verify::VerifyLayer;
 
 /// The services behind the gateway.

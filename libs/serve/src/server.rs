@@ -7,9 +7,10 @@ use phasegate_principal::Verifier;
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use crate::call::CallLayer;
 use crate::limit::LimitLayer;
@@ -18,13 +19,24 @@ use crate::{Context, Service, VerifyLayer};
 /// After this long, what has not finished is dropped.
 pub const DRAIN_SECONDS: u64 = 8;
 
-/// Largest message between services: the largest artifact, as JSON, with room for what goes with it.
+/// Largest message between services: the largest artifact, as JSON, with room for what goes with it. No answer is larger.
 pub const MESSAGE_BYTES_MAX: usize = 20 * 1024 * 1024;
 
-/// Long polls and watches hold a stream each, and the gateway is one client.
+/// Largest request of a method that takes neither an artifact nor what is made of one. A server reserves what a message
+/// announces before it has come.
+pub const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Long polls and watches hold a stream each, and the gateway is one client with few connections: a copy of a service has
+/// thousands of streams from it. What bounds the work is the number of places, see [`crate::Limits`].
 const STREAMS_MAX: u32 = 4_096;
-/// Bytes of headers of one call.
+/// Bytes of headers of one call: those that the gateway takes, and what it adds.
 const HEADER_BYTES_MAX: u32 = 32 * 1024;
+/// Streams that are opened and reset at once are a known attack.
+const RESETS_PENDING_MAX: usize = 20;
+/// The other side of a silent connection is asked whether it is there, by HTTP/2 and by TCP.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// A stream ends itself before the connection that it is on has to, and says where to go on.
 pub const STREAM_AGE_MAX: Duration = Duration::from_mins(9);
@@ -32,6 +44,18 @@ pub const STREAM_AGE_MAX: Duration = Duration::from_mins(9);
 const CONNECTION_AGE: Duration = Duration::from_mins(10);
 /// How long what is under way on such a connection may still take: as long as any stream.
 const CONNECTION_GRACE: Duration = Duration::from_mins(10);
+
+/// Bounds the messages of a server: requests by the second argument, or [`REQUEST_BYTES_MAX`], answers by
+/// [`MESSAGE_BYTES_MAX`], which has no bound by itself.
+#[macro_export]
+macro_rules! bounded {
+    ($server:expr) => {
+        $crate::bounded!($server, $crate::REQUEST_BYTES_MAX)
+    };
+    ($server:expr, $bytes_max:expr) => {
+        $server.max_decoding_message_size($bytes_max).max_encoding_message_size($crate::MESSAGE_BYTES_MAX)
+    };
+}
 
 /// Where a service listens.
 #[derive(Debug)]
@@ -67,9 +91,9 @@ pub async fn serve(
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEADER_BYTES_MAX)
-        .http2_max_pending_accept_reset_streams(Some(20))
-        .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .http2_max_pending_accept_reset_streams(Some(RESETS_PENDING_MAX))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         // Copies that started together do not give their connections up together.
         .max_connection_age(CONNECTION_AGE.mul_f64(rand::random_range(0.8..1.2)))
         .max_connection_age_grace(CONNECTION_GRACE)
@@ -94,17 +118,20 @@ pub async fn serve(
         context.shutdown.cancelled().await;
         tokio::time::sleep(Duration::from_secs(DRAIN_SECONDS)).await;
     };
-    let serving = async {
+    let serving = Box::pin(async {
         match listener {
             Listener::Tcp(listener) => {
-                server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop).await
+                // Small answers must not wait for the acknowledgement of earlier ones; and who is gone is noticed.
+                let incoming = TcpIncoming::from(listener);
+                let incoming = incoming.with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEPALIVE));
+                server.serve_with_incoming_shutdown(incoming, stop).await
             }
             Listener::Pipe(receiver) => {
                 let incoming = ReceiverStream::new(receiver).map(Ok::<_, std::io::Error>);
                 server.serve_with_incoming_shutdown(incoming, stop).await
             }
         }
-    };
+    });
     tokio::select! {
         done = serving => done.map_err(|source| Error { service: service.name(), source }),
         () = deadline => {

@@ -201,15 +201,14 @@ impl Refusal for Refused {
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::RateLimited { wait, .. } => Some(*wait),
-            Self::Overloaded(overloaded) => overloaded.retry_after(),
-            other => {
-                let passes =
-                    matches!(other, Self::Down { .. } | Self::Draining | Self::TooManyStreams { .. });
-                passes.then_some(Duration::from_secs(1))
-            }
+        if let Self::RateLimited { wait, .. } = self {
+            return Some(*wait);
         }
+        let passes = matches!(
+            self,
+            Self::Down { .. } | Self::Draining | Self::TooManyStreams { .. } | Self::Overloaded(_)
+        );
+        passes.then_some(Duration::from_secs(1))
     }
 }
 

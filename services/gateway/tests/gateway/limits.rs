@@ -24,8 +24,8 @@ fn rated(rates: Rates) -> Config {
     Config { dev: true, rates, ..Config::default() }
 }
 
-fn rate(per_second: u32, burst: u32) -> Option<Rate> {
-    Some(Rate { per_second, burst })
+const fn rate(per_second: u32, burst: u32) -> Rate {
+    Rate { per_second, burst }
 }
 
 /// How many of so many calls pass.
@@ -45,8 +45,8 @@ async fn passing(server: &Server, calls: usize) -> Result<usize> {
 #[tokio::test]
 async fn whoever_calls_too_often_is_told_when_to_come_back() -> Result<()> {
     for (limit, rates) in [
-        ("tenant", Rates { tenant: rate(2, 4), ..Rates::default() }),
-        ("caller", Rates { caller: rate(2, 4), tenant: rate(100, 100), ..Rates::default() }),
+        ("tenant", Rates { tenant: Some(rate(2, 4)), ..Rates::default() }),
+        ("caller", Rates { caller: Some(rate(2, 4)), tenant: Some(rate(100, 100)), ..Rates::default() }),
     ] {
         let server = Server::start_with(rated(rates)).await?;
         assert_eq!(passing(&server, 4).await?, 4, "{limit}");
@@ -79,7 +79,7 @@ async fn whoever_calls_too_often_is_told_when_to_come_back() -> Result<()> {
 async fn all_gateways_share_a_budget_and_each_has_its_own_while_redis_is_away() -> Result<()> {
     let mut redis = TestRedis::start().await?;
     let rates = || Rates {
-        tenant: rate(1, 40),
+        tenant: Some(rate(1, 40)),
         redis: Some(Redis::new(redis.url())),
         // What is shown is how they count, not how fast this machine is.
         patience: Duration::from_secs(2),
@@ -138,7 +138,7 @@ async fn until(look: impl AsyncFn() -> Result<bool>) -> Result<()> {
 
 #[tokio::test]
 async fn who_guesses_keys_is_stopped_by_address() -> Result<()> {
-    let rates = Rates { address: rate(1, 3), proxies: 1, ..Rates::default() };
+    let rates = Rates { address: Some(rate(1, 3)), proxies: 1, ..Rates::default() };
     let server = Server::start_with(Config { rates, ..Config::default() }).await?;
     let call = async |from: &str, key: &str| {
         let request = server.http.get(server.url("/api/processes")).header("x-forwarded-for", from);
@@ -159,7 +159,7 @@ async fn who_guesses_keys_is_stopped_by_address() -> Result<()> {
 
 #[tokio::test]
 async fn who_opens_too_many_pages_reads_a_page() -> Result<()> {
-    let rates = Rates { address: rate(1, 2), ..Rates::default() };
+    let rates = Rates { address: Some(rate(1, 2)), ..Rates::default() };
     let server = Server::start_with(rated(rates)).await?;
     let open = async || server.http.get(server.url("/external/approve?token=x")).send().await;
     for _ in 0..2 {
