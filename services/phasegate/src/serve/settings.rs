@@ -15,6 +15,8 @@ use phasegate_database::{Opening, Settings as Database};
 use phasegate_gateway::Oidc;
 use phasegate_serve::{Address, Service};
 
+use super::limits::LimitOptions;
+
 /// What a service is called, with the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Name {
@@ -130,6 +132,9 @@ pub struct Options {
         default_value = "Phasegate <phasegate@localhost>"
     )]
     pub mail_from: String,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "its text would become that of the whole command")]
+    pub limits: LimitOptions,
 }
 
 /// How the connection to the mail server is protected.
@@ -290,6 +295,7 @@ impl Settings {
         line("smtp-user", options.smtp_user.as_deref().unwrap_or_default());
         line("smtp-password-file", &path(options.smtp_password_file.as_deref()));
         line("mail-from", &options.mail_from);
+        text.push_str(&options.limits.effective());
         text
     }
 }
