@@ -134,6 +134,7 @@ mod tests {
             bus: Bus::local(),
             keys,
             public_url: String::new(),
+            limits: crate::Limits::default(),
             draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         };

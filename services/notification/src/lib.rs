@@ -181,6 +181,6 @@ impl Service {
     pub fn routes(&self) -> Routes {
         let tokens = PageTokens::new(&self.context.keys.page);
         let api = grpc::Api::new(self.store.clone(), self.context.peers.clone(), tokens);
-        Routes::new(NotificationServiceServer::new(api))
+        Routes::new(phasegate_serve::bounded!(NotificationServiceServer::new(api)))
     }
 }

@@ -4,6 +4,7 @@
 mod admin;
 mod dead_letters;
 mod file;
+mod limits;
 mod secret;
 mod settings;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use dead_letters::{Letter, Letters, dead_letters_list, dead_letters_replay};
 pub use file::with_file;
+pub use limits::LimitOptions;
 pub use settings::{Name, Options, Settings, SmtpTls};
 pub use tenant::{tenant_create, tenant_list};
 
@@ -187,7 +189,8 @@ fn context(
     let peers = Peers::over_network(settings.peers.clone(), None, signer);
     let public_url = settings.public_url.clone();
     let Stop { draining, shutdown } = stop.clone();
-    Ok((Context { clock, peers, bus, keys, public_url, draining, shutdown }, confirmations))
+    let limits = settings.options().limits.service();
+    Ok((Context { clock, peers, bus, keys, public_url, limits, draining, shutdown }, confirmations))
 }
 
 async fn bind(name: Name, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -254,7 +257,12 @@ impl Opened {
         Ok(match name {
             Name::Gateway => {
                 let portal = phasegate_gateway::portal::router(context.clone(), false);
-                let config = phasegate_gateway::Config { oidc: settings.oidc.clone(), ..Default::default() };
+                let config = phasegate_gateway::Config {
+                    oidc: settings.oidc.clone(),
+                    limits: options.limits.gateway(),
+                    rates: options.limits.rates(&settings.redis),
+                    ..Default::default()
+                };
                 Self::Gateway(Box::new(phasegate_gateway::Service::open(config, context, portal)?))
             }
             Name::Definition => {
