@@ -6,7 +6,6 @@ use futures::future::BoxFuture;
 use phasegate_bus::{HandleError, Handler};
 use phasegate_clock::Timestamp;
 use phasegate_id::{InstanceId, ParticipantId, TenantId};
-use phasegate_idempotency::Failure as _;
 use phasegate_outbox::inbox_receive;
 use phasegate_proto::definition::v1::RaidRole as ProtoRole;
 use phasegate_proto::instance::v1::InstanceStatus;
