@@ -77,6 +77,12 @@ impl Error {
         matches!(self, Self::InDoubt(_))
     }
 
+    /// Nothing was changed, and the same may succeed if it is tried again: somebody wrote the same key first, or the
+    /// database was not able to. What may have been committed is none of these, because it must not be done twice.
+    pub fn is_passing(&self) -> bool {
+        self.is_unique_violation() || (self.is_transient() && !self.is_in_doubt())
+    }
+
     /// A row with that key is there already.
     pub fn is_unique_violation(&self) -> bool {
         matches!(self, Self::Statement { source: sqlx::Error::Database(error), .. } if error.is_unique_violation())
@@ -153,6 +159,20 @@ mod tests {
     fn a_connection_that_was_cut_while_it_was_made_is_transient() {
         let source = sqlx::Error::Protocol("unexpected response from SSLRequest: 0x00".to_owned());
         assert!(Error::doing("connect", source).is_transient());
+    }
+
+    #[test]
+    fn what_may_have_been_committed_does_not_pass() {
+        let cut = || sqlx::Error::Protocol("cut".to_owned());
+        let refused = Error::Column { column: "x".to_owned(), problem: "is not there".to_owned() };
+        for (error, passes) in [
+            (Error::doing("connect", cut()), true),
+            (Error::Aborted("it panicked".to_owned()), true),
+            (Error::InDoubt(cut()), false),
+            (refused, false),
+        ] {
+            assert_eq!(error.is_passing(), passes, "{error:?}");
+        }
     }
 
     #[test]

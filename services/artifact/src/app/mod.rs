@@ -94,7 +94,7 @@ impl App {
 
     /// The rows that a caller may see: those of the tenant, and of the own instance for people.
     fn place(principal: &Principal, instance_id: &str) -> Result<Place, Error> {
-        let not_found = || Error::InstanceNotFound { instance: instance_id.chars().take(128).collect() };
+        let not_found = || Error::InstanceNotFound { instance: phasegate_id::shortened(instance_id) };
         if !principal.sees_instance(instance_id) {
             return Err(not_found());
         }
@@ -125,8 +125,7 @@ impl Error {
 impl Failure for Error {
     fn is_passing(&self) -> bool {
         match self {
-            // What may have been committed is not done again: a repetition by its id finds out.
-            Self::Store(error) => error.is_race() || (error.is_transient() && !error.is_in_doubt()),
+            Self::Store(error) => error.is_passing(),
             Self::RequestId(refused) => refused.is_passing(),
             Self::Artifact(_)
             | Self::Comment(_)

@@ -11,7 +11,7 @@ use phasegate_proto::approval::v1::{
 use phasegate_proto::instance::v1::{PhaseTimeline, ProcessInstance, Remark};
 
 use super::fault::{Fault, render};
-use super::form::{Fields, field, lines, remarks, same_site};
+use super::form::{Fields, field, lines, remarks};
 use super::page::{Confirm, Receipt, Review, Reviewed};
 use super::session::Visitor;
 use super::when::When;
@@ -47,7 +47,6 @@ pub(super) async fn choose(
     headers: HeaderMap,
     Form(fields): Form<Fields>,
 ) -> Result<Response, Fault> {
-    same_site(&headers)?;
     let visitor = portal.visitor(&link, &headers, true).await?;
     let approval = portal.approval(&visitor, &approval_id).await?;
     let mut draft = Draft {
@@ -103,7 +102,6 @@ pub(super) async fn confirm(
     headers: HeaderMap,
     Form(fields): Form<Fields>,
 ) -> Result<Response, Fault> {
-    same_site(&headers)?;
     let visitor = portal.visitor(&link, &headers, true).await?;
     let chosen = field(&fields, "decision");
     let digest = field(&fields, "digest");

@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use super::execute::{By, Order, Wish};
 use super::{App, Error, Outcome, TaskToken};
 use crate::domain::{Action, Rejection};
-use crate::store::{self, Candidate, CandidatePosition, LeaseRow, Out};
+use crate::store::{self, Candidate, CandidatePosition, LeaseRow, Out, WorkFilter};
 
 /// Looks again this often for what another process made ready.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -122,7 +122,8 @@ impl App {
         let now = self.now();
         let mut pause = LOOK_AGAIN.mul_f64(rand::rng().random_range(0.7..1.3));
         for queue in &poll.queues {
-            if let Some(due) = self.store().work_next_due(tenant, queue, now).await? {
+            let filter = WorkFilter { tenant, queue, instance: &poll.instance };
+            if let Some(due) = self.store().work_next_due(filter, now).await? {
                 pause = pause.min(due.duration_since(now));
             }
         }
@@ -151,20 +152,19 @@ impl App {
 
     /// What a worker could take of a queue.
     async fn candidates(&self, tenant: &str, queue: &str, poll: &Poll) -> Result<Vec<Candidate>, Error> {
+        let filter = WorkFilter { tenant, queue, instance: &poll.instance };
         let wanted = poll.tasks_max + SPARE;
         let now = self.now();
         let mut found = Vec::new();
         let mut looked_through = 0;
         let mut after: Option<CandidatePosition> = None;
         while found.len() < wanted && looked_through < LOOKED_THROUGH_MAX {
-            let page = self.store().work_list(tenant, queue, now, after.as_ref(), wanted).await?;
+            let page = self.store().work_list(filter, now, after.as_ref(), wanted).await?;
             looked_through += page.len();
             after = page.last().map(CandidatePosition::from);
             let is_last = page.len() < wanted;
             let fits = |candidate: &Candidate| {
-                let is_wanted = poll.instance.is_empty() || candidate.instance_id.as_str() == poll.instance;
-                let has_tools = candidate.tools.iter().all(|tool| poll.tools.contains(tool));
-                is_wanted && (poll.tools.is_empty() || has_tools)
+                poll.tools.is_empty() || candidate.tools.iter().all(|tool| poll.tools.contains(tool))
             };
             found.extend(page.into_iter().filter(fits));
             if is_last {

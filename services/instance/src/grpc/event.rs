@@ -18,8 +18,7 @@ use super::Api;
 use super::convert::{count, time};
 use super::record::{Reader, audit_entries, events};
 use super::refusal::{refuse, refuse_about};
-use crate::app::AuditFilter;
-use crate::app::{FeedFilter, Piece};
+use crate::app::{AuditFilter, FeedFilter, Piece};
 use crate::domain::AUDIT_TYPES;
 
 /// Types that one feed may name.

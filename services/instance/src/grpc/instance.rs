@@ -20,8 +20,10 @@ use super::Api;
 use super::convert::{not_a_state, once, respond, shortened};
 use super::refusal::{refuse, refuse_about};
 use super::view;
-use crate::app::{ContextChange, Error, ExternalPerson, FactsWish, Outcome, StartWish, struct_to_json};
-use crate::app::{ListFilter, ListPosition};
+use crate::app::{
+    ContextChange, Error, ExternalPerson, FactsWish, ListFilter, ListPosition, Outcome, StartWish,
+    struct_to_json,
+};
 use crate::domain::{self, Action, Rejection};
 
 /// The current phase of an instance; empty once it has ended.
@@ -59,15 +61,16 @@ fn phase_id(text: &str) -> Result<Option<PhaseId>, Error> {
     if text.is_empty() {
         return Ok(None);
     }
-    let shortened: String = text.chars().take(phasegate_id::LENGTH_MAX).collect();
-    let not_found = || Error::Rejected(Rejection::PhaseNotFound(PhaseId::trusted(shortened)));
+    let not_found =
+        || Error::Rejected(Rejection::PhaseNotFound(PhaseId::trusted(phasegate_id::shortened(text))));
     PhaseId::parse(text).map(Some).map_err(|_| not_found())
 }
 
 /// A task that a caller names, likewise.
 pub(super) fn task_id(text: &str) -> Result<TaskId, Error> {
-    let shortened: String = text.chars().take(phasegate_id::LENGTH_MAX).collect();
-    TaskId::parse(text).map_err(|_| Error::Rejected(Rejection::TaskNotFound(TaskId::trusted(shortened))))
+    let not_found =
+        || Error::Rejected(Rejection::TaskNotFound(TaskId::trusted(phasegate_id::shortened(text))));
+    TaskId::parse(text).map_err(|_| not_found())
 }
 
 #[async_trait]

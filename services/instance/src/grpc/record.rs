@@ -10,8 +10,7 @@ use prost_types::Struct;
 use serde_json::{Map, Value, json};
 
 use super::convert::count;
-use crate::app::{AuditPage, actor_to_proto, json_object, json_to_struct};
-use crate::app::{Entry, StoredEntry};
+use crate::app::{AuditPage, Entry, StoredEntry, actor_to_proto, json_object, json_to_struct};
 use crate::domain::{self, ActorKind, Change, Fact, Person, Personal};
 
 /// Members whose own keys are ids and names that somebody chose.

@@ -17,8 +17,7 @@ use super::Api;
 use super::convert::{count, duration, once, respond, shortened};
 use super::refusal::refuse;
 use super::view;
-use crate::app::Out;
-use crate::app::{BeatWish, Beaten, Error, FailWish, Outcome, Poll, struct_to_json};
+use crate::app::{BeatWish, Beaten, Error, FailWish, Out, Outcome, Poll, struct_to_json};
 use crate::domain::{self, Change, Delivery, TaskStatus};
 
 /// Queues of one poll.
