@@ -48,32 +48,28 @@ pub(super) fn pass(
 
 impl Passing {
     /// Ends with a status.
-    fn end(&mut self, status: &Status) -> Option<Result<Frame<Bytes>, Status>> {
+    fn end(&mut self, status: &Status) -> Result<Frame<Bytes>, Status> {
         self.is_over = true;
         let mut trailers = HeaderMap::new();
-        match status.add_header(&mut trailers) {
-            Ok(()) => Some(Ok(Frame::trailers(trailers))),
-            Err(unspoken) => Some(Err(unspoken)),
-        }
+        status.add_header(&mut trailers)?;
+        Ok(Frame::trailers(trailers))
     }
 
     /// Ends because whoever answered has gone.
-    fn broken(&mut self, how: &dyn std::fmt::Display) -> Option<Result<Frame<Bytes>, Status>> {
+    fn broken(&mut self, how: &dyn std::fmt::Display) -> Result<Frame<Bytes>, Status> {
         let service = self.method.home.name();
         tracing::debug!(service, %how, "an answer broke off");
         self.end(&phasegate_rpc_error::status(&Refused::Down { service }))
     }
 
-    fn passed(&mut self, frame: Frame<Bytes>) -> Option<Result<Frame<Bytes>, Status>> {
-        let Some(trailers) = frame.trailers_ref() else { return Some(Ok(frame)) };
+    fn passed(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
+        let Some(trailers) = frame.trailers_ref() else { return Ok(frame) };
         let failed = Status::from_header_map(trailers).filter(|status| status.code() != Code::Ok);
-        match failed {
-            Some(status) => self.end(&foreign::translate(status, &self.method)),
-            None => {
-                self.is_over = true;
-                Some(Ok(frame))
-            }
+        if let Some(status) = failed {
+            return self.end(&foreign::translate(status, &self.method));
         }
+        self.is_over = true;
+        Ok(frame)
     }
 }
 
@@ -90,12 +86,12 @@ impl Body for Passing {
             return Poll::Ready(None);
         }
         match Pin::new(&mut this.body).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => Poll::Ready(this.passed(frame)),
-            Poll::Ready(Some(Err(error))) => Poll::Ready(this.broken(&error)),
-            Poll::Ready(None) => Poll::Ready(this.broken(&"there is no status at its end")),
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(this.passed(frame))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(this.broken(&error))),
+            Poll::Ready(None) => Poll::Ready(Some(this.broken(&"there is no status at its end"))),
             Poll::Pending => match this.stop.as_mut().map(|stop| stop.as_mut().poll(cx)) {
                 Some(Poll::Ready(())) => {
-                    Poll::Ready(this.end(&phasegate_rpc_error::status(&Refused::Draining)))
+                    Poll::Ready(Some(this.end(&phasegate_rpc_error::status(&Refused::Draining))))
                 }
                 Some(Poll::Pending) | None => Poll::Pending,
             },
