@@ -38,7 +38,8 @@ pub enum Error {
     /// The connection was lost over a commit: whether the transaction took effect, nobody knows.
     #[error("a transaction may or may not have been committed")]
     InDoubt(#[source] sqlx::Error),
-    /// The task of a transaction ended before its time; the transaction was rolled back.
+    /// The task of a transaction panicked, or ended with the program; the transaction was rolled back. Whoever does it
+    /// again panics again.
     #[error("the transaction was aborted: {0}")]
     Aborted(String),
 }
@@ -56,6 +57,12 @@ impl Error {
     pub(crate) fn is_undefined_table(&self) -> bool {
         let Self::Statement { source: sqlx::Error::Database(error), .. } = self else { return false };
         error.code().as_deref() == Some("42P01")
+    }
+
+    /// Whether a statement was not given a lock in time.
+    pub(crate) fn is_lock_timeout(&self) -> bool {
+        let Self::Statement { source: sqlx::Error::Database(error), .. } = self else { return false };
+        error.code().as_deref() == Some("55P03")
     }
 
     pub(crate) fn doing(doing: &str, source: sqlx::Error) -> Self {
@@ -91,7 +98,7 @@ impl Error {
     /// The same may succeed if it is tried again: the database was away, busy, or chose another transaction.
     pub fn is_transient(&self) -> bool {
         let Self::Statement { source, .. } = self else {
-            return matches!(self, Self::Aborted(_) | Self::InDoubt(_));
+            return self.is_in_doubt();
         };
         if let sqlx::Error::Database(error) = source {
             return error.code().is_some_and(|code| is_transient_code(&code));

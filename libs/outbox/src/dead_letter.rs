@@ -79,6 +79,32 @@ pub(crate) async fn count(
     Ok(set_aside_at.flatten().is_some())
 }
 
+/// Takes back one try that was counted and did not end the process. What was set aside stays set aside.
+pub(crate) async fn count_back(
+    db: &Database,
+    consumer: &'static str,
+    (tenant_id, event_id): (String, String),
+) -> Result<(), Error> {
+    db.transaction(move |tx| {
+        Box::pin(async move {
+            tx.execute(
+                "delete from dead_letter
+                  where tenant_id = $1 and consumer = $2 and event_id = $3 and set_aside_at is null and tries <= 1",
+                args![&tenant_id, consumer, &event_id],
+            )
+            .await?;
+            tx.execute(
+                "update dead_letter set tries = tries - 1
+                  where tenant_id = $1 and consumer = $2 and event_id = $3 and set_aside_at is null",
+                args![&tenant_id, consumer, &event_id],
+            )
+            .await?;
+            Ok(())
+        })
+    })
+    .await
+}
+
 /// Whether an event is set aside, and nobody wants it tried anew.
 pub(crate) async fn is_set_aside(
     db: &Database,
@@ -108,6 +134,48 @@ pub(crate) async fn forget(
             tx.execute(
                 "delete from dead_letter where tenant_id = $1 and consumer = $2 and event_id = $3",
                 args![tenant_id, consumer, event_id],
+            )
+            .await?;
+            Ok(())
+        })
+    })
+    .await
+}
+
+/// Takes the wish that an event be tried anew. False where another copy was first.
+pub(crate) async fn wish_take(
+    db: &Database,
+    consumer: &'static str,
+    (tenant_id, event_id): (String, String),
+) -> Result<bool, Error> {
+    db.transaction(move |tx| {
+        Box::pin(async move {
+            let taken = tx
+                .execute(
+                    "update dead_letter set wanted_at = null
+                      where tenant_id = $1 and consumer = $2 and event_id = $3 and wanted_at is not null",
+                    args![tenant_id, consumer, event_id],
+                )
+                .await?;
+            Ok(taken == 1)
+        })
+    })
+    .await
+}
+
+/// Wishes that an event that is set aside be tried anew.
+pub(crate) async fn wish(
+    db: &Database,
+    consumer: &'static str,
+    (tenant_id, event_id): (String, String),
+    now: Timestamp,
+) -> Result<(), Error> {
+    db.transaction(move |tx| {
+        Box::pin(async move {
+            tx.execute(
+                "update dead_letter set wanted_at = $4
+                  where tenant_id = $1 and consumer = $2 and event_id = $3 and set_aside_at is not null",
+                args![tenant_id, consumer, event_id, now],
             )
             .await?;
             Ok(())

@@ -39,10 +39,15 @@ impl Upstream {
         principal: &Principal,
         message: Vec<u8>,
     ) -> Result<Response<Bytes>, Status> {
-        let time_max = method.time_max.unwrap_or(Duration::MAX);
+        // What is left since the call arrived.
+        let left = phasegate_serve::remaining().or(method.time_max);
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(phasegate_rpc_error::status(&Refused::Deadline));
+        }
+        let time_max = left.unwrap_or(Duration::MAX);
         let instance = instance_in(method, &message);
         let mut request = self.request(method, principal, message);
-        if let Some(limit) = method.time_max {
+        if let Some(limit) = left {
             request.set_timeout(limit);
         }
         let path = method.path.clone();

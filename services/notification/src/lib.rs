@@ -156,11 +156,12 @@ impl Service {
                 relay.wake();
             }
         };
-        let serve = phasegate_serve::serve(
+        let serve = phasegate_serve::serve_while(
             phasegate_serve::Service::Notification,
             self.routes().add_service(phasegate_outbox::event_service(database)),
             &self.context,
             listener,
+            self.database().answers(),
         );
         let work = async {
             tokio::join!(serve, deliver, relay.run(shutdown.clone()), self.guard.run(shutdown.clone())).0
@@ -180,6 +181,6 @@ impl Service {
     pub fn routes(&self) -> Routes {
         let tokens = PageTokens::new(&self.context.keys.page);
         let api = grpc::Api::new(self.store.clone(), self.context.peers.clone(), tokens);
-        Routes::new(NotificationServiceServer::new(api))
+        Routes::new(phasegate_serve::bounded!(NotificationServiceServer::new(api)))
     }
 }

@@ -16,12 +16,14 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::{HandleError, Handler, Receiver};
+use crate::{HandleError, Handler, Receiver, Written};
 
 /// Entries that a stream keeps, about. What is trimmed unread is sent again.
 const ENTRIES_KEPT: usize = 10_000;
 /// Streams when nothing else is set.
 const STREAMS: u16 = 16;
+/// When nothing else is set, whoever took an entry and has not finished it by then is believed to be gone.
+const LEFT_AFTER: Duration = Duration::from_secs(12);
 /// More would leave too few entries for each.
 const STREAMS_MAX: u16 = 256;
 /// A Redis that does not answer by then is away.
@@ -48,6 +50,9 @@ pub struct Settings {
     pub prefix: String,
     /// Number of streams, 1 to 256. Senders and receivers of one installation must agree.
     pub streams: u16,
+    /// Whoever took an entry and has not finished it by then is believed to be gone, which need not be true: effects are
+    /// once. How often the entries of others are looked at, and how long is waited between tries, goes by it.
+    pub left_after: Duration,
 }
 
 /// A Redis that cannot be meant.
@@ -78,6 +83,7 @@ struct Inner {
     client: redis::Client,
     prefix: String,
     streams: u16,
+    left_after: Duration,
     /// For everything that does not block.
     writer: OnceCell<ConnectionManager>,
     subscribers: RwLock<Vec<(Receiver, Arc<dyn Handler>)>>,
@@ -93,7 +99,7 @@ struct Inner {
 impl Settings {
     /// The streams of the only installation on a server.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), prefix: "phasegate".to_owned(), streams: STREAMS }
+        Self { url: url.into(), prefix: "phasegate".to_owned(), streams: STREAMS, left_after: LEFT_AFTER }
     }
 }
 
@@ -117,6 +123,7 @@ impl Stream {
             client,
             prefix: settings.prefix.clone(),
             streams: settings.streams.clamp(1, STREAMS_MAX),
+            left_after: settings.left_after,
             writer: OnceCell::new(),
             subscribers: RwLock::default(),
             confirmations,
@@ -131,27 +138,27 @@ impl Stream {
         subscribers.push((receiver, handler));
     }
 
-    pub(crate) async fn publish(&self, sender: &str, event: &Event, bytes: &[u8]) -> Result<(), HandleError> {
-        // What this version does not know a later one has written, whose relay knows whom it is for. Until that one sends it,
-        // it stays unconfirmed.
-        let receivers = Receiver::set_of(event.payload.as_ref());
-        if receivers == 0 {
+    pub(crate) async fn publish(&self, sender: &str, written: &[Written]) -> Result<(), HandleError> {
+        let mut pipeline = redis::pipe();
+        for one in written.iter().filter(|one| one.receivers != 0) {
+            pipeline
+                .cmd("XADD")
+                .arg(self.key(self.stream_of(&one.event)))
+                .arg("MAXLEN")
+                .arg("~")
+                .arg(ENTRIES_KEPT)
+                .arg("*")
+                .arg(field::SENDER)
+                .arg(sender)
+                .arg(field::RECEIVERS)
+                .arg(one.receivers)
+                .arg(field::EVENT)
+                .arg(&one.bytes);
+        }
+        if pipeline.is_empty() {
             return Ok(());
         }
-        let mut command = redis::cmd("XADD");
-        command
-            .arg(self.key(self.stream_of(event)))
-            .arg("MAXLEN")
-            .arg("~")
-            .arg(ENTRIES_KEPT)
-            .arg("*")
-            .arg(field::SENDER)
-            .arg(sender)
-            .arg(field::RECEIVERS)
-            .arg(receivers)
-            .arg(field::EVENT)
-            .arg(bytes);
-        let published = async { command.exec_async(&mut self.writer().await?).await };
+        let published = async { pipeline.exec_async(&mut self.writer().await?).await };
         self.noted(published.await).map_err(away)?;
         self.0.outage.passed();
         self.0.refusal.passed();

@@ -199,6 +199,7 @@ impl App {
             rules::phase(phase, &self.instances.parts(place).await?.phases)?;
         }
         let named = put.phase.clone();
+        principal.needs_lease(&put.task_token)?;
         if put.task_token.is_empty() {
             self.instances.going_on(place).await?;
             return Ok(Provenance {

@@ -10,7 +10,7 @@ use phasegate_clock::SharedClock;
 use phasegate_id::{InstanceId, TenantId};
 use phasegate_idempotency::{Failure, Refused};
 use phasegate_outbox::Relay;
-use phasegate_principal::{Permission, Principal};
+use phasegate_principal::{Forbidden, Permission, Principal};
 use phasegate_rpc_error::{Invalid, Relayed};
 use phasegate_serve::Peers;
 
@@ -64,6 +64,9 @@ pub enum Error {
         /// Version, where one was asked for.
         version: Option<i32>,
     },
+    /// The caller's key does not allow it.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
     /// People who came through a link do not store artifacts.
     #[error("a participant may not store artifacts")]
     ParticipantMayNotStore,
@@ -134,6 +137,7 @@ impl Failure for Error {
             | Self::InstanceTerminal { .. }
             | Self::ArtifactNotFound { .. }
             | Self::ParticipantMayNotStore
+            | Self::Forbidden(_)
             | Self::MayNotRead
             | Self::LeaseUnsure
             | Self::Peer(_) => false,

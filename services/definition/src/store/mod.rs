@@ -25,7 +25,7 @@ pub const MIGRATIONS: [Migration; 4] = [
 ];
 
 /// Content of one page, in bytes: a list may hold definitions of a mebibyte each, and an answer has to fit a message.
-const PAGE_BYTES_MAX: i64 = 4 * 1024 * 1024;
+const PAGE_BYTES_MAX: i64 = 3 * 1024 * 1024;
 
 /// The tables.
 #[derive(Debug, Clone)]

@@ -169,6 +169,9 @@ pub(super) fn unexplained(code: StatusCode) -> Response {
             "Your browser sent too much",
             "Nothing was recorded. Delete what your browser keeps of this site, and open the link in your mail again.",
         ),
+        StatusCode::TOO_MANY_REQUESTS => {
+            ("That was too often", "Your answer was not recorded. Wait a minute and try again.")
+        }
         code if code.is_client_error() => BAD_FORM,
         // The door says this of itself; what comes from behind it has a page by then.
         StatusCode::SERVICE_UNAVAILABLE => NOT_LET_IN,

@@ -95,6 +95,7 @@ impl Server {
             bus: Bus::local(),
             keys,
             public_url: format!("http://{address}"),
+            limits: phasegate_serve::Limits::default(),
             draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         };

@@ -4,11 +4,13 @@
 mod admin;
 mod dead_letters;
 mod file;
+mod limits;
 mod secret;
 mod settings;
 #[cfg(test)]
 mod table;
 mod tenant;
+mod time;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -17,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use phasegate_bus::{Bus, Confirmations};
-use phasegate_clock::SystemClock;
+use phasegate_clock::{FollowingClock, SharedClock, SystemClock};
 use phasegate_database::{Opening, Settings as Database};
 use phasegate_principal::Signer;
 use phasegate_serve::{Context, Keys, Listener, Peers, Service};
@@ -28,6 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use dead_letters::{Letter, Letters, dead_letters_list, dead_letters_replay};
 pub use file::with_file;
+pub use limits::LimitOptions;
 pub use settings::{Name, Options, Settings, SmtpTls};
 pub use tenant::{tenant_create, tenant_list};
 
@@ -62,7 +65,8 @@ pub struct Stop {
 impl Serve {
     /// Opens everything, and returns once all ports answer. [`Stop::stop`] stops it.
     pub async fn start(settings: &Settings, stop: Stop) -> anyhow::Result<Self> {
-        let (context, confirmations) = context(settings, &stop)?;
+        let clock = Arc::new(FollowingClock::default());
+        let (context, confirmations) = context(settings, &stop, &clock)?;
         let mut tasks = JoinSet::new();
         let mut opened = Vec::new();
         for (name, address) in &settings.listen {
@@ -80,6 +84,15 @@ impl Serve {
             databases: opened.iter().filter_map(|(service, _)| service.database().cloned()).collect(),
             heard: tokio::sync::Mutex::default(),
         };
+        if let Some(database) = readiness.databases.first().cloned() {
+            // Before anything is done that depends on the time.
+            time::ask(&clock, &database).await;
+            let following = time::follow(clock, database, stop.shutdown.clone());
+            tasks.spawn(async move {
+                following.await;
+                ("clock", Ok(()))
+            });
+        }
         let probes = tokio::spawn(admin::run(admin, Arc::new(readiness)));
         // The bus begins once everybody has subscribed.
         background(&context, confirmations, &mut tasks);
@@ -162,17 +175,22 @@ async fn migrate_one(service: Service, database: &Database) -> anyhow::Result<()
     Ok(())
 }
 
-fn context(settings: &Settings, stop: &Stop) -> anyhow::Result<(Context, Confirmations)> {
+fn context(
+    settings: &Settings,
+    stop: &Stop,
+    clock: &Arc<FollowingClock>,
+) -> anyhow::Result<(Context, Confirmations)> {
     let secret = settings.secrets.first().context("there is no secret")?;
     let keys = Keys::derive(secret);
     keys.replace(&settings.secrets);
-    let clock = SystemClock::shared();
-    let signer = Signer::new(&keys.principal, clock.clone());
+    let clock: SharedClock = clock.clone();
+    let signer = Signer::new(&keys.principal, SystemClock::shared());
     let (bus, confirmations) = Bus::redis(&settings.redis)?;
     let peers = Peers::over_network(settings.peers.clone(), None, signer);
     let public_url = settings.public_url.clone();
     let Stop { draining, shutdown } = stop.clone();
-    Ok((Context { clock, peers, bus, keys, public_url, draining, shutdown }, confirmations))
+    let limits = settings.options().limits.service();
+    Ok((Context { clock, peers, bus, keys, public_url, limits, draining, shutdown }, confirmations))
 }
 
 async fn bind(name: Name, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -239,7 +257,12 @@ impl Opened {
         Ok(match name {
             Name::Gateway => {
                 let portal = phasegate_gateway::portal::router(context.clone(), false);
-                let config = phasegate_gateway::Config { oidc: settings.oidc.clone(), ..Default::default() };
+                let config = phasegate_gateway::Config {
+                    oidc: settings.oidc.clone(),
+                    limits: options.limits.gateway(),
+                    rates: options.limits.rates(&settings.redis),
+                    ..Default::default()
+                };
                 Self::Gateway(Box::new(phasegate_gateway::Service::open(config, context, portal)?))
             }
             Name::Definition => {
