@@ -138,7 +138,7 @@ fn handle_error(error: Error) -> HandleError {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    if error.is_passing() || matches!(&error, Error::Store(store) if store.is_transient()) {
+    if matches!(&error, Error::Store(store) if store.is_transient()) {
         HandleError::Transient(text)
     } else {
         HandleError::Poison(text)
