@@ -92,7 +92,8 @@ impl Pool {
             let rows = tokio::time::timeout(PATIENCE, asked).await;
             held.heard(rows)
         };
-        noted(&self.outage, read(&text, rows.await))
+        // Boxed, because whoever asks holds it, and holds many of them.
+        noted(&self.outage, read(&text, Box::pin(rows).await))
     }
 
     pub(crate) async fn begin(&self) -> Result<Open, Error> {
