@@ -7,6 +7,31 @@ use phasegate_id::{InstanceId, TaskId};
 
 use super::{Error, Store};
 
+/// What is due of one urgency.
+macro_rules! due_of {
+    ($priority:literal) => {
+        concat!(
+            "select * from (select instance_id, task_id, priority, ready_at, tools from work
+                where tenant_id = $1 and queue = $2 and priority = ",
+            $priority,
+            " and ready_at <= $3 and (priority < $4 or (priority = $4 and (ready_at, instance_id, task_id) > ($5, $6, $7)))
+                order by ready_at, instance_id, task_id limit $8) as due_",
+            $priority
+        )
+    };
+}
+
+/// When something of one urgency comes due next.
+macro_rules! next_of {
+    ($priority:literal) => {
+        concat!(
+            "select min(ready_at) as ready_at from work
+              where tenant_id = $1 and queue = $2 and ready_at > $3 and priority = ",
+            $priority
+        )
+    };
+}
+
 /// Work that may be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Candidate {
@@ -37,8 +62,32 @@ impl From<&Candidate> for CandidatePosition {
     }
 }
 
-/// The urgencies, highest first.
-const PRIORITIES: [i64; 4] = [3, 2, 1, 0];
+/// What is due, from a place in the order on: one range of the index for each urgency, in one question, because a worker
+/// that finds nothing asks often.
+const LIST: &str = concat!(
+    "select instance_id, task_id, priority, ready_at, tools from (",
+    due_of!(3),
+    " union all ",
+    due_of!(2),
+    " union all ",
+    due_of!(1),
+    " union all ",
+    due_of!(0),
+    ") as due order by priority desc, ready_at, instance_id, task_id limit $8"
+);
+
+/// What comes due next, in the same way.
+const NEXT_DUE: &str = concat!(
+    "select min(ready_at) as ready_at from (",
+    next_of!(3),
+    " union all ",
+    next_of!(2),
+    " union all ",
+    next_of!(1),
+    " union all ",
+    next_of!(0),
+    ") as next"
+);
 
 impl Store {
     /// Reads what is due in a queue: the most urgent first, then what has waited longest.
@@ -53,43 +102,14 @@ impl Store {
         after: Option<&CandidatePosition>,
         limit: usize,
     ) -> Result<Vec<Candidate>, Error> {
-        let mut found = Vec::new();
-        for priority in PRIORITIES {
-            let (from, instance_id, task_id) = match after {
-                Some(after) if priority > after.priority => continue,
-                Some(after) if priority == after.priority => {
-                    (after.ready_at, after.instance_id.as_str(), after.task_id.as_str())
-                }
-                Some(_) | None => (Timestamp::from_micros(i64::MIN), "", ""),
-            };
-            let rows = self
-                .db
-                .fetch_all(
-                    "select instance_id, task_id, priority, ready_at, tools from work
-                      where tenant_id = $1 and queue = $2 and priority = $3 and ready_at <= $4
-                        and (ready_at, instance_id, task_id) > ($5, $6, $7)
-                      order by ready_at, instance_id, task_id limit $8",
-                    args![
-                        tenant,
-                        queue,
-                        priority,
-                        now,
-                        from,
-                        instance_id,
-                        task_id,
-                        i64::try_from(limit - found.len()).unwrap_or(i64::MAX)
-                    ],
-                )
-                .await
-                .map_err(Error::doing("look for work"))?;
-            for row in &rows {
-                found.push(candidate(row)?);
-            }
-            if found.len() >= limit {
-                break;
-            }
-        }
-        Ok(found)
+        let after = after.map_or((i64::MAX, Timestamp::from_micros(i64::MIN), "", ""), |after| {
+            (after.priority, after.ready_at, after.instance_id.as_str(), after.task_id.as_str())
+        });
+        let (priority, ready_at, instance_id, task_id) = after;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let values = args![tenant, queue, now, priority, ready_at, instance_id, task_id, limit];
+        let rows = self.db.fetch_all(LIST, values).await.map_err(Error::doing("look for work"))?;
+        rows.iter().map(candidate).collect()
     }
 
     /// When something of a queue comes due next, after `now`.
@@ -99,24 +119,12 @@ impl Store {
         queue: &str,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, Error> {
-        let mut next: Option<Timestamp> = None;
-        for priority in PRIORITIES {
-            let row = self
-                .db
-                .fetch_optional(
-                    "select ready_at from work
-                      where tenant_id = $1 and queue = $2 and priority = $3 and ready_at > $4
-                      order by ready_at limit 1",
-                    args![tenant, queue, priority, now],
-                )
-                .await
-                .map_err(Error::doing("look for work"))?;
-            if let Some(row) = row {
-                let at = row.get("ready_at")?;
-                next = Some(next.map_or(at, |next| next.min(at)));
-            }
-        }
-        Ok(next)
+        let row = self
+            .db
+            .fetch_optional(NEXT_DUE, args![tenant, queue, now])
+            .await
+            .map_err(Error::doing("look for work"))?;
+        Ok(row.map(|row| row.get::<Option<Timestamp>>("ready_at")).transpose()?.flatten())
     }
 
     /// Notes that somebody asked for work of these queues.
