@@ -25,6 +25,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use futures::future::BoxFuture;
+use phasegate_planted::{self as planted, Bug};
 use tracing::Instrument as _;
 
 pub use error::Error;
@@ -178,6 +179,10 @@ impl Database {
         let task = async move {
             let mut transaction = database.begin().await?;
             match work(&mut transaction).await {
+                Ok(answer) if planted::is(Bug::AnswerBeforeCommit) => {
+                    tokio::spawn(transaction.commit());
+                    Ok(answer)
+                }
                 Ok(answer) => {
                     transaction.commit().await?;
                     Ok(answer)

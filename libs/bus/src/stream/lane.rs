@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use phasegate_planted::{self as planted, Bug};
 use phasegate_proto::internal::event::v1::Event;
 use rand::Rng as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -101,6 +102,7 @@ impl Lanes {
     async fn work(&self, lane: (String, String)) {
         while let Some(entry) = self.next(&lane) {
             match self.take(&entry).await {
+                _ if planted::is(Bug::AckBeforeCommit) => {}
                 Ok(()) => self.finish(&entry).await,
                 // It stays pending in Redis and is claimed again, by us or by another copy.
                 Err(error) => tracing::warn!(
@@ -135,6 +137,9 @@ impl Lanes {
                 Err(_) => Err(HandleError::Transient("it was not taken in time".to_owned())),
             };
             tries += 1;
+            if planted::is(Bug::SetAsideSilently) && tries > 1 {
+                return Ok(());
+            }
             match taken {
                 Ok(()) => return Ok(()),
                 Err(error) if tries == TRIES => return Err(error),
@@ -147,7 +152,7 @@ impl Lanes {
     }
 
     /// Its effect is durable: Redis may forget it, and the sender stops sending it.
-    async fn finish(&self, entry: &Entry) {
+    pub(super) async fn finish(&self, entry: &Entry) {
         self.stream.acknowledge(self.receiver, entry.stream, &entry.id).await;
         let confirmation = Confirmation {
             sender: entry.sender.clone(),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use phasegate_planted::{self as planted, Bug};
 use phasegate_proto::internal::event::v1::Event;
 use prost::Message as _;
 use rand::Rng as _;
@@ -159,8 +160,11 @@ impl Reader {
         };
         // No more was asked for than there is room for.
         if let Some(room) = room.split(1) {
-            let event = Arc::new(event);
-            self.lanes.add(Entry { stream, id: entry.id, sender, event, was_left, _room: room });
+            let entry = Entry { stream, id: entry.id, sender, event: Arc::new(event), was_left, _room: room };
+            if planted::is(Bug::AckBeforeCommit) {
+                self.lanes.finish(&entry).await;
+            }
+            self.lanes.add(entry);
         }
     }
 
