@@ -5,16 +5,22 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use phasegate_telemetry::Outage;
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::{
     Arguments as _, AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Executor as _,
-    Postgres, Row as _, TypeInfo as _, ValueRef as _,
+    Row as _, TypeInfo as _, ValueRef as _,
 };
 
+use crate::held::Held;
 use crate::{Cell, Error, Row, Value};
 
-/// Longer than any statement of ours takes, shorter than what holds back vacuum for long.
-const STATEMENT_TIMEOUT: &str = "30s";
+/// Longer than any statement of ours takes, and as long as anybody waits for a call.
+const STATEMENT_TIMEOUT: &str = "10s";
+/// A server that has not answered by then has not heard the question, or we do not hear its answer.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// For what a connection is asked before it is used.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// A transaction of ours never waits for anything but the database; one that idles has lost its process.
 const IDLE_TIMEOUT: &str = "10s";
 /// Shorter than the deadline of a call, so that the caller is told and does not hang.
@@ -25,10 +31,18 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(2);
 const STATEMENTS_MAX: usize = 512;
 
 #[derive(Debug, Clone)]
-pub(crate) struct Pool(PgPool);
+pub(crate) struct Pool {
+    pool: PgPool,
+    /// Whether the server answers, for the log: whoever asks it need not say so.
+    outage: Arc<Outage>,
+}
 
 #[derive(Debug)]
-pub(crate) struct Open(sqlx::Transaction<'static, Postgres>);
+pub(crate) struct Open {
+    held: Held,
+    patience: Duration,
+    outage: Arc<Outage>,
+}
 
 // === impl Pool ===
 
@@ -52,7 +66,8 @@ impl Pool {
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
                     if meta.idle_for > TRUSTED_IDLE {
-                        connection.ping().await?;
+                        let pinged = tokio::time::timeout(PING_TIMEOUT, connection.ping()).await;
+                        pinged.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
                     }
                     Ok(true)
                 })
@@ -60,7 +75,8 @@ impl Pool {
             .connect_with(options)
             .await
             .map_err(|error| Error::doing("connect to PostgreSQL", error))?;
-        Ok(Self(pool))
+        let outage = Arc::new(Outage::new(format!("the database with schema {schema}"), "postgresql"));
+        Ok(Self { pool, outage })
     }
 
     pub(crate) async fn fetch_all(
@@ -70,21 +86,35 @@ impl Pool {
     ) -> Result<Vec<Row>, Error> {
         let text = sql.clone();
         let arguments = arguments(&text, args)?;
-        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&self.0).await;
-        read(&text, rows)
+        let rows = async {
+            let mut held = Held::acquire(&self.pool).await?;
+            let asked = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(held.connection()?);
+            let rows = tokio::time::timeout(PATIENCE, asked).await;
+            held.heard(rows)
+        };
+        noted(&self.outage, read(&text, rows.await))
     }
 
     pub(crate) async fn begin(&self) -> Result<Open, Error> {
-        self.0.begin().await.map(Open).map_err(|error| Error::doing("begin a transaction", error))
+        let begun = async {
+            let mut held = Held::acquire(&self.pool).await?;
+            held.is_open = true;
+            let begun = tokio::time::timeout(PATIENCE, held.connection()?.execute("begin")).await;
+            held.heard(begun)?;
+            Ok(held)
+        };
+        let begun = begun.await.map_err(|error| Error::doing("begin a transaction", error));
+        let outage = Arc::clone(&self.outage);
+        noted(&outage, begun).map(|held| Open { held, patience: PATIENCE, outage })
     }
 
     /// All connections, and those that nobody uses.
     pub(crate) fn connections(&self) -> (usize, usize) {
-        (usize::try_from(self.0.size()).unwrap_or(usize::MAX), self.0.num_idle())
+        (usize::try_from(self.pool.size()).unwrap_or(usize::MAX), self.pool.num_idle())
     }
 
     pub(crate) async fn close(&self) {
-        self.0.close().await;
+        self.pool.close().await;
     }
 }
 
@@ -94,7 +124,8 @@ impl Open {
     pub(crate) async fn execute(&mut self, sql: Cow<'static, str>, args: Vec<Value>) -> Result<u64, Error> {
         let text = sql.clone();
         let arguments = arguments(&text, args)?;
-        let done = sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut *self.0).await;
+        let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
+        let done = self.ask(async |connection| query.execute(connection).await).await;
         Ok(done.map_err(|error| Error::statement(&text, error))?.rows_affected())
     }
 
@@ -105,22 +136,51 @@ impl Open {
     ) -> Result<Vec<Row>, Error> {
         let text = sql.clone();
         let arguments = arguments(&text, args)?;
-        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&mut *self.0).await;
+        let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
+        let rows = self.ask(async |connection| query.fetch_all(connection).await).await;
         read(&text, rows)
     }
 
     pub(crate) async fn script(&mut self, sql: &'static str) -> Result<(), Error> {
-        let done = self.0.execute(sqlx::raw_sql(sql)).await;
+        let done = self.ask(async |connection| connection.execute(sqlx::raw_sql(sql)).await).await;
         done.map(drop).map_err(|error| Error::statement(sql, error))
     }
 
-    pub(crate) async fn commit(self) -> Result<(), Error> {
-        self.0.commit().await.map_err(Error::committing)
+    pub(crate) async fn commit(mut self) -> Result<(), Error> {
+        let done = self.ask(async |connection| connection.execute("commit").await).await;
+        self.held.is_open = done.is_err();
+        noted(&self.outage, done.map(drop).map_err(Error::committing))
     }
 
-    pub(crate) async fn roll_back(self) -> Result<(), Error> {
-        self.0.rollback().await.map_err(|error| Error::doing("roll a transaction back", error))
+    pub(crate) async fn roll_back(mut self) -> Result<(), Error> {
+        let done = self.ask(async |connection| connection.execute("rollback").await).await;
+        self.held.is_open = done.is_err();
+        done.map(drop).map_err(|error| Error::doing("roll a transaction back", error))
     }
+
+    /// How long each answer is waited for.
+    pub(crate) fn be_patient(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// Asks the server, and waits for its answer in bounded time.
+    async fn ask<T>(
+        &mut self,
+        question: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
+        let answer = tokio::time::timeout(self.patience, question(self.held.connection()?)).await;
+        self.held.heard(answer)
+    }
+}
+
+/// Notes whether the server answered.
+fn noted<T>(outage: &Outage, outcome: Result<T, Error>) -> Result<T, Error> {
+    match &outcome {
+        Ok(_) => outage.passed(),
+        Err(error) if error.is_away() => outage.failed(error),
+        Err(_) => {}
+    }
+    outcome
 }
 
 /// A schema is written into statements and connection options, so it may hold nothing that needs quoting.

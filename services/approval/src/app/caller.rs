@@ -2,7 +2,7 @@
 
 use phasegate_id::{ParticipantId, TenantId};
 use phasegate_idempotency as idempotency;
-use phasegate_principal::{Caller as Kind, Permission, Principal, SpeaksFor};
+use phasegate_principal::{Caller as Kind, Forbidden, Permission, Principal, SpeaksFor};
 use phasegate_proto::actor::v1::Actor as ActorMessage;
 use phasegate_rpc_error::Invalid;
 
@@ -20,6 +20,11 @@ impl Caller {
     /// The caller that the server verified.
     pub fn new(principal: Principal) -> Self {
         Self { principal }
+    }
+
+    /// Refuses an agent's key without a task token.
+    pub fn needs_lease(&self, task_token: &str) -> Result<(), Forbidden> {
+        self.principal.needs_lease(task_token)
     }
 
     /// The tenant.

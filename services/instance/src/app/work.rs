@@ -66,9 +66,12 @@ pub(crate) struct Held {
 impl App {
     /// The lease of a token. One of another tenant was not made for this caller.
     pub(super) async fn lease_of(&self, principal: &Principal, token: &str) -> Result<Out, Error> {
+        self.lease_in(principal, token, "task_token").await
+    }
+
+    async fn lease_in(&self, principal: &Principal, token: &str, field: &str) -> Result<Out, Error> {
         let lease = self.tokens().decode(token).filter(|lease| lease.tenant == principal.tenant);
-        let lease =
-            lease.ok_or_else(|| Invalid::new("TOKEN_MALFORMED", "task_token", "is not one of ours"))?;
+        let lease = lease.ok_or_else(|| Invalid::new("TOKEN_MALFORMED", field, "is not one of ours"))?;
         if planted::is(Bug::NoFence) {
             let snapshot = self.snapshot(&lease.tenant, lease.instance_id.as_str()).await?;
             let newest = snapshot.instance.tasks.get(&lease.task).map_or(lease.fencing, |task| task.fencing);
@@ -84,8 +87,8 @@ impl App {
         items: Vec<(String, BeatWish)>,
     ) -> Result<Vec<Beaten>, Error> {
         let mut beats = Vec::with_capacity(items.len());
-        for (token, wish) in items {
-            let lease = self.lease_of(principal, &token).await?;
+        for (index, (token, wish)) in items.into_iter().enumerate() {
+            let lease = self.lease_in(principal, &token, &format!("items[{index}].task_token")).await?;
             let kept = |details| bytes_of("details", details, CHECKPOINT_MAX);
             let checkpoint = wish.details.as_ref().map(kept).transpose()?;
             let (progress, message) = (wish.progress, wish.message);

@@ -96,18 +96,19 @@ pub(super) fn refusal(what: &str, status: ApprovalStatus) -> String {
 /// Records how a request ended that somebody asked before the engine did, unless the engine has been able to use it when
 /// it was told first.
 pub(super) fn hear_again(work: &mut Work<'_>, actor: &Actor, fact: &Fact, at: Timestamp) {
-    let is_useful = status_before(&work.instance, fact).is_some_and(ApprovalStatus::is_open);
-    // Once the instance is over nothing is kept of it, and what told it first will be recorded.
-    if is_useful && !work.instance.status.is_terminal() {
+    if status_before(&work.instance, fact).is_some_and(ApprovalStatus::is_open) {
         hear(work, actor, fact, at);
     }
 }
 
-/// Records what happened in another service, and sets the fact that an approval brings. A request ends once: where its
-/// end was told again and that came first, what told it first has nothing to add.
+/// Records what happened in another service, and sets the fact that an approval brings.
 pub(super) fn hear(work: &mut Work<'_>, actor: &Actor, fact: &Fact, at: Timestamp) {
     let before = status_before(&work.instance, fact);
-    if before.is_some_and(|status| !status.is_open()) {
+    if let Fact::ApprovalSettled { status, .. } = fact
+        && !status.is_open()
+        && before == Some(*status)
+    {
+        // Told again first, and in the order of things only then: it is on record.
         return;
     }
     work.push(Event { at, actor: actor.clone(), change: Change::Heard(fact.clone()) });
@@ -120,7 +121,7 @@ pub(super) fn hear(work: &mut Work<'_>, actor: &Actor, fact: &Fact, at: Timestam
     let counts = match &request.subject {
         Subject::AdHoc(_) => true,
         Subject::Task(_) | Subject::Phase(_) | Subject::Gate(_) => {
-            standing(work, Some(approval)) == Standing::Approved
+            before.is_none_or(ApprovalStatus::is_open) && standing(work, Some(approval)) == Standing::Approved
         }
     };
     if !counts {

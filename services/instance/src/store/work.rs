@@ -7,31 +7,6 @@ use phasegate_id::{InstanceId, TaskId};
 
 use super::{Error, Store};
 
-/// What is due of one urgency.
-macro_rules! due_of {
-    ($priority:literal) => {
-        concat!(
-            "select * from (select instance_id, task_id, priority, ready_at, tools from work
-                where tenant_id = $1 and queue = $2 and priority = ",
-            $priority,
-            " and ready_at <= $3 and (priority < $4 or (priority = $4 and (ready_at, instance_id, task_id) > ($5, $6, $7)))
-                order by ready_at, instance_id, task_id limit $8) as due_",
-            $priority
-        )
-    };
-}
-
-/// When something of one urgency comes due next.
-macro_rules! next_of {
-    ($priority:literal) => {
-        concat!(
-            "select min(ready_at) as ready_at from work
-              where tenant_id = $1 and queue = $2 and ready_at > $3 and priority = ",
-            $priority
-        )
-    };
-}
-
 /// Work that may be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Candidate {
@@ -40,6 +15,27 @@ pub(crate) struct Candidate {
     pub(crate) priority: i64,
     pub(crate) ready_at: Timestamp,
     pub(crate) tools: Vec<String>,
+}
+
+/// Whose work is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WorkFilter<'a> {
+    pub(crate) tenant: &'a str,
+    pub(crate) queue: &'a str,
+    /// Only of this instance, unless empty.
+    pub(crate) instance: &'a str,
+}
+
+impl WorkFilter<'_> {
+    /// The condition on the instance, which stands in `parameter`. As texts of their own, each is a range of an index: of
+    /// the queue's, or of the instance's rows.
+    fn only(&self, parameter: &str) -> String {
+        if self.instance.is_empty() {
+            format!("{parameter} = ''")
+        } else {
+            format!("instance_id = {parameter}")
+        }
+    }
 }
 
 /// Where to go on in a queue.
@@ -62,32 +58,8 @@ impl From<&Candidate> for CandidatePosition {
     }
 }
 
-/// What is due, from a place in the order on: one range of the index for each urgency, in one question, because a worker
-/// that finds nothing asks often.
-const LIST: &str = concat!(
-    "select instance_id, task_id, priority, ready_at, tools from (",
-    due_of!(3),
-    " union all ",
-    due_of!(2),
-    " union all ",
-    due_of!(1),
-    " union all ",
-    due_of!(0),
-    ") as due order by priority desc, ready_at, instance_id, task_id limit $8"
-);
-
-/// What comes due next, in the same way.
-const NEXT_DUE: &str = concat!(
-    "select min(ready_at) as ready_at from (",
-    next_of!(3),
-    " union all ",
-    next_of!(2),
-    " union all ",
-    next_of!(1),
-    " union all ",
-    next_of!(0),
-    ") as next"
-);
+/// The urgencies, highest first.
+const PRIORITIES: [i64; 4] = [3, 2, 1, 0];
 
 impl Store {
     /// Reads what is due in a queue: the most urgent first, then what has waited longest.
@@ -96,35 +68,81 @@ impl Store {
     /// those behind it.
     pub(crate) async fn work_list(
         &self,
-        tenant: &str,
-        queue: &str,
+        filter: WorkFilter<'_>,
         now: Timestamp,
         after: Option<&CandidatePosition>,
         limit: usize,
     ) -> Result<Vec<Candidate>, Error> {
-        let after = after.map_or((i64::MAX, Timestamp::from_micros(i64::MIN), "", ""), |after| {
-            (after.priority, after.ready_at, after.instance_id.as_str(), after.task_id.as_str())
-        });
-        let (priority, ready_at, instance_id, task_id) = after;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let values = args![tenant, queue, now, priority, ready_at, instance_id, task_id, limit];
-        let rows = self.db.fetch_all(LIST, values).await.map_err(Error::doing("look for work"))?;
-        rows.iter().map(candidate).collect()
+        let mut found = Vec::new();
+        for priority in PRIORITIES {
+            let (from, instance_id, task_id) = match after {
+                Some(after) if priority > after.priority => continue,
+                Some(after) if priority == after.priority => {
+                    (after.ready_at, after.instance_id.as_str(), after.task_id.as_str())
+                }
+                Some(_) | None => (Timestamp::from_micros(i64::MIN), "", ""),
+            };
+            let rows = self
+                .db
+                .fetch_all(
+                    format!(
+                        "select instance_id, task_id, priority, ready_at, tools from work
+                          where tenant_id = $1 and queue = $2 and priority = $3 and ready_at <= $4
+                            and (ready_at, instance_id, task_id) > ($5, $6, $7) and {}
+                          order by ready_at, instance_id, task_id limit $9",
+                        filter.only("$8")
+                    ),
+                    args![
+                        filter.tenant,
+                        filter.queue,
+                        priority,
+                        now,
+                        from,
+                        instance_id,
+                        task_id,
+                        filter.instance,
+                        i64::try_from(limit - found.len()).unwrap_or(i64::MAX)
+                    ],
+                )
+                .await
+                .map_err(Error::doing("look for work"))?;
+            for row in &rows {
+                found.push(candidate(row)?);
+            }
+            if found.len() >= limit {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// When something of a queue comes due next, after `now`.
     pub(crate) async fn work_next_due(
         &self,
-        tenant: &str,
-        queue: &str,
+        filter: WorkFilter<'_>,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, Error> {
-        let row = self
-            .db
-            .fetch_optional(NEXT_DUE, args![tenant, queue, now])
-            .await
-            .map_err(Error::doing("look for work"))?;
-        Ok(row.map(|row| row.get::<Option<Timestamp>>("ready_at")).transpose()?.flatten())
+        let mut next: Option<Timestamp> = None;
+        for priority in PRIORITIES {
+            let row = self
+                .db
+                .fetch_optional(
+                    format!(
+                        "select ready_at from work
+                          where tenant_id = $1 and queue = $2 and priority = $3 and ready_at > $4 and {}
+                          order by ready_at limit 1",
+                        filter.only("$5")
+                    ),
+                    args![filter.tenant, filter.queue, priority, now, filter.instance],
+                )
+                .await
+                .map_err(Error::doing("look for work"))?;
+            if let Some(row) = row {
+                let at = row.get("ready_at")?;
+                next = Some(next.map_or(at, |next| next.min(at)));
+            }
+        }
+        Ok(next)
     }
 
     /// Notes that somebody asked for work of these queues.

@@ -73,6 +73,7 @@ impl Dev {
             bus: Bus::local(),
             keys,
             public_url: public_url.trim_end_matches('/').to_owned(),
+            limits: phasegate_serve::Limits::default(),
             draining: CancellationToken::new(),
             shutdown: shutdown.clone(),
         };
