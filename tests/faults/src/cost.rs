@@ -16,11 +16,13 @@ const TICK_MILLIS: u64 = 10;
 /// Time on the processors, in milliseconds, by what a process is.
 pub(crate) type Spent = BTreeMap<&'static str, u64>;
 
+/// What processes are and their ticks, by number and time of birth, because numbers are used again.
+type Seen = BTreeMap<(u32, u64), (&'static str, u64)>;
+
 /// Looks at this process and at all below it.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    /// By number and time of birth, because numbers are used again.
-    seen: Mutex<BTreeMap<(u32, u64), (&'static str, u64)>>,
+    seen: Mutex<Seen>,
 }
 
 /// A line of `/proc/…/stat`.
@@ -55,7 +57,7 @@ impl Meter {
         spent
     }
 
-    fn seen(&self) -> MutexGuard<'_, BTreeMap<(u32, u64), (&'static str, u64)>> {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -120,7 +120,7 @@ impl Dev {
         let pipe = listener(Service::Definition)?;
         tasks.spawn(async move { Ok(definition.run(pipe).await?) });
         let pipe = listener(Service::Instance)?;
-        tasks.spawn(async move { Ok(instance.run(pipe).await?) });
+        tasks.spawn(async move { Ok(Box::pin(instance.run(pipe)).await?) });
         let pipe = listener(Service::Approval)?;
         tasks.spawn(async move { Ok(approval.run(pipe).await?) });
         let pipe = listener(Service::Artifact)?;
@@ -128,7 +128,7 @@ impl Dev {
         let pipe = listener(Service::Participant)?;
         tasks.spawn(async move { Ok(participant.run(pipe).await?) });
         let pipe = listener(Service::Notification)?;
-        tasks.spawn(async move { Ok(notification.run(pipe).await?) });
+        tasks.spawn(async move { Ok(Box::pin(notification.run(pipe)).await?) });
         Ok(())
     }
 

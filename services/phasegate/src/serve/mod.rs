@@ -319,7 +319,7 @@ impl Opened {
 
     fn run(self, socket: TcpListener, tasks: &mut Tasks) {
         let name = self.name();
-        tasks.spawn(async move { (name, self.serve(socket).await) });
+        tasks.spawn(async move { (name, Box::pin(self.serve(socket)).await) });
     }
 
     async fn serve(self, socket: TcpListener) -> anyhow::Result<()> {
@@ -327,11 +327,11 @@ impl Opened {
         match self {
             Self::Gateway(service) => Ok(service.run(socket).await?),
             Self::Definition(service) => Ok(service.run(listener(socket)).await?),
-            Self::Instance(service) => Ok(service.run(listener(socket)).await?),
+            Self::Instance(service) => Ok(Box::pin(service.run(listener(socket))).await?),
             Self::Approval(service) => Ok(service.run(listener(socket)).await?),
             Self::Artifact(service) => Ok(service.run(listener(socket)).await?),
             Self::Participant(service) => Ok(service.run(listener(socket)).await?),
-            Self::Notification(service) => Ok(service.run(listener(socket)).await?),
+            Self::Notification(service) => Ok(Box::pin(service.run(listener(socket))).await?),
         }
     }
 }
