@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use phasegate_planted::{self as planted, Bug};
 use tracing::Instrument as _;
 
 pub use error::{Error, tell};
@@ -180,6 +181,10 @@ impl Database {
         let task = async move {
             let mut transaction = database.begin().await?;
             match work(&mut transaction).await {
+                Ok(answer) if planted::is(Bug::AnswerBeforeCommit) => {
+                    tokio::spawn(transaction.commit());
+                    Ok(answer)
+                }
                 Ok(answer) => {
                     transaction.commit().await?;
                     Ok(answer)

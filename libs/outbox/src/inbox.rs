@@ -2,6 +2,7 @@
 
 use phasegate_clock::Timestamp;
 use phasegate_database::{Error, Transaction, args};
+use phasegate_planted::{self as planted, Bug};
 
 /// Notes that `consumer` takes an event of a tenant, in the transaction of the effect. False when it was taken before:
 /// then there is nothing to do. Who names an event of one tenant cannot make another one's pass for taken.
@@ -12,6 +13,9 @@ pub async fn inbox_receive(
     event_id: impl AsRef<str> + Send,
     now: Timestamp,
 ) -> Result<bool, Error> {
+    if planted::is(Bug::NoInbox) {
+        return Ok(true);
+    }
     let noted = tx
         .execute(
             "insert into inbox (tenant_id, consumer, event_id, received_at) values ($1, $2, $3, $4)

@@ -9,6 +9,7 @@ use std::time::Duration;
 use phasegate_bus::{Bus, Delivery, HandleError, Written};
 use phasegate_clock::{SharedClock, Timestamp};
 use phasegate_database::{Database, Dialect};
+use phasegate_planted::{self as planted, Bug};
 use phasegate_proto::internal::event::v1::Event;
 use phasegate_telemetry::WorkKind;
 use prost::Message as _;
@@ -119,6 +120,9 @@ impl Relay {
 
     /// Sends again what was not confirmed, where the bus may lose it.
     async fn send_again_on(&self, shutdown: &CancellationToken) {
+        if planted::is(Bug::NeverResent) {
+            return;
+        }
         while self.bus.is_confirmed_later() && !shutdown.is_cancelled() {
             shutdown.run_until_cancelled(pause(UNCONFIRMED_EVERY)).await;
             while !shutdown.is_cancelled() && self.send_again(shutdown).await {}

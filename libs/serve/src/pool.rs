@@ -1,7 +1,7 @@
 //! The copies of one service: which there are, which answer, and which one a call goes to.
 //!
-//! Names are looked up again and again, so that copies may come and go, and every copy is asked for its health, so that
-//! one that stops gets no new calls while it finishes the old ones. Calls go to the copies in turn; those about one
+//! Names are looked up again and again, so that copies may come and go, and every copy says how it is, so that one that
+//! stops gets no new calls while it finishes the old ones. Calls go to the copies in turn; those about one
 //! instance go to the same copy while it lives, because that copy has the instance in memory. Nothing depends on it.
 
 use std::collections::BTreeMap;
@@ -11,17 +11,20 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-/// How often a copy is asked for its health.
-const HEALTH_EVERY: Duration = Duration::from_millis(500);
+use crate::server::STREAM_AGE_MAX;
+
+/// Before a copy that is not well is asked for its health once more.
+const LISTEN_AGAIN: Duration = Duration::from_millis(500);
 /// A copy that does not answer by then is not well.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
-/// Asks for health between two looks for copies.
-const HEALTH_PER_LOOKUP: u32 = 10;
+/// How often copies are looked for.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
 /// A connection that cannot be made by then is tried anew.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -58,7 +61,11 @@ struct Copy {
     id: String,
     channel: Channel,
     is_well: Arc<AtomicBool>,
+    _listener: Option<Arc<AbortOnDropHandle<()>>>,
 }
+
+/// A copy that is not well, or cannot be asked.
+struct NotWell;
 
 // === impl Address ===
 
@@ -89,8 +96,7 @@ impl std::fmt::Display for Address {
 impl Pool {
     /// A service that has one place, which is never asked for its health.
     pub(crate) fn fixed(channel: Channel) -> Self {
-        let copy = Copy { id: String::new(), channel, is_well: Arc::new(AtomicBool::new(true)) };
-        Self::with(Vec::new(), None, vec![copy])
+        Self::with(Vec::new(), None, vec![Copy::new(String::new(), channel)])
     }
 
     /// A service whose copies are to be found with [`Pool::watch`]. Until then, each address is one.
@@ -99,7 +105,7 @@ impl Pool {
             .iter()
             .filter_map(|address| {
                 let channel = connect(address, None, tls.as_ref())?;
-                Some(Copy { id: address.to_string(), channel, is_well: Arc::new(AtomicBool::new(true)) })
+                Some(Copy::new(address.to_string(), channel))
             })
             .collect();
         Self::with(addresses, tls, copies)
@@ -132,7 +138,7 @@ impl Pool {
         self.copies().iter().any(|copy| copy.is_well.load(Ordering::Relaxed))
     }
 
-    /// Keeps looking for copies and their health until `shutdown`.
+    /// Keeps looking for copies, and listening to how they are, until `shutdown`.
     pub(crate) async fn watch(&self, shutdown: CancellationToken) {
         if !self.0.addresses.is_empty() {
             // A copy that does not answer must not keep this process from stopping.
@@ -141,15 +147,9 @@ impl Pool {
     }
 
     async fn keep_looking(&self) {
-        let mut round = 0_u32;
         loop {
-            if round.is_multiple_of(HEALTH_PER_LOOKUP) {
-                self.look_up().await;
-            }
-            round = round.wrapping_add(1);
-            let copies = self.copies();
-            futures::future::join_all(copies.iter().map(Copy::examine)).await;
-            tokio::time::sleep(HEALTH_EVERY).await;
+            self.look_up().await;
+            tokio::time::sleep(LOOK_UP_EVERY).await;
         }
     }
 
@@ -183,7 +183,7 @@ impl Pool {
                     return Some(copy.clone());
                 }
                 let channel = connect(address, Some(place), self.0.tls.as_ref())?;
-                Some(Copy { id, channel, is_well: Arc::new(AtomicBool::new(true)) })
+                Some(Copy::heard(id, channel))
             })
             .collect();
         *self.0.copies.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(copies);
@@ -205,13 +205,46 @@ impl Pool {
 }
 
 impl Copy {
-    async fn examine(&self) {
+    /// One that nobody listens to: it counts as well.
+    fn new(id: String, channel: Channel) -> Self {
+        Self { id, channel, is_well: Arc::new(AtomicBool::new(true)), _listener: None }
+    }
+
+    /// One that is listened to for as long as anybody holds it.
+    fn heard(id: String, channel: Channel) -> Self {
+        let copy = Self::new(id, channel);
+        let listener = tokio::spawn(copy.clone().listen());
+        Self { _listener: Some(Arc::new(AbortOnDropHandle::new(listener))), ..copy }
+    }
+
+    /// Hears how the copy is, for ever. A copy says at once that it is about to stop; that it has died, or does not answer
+    /// at all, is seen by its connection.
+    async fn listen(self) {
+        loop {
+            if self.listen_once().await.is_err() {
+                self.note(false);
+                tokio::time::sleep(LISTEN_AGAIN).await;
+            }
+        }
+    }
+
+    /// Hears how the copy is until it is not well, or until it is time to ask anew.
+    async fn listen_once(&self) -> Result<(), NotWell> {
         let mut client = HealthClient::new(self.channel.clone());
-        let asked = client.check(HealthCheckRequest::default());
-        let is_well = match tokio::time::timeout(HEALTH_TIMEOUT, asked).await {
-            Ok(Ok(answer)) => answer.into_inner().status == ServingStatus::Serving as i32,
-            Ok(Err(_)) | Err(_) => false,
-        };
+        let asked = client.watch(HealthCheckRequest::default());
+        let answered = tokio::time::timeout(HEALTH_TIMEOUT, asked).await;
+        let mut heard = answered.map_err(|_| NotWell)?.map_err(|_| NotWell)?.into_inner();
+        let until = tokio::time::Instant::now() + STREAM_AGE_MAX / 2;
+        loop {
+            match tokio::time::timeout_at(until, heard.message()).await {
+                Ok(Ok(Some(answer))) if answer.status == ServingStatus::Serving as i32 => self.note(true),
+                Ok(_) => return Err(NotWell),
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    fn note(&self, is_well: bool) {
         if self.is_well.swap(is_well, Ordering::Relaxed) != is_well {
             tracing::info!(copy = self.id, is_well, "the health of a peer has changed");
         }
@@ -227,7 +260,7 @@ fn connect(address: &Address, place: Option<SocketAddr>, tls: Option<&ClientTlsC
         .origin(address.uri.clone())
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(5))
+        .http2_keep_alive_interval(Duration::from_secs(2))
         .keep_alive_timeout(Duration::from_secs(3))
         .keep_alive_while_idle(true)
         .initial_stream_window_size(1024 * 1024)

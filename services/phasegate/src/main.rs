@@ -1,5 +1,8 @@
 //! The `phasegate` program: parses, starts telemetry, runs one command, and flushes telemetry on every way out.
 
+#[cfg(feature = "planted-bugs")]
+mod planted;
+
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -210,9 +213,13 @@ fn public_url(text: &str) -> Result<String, String> {
 
 fn main() -> ExitCode {
     let program = Program::read(std::env::args_os().collect()).unwrap_or_else(|error| error.exit());
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build();
-    match runtime {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.thread_stack_size(STACK_BYTES).enable_all();
+    #[cfg(feature = "planted-bugs")]
+    if let Err(error) = planted::plant_named(&mut runtime) {
+        return fail(&error);
+    }
+    match runtime.build() {
         Ok(runtime) => {
             let code = runtime.block_on(run(program));
             // What blocks a thread, such as the look for a name, is not waited for.

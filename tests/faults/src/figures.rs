@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use phasegate_load::check::Totals;
 use phasegate_load::ledger::Kind;
 
+use crate::cost::Spent;
 use crate::plan::Plan;
 use crate::world::World;
 
@@ -23,11 +24,12 @@ pub(crate) struct Found {
 /// A line: what, how much, and whether it is enough.
 struct Line(&'static str, String, Option<bool>);
 
-/// The table, and why the run does not count; empty where it does.
-pub(crate) fn table(plan: &Plan, world: &World, found: &Found) -> (String, Vec<String>) {
+/// The table, how many figures were reached, and those that were not.
+pub(crate) fn table(plan: &Plan, world: &World, found: &Found) -> (String, usize, Vec<String>) {
     let lines = lines(plan, world, found);
     let mut text = String::new();
     let mut missing = Vec::new();
+    let mut reached = 0;
     for Line(what, how_much, is_enough) in lines {
         let mark = match is_enough {
             Some(true) => "ok",
@@ -36,11 +38,12 @@ pub(crate) fn table(plan: &Plan, world: &World, found: &Found) -> (String, Vec<S
         };
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {what:<58}{how_much:<44}{mark}");
+        reached += usize::from(is_enough == Some(true));
         if is_enough == Some(false) {
             missing.push(format!("{what}: {how_much}"));
         }
     }
-    (text, missing)
+    (text, reached, missing)
 }
 
 fn lines(plan: &Plan, world: &World, found: &Found) -> Vec<Line> {
@@ -155,13 +158,33 @@ fn lines(plan: &Plan, world: &World, found: &Found) -> Vec<Line> {
             Some(found.mail_sent > 0),
         ),
         Line("log entries, versions, requests, votes", totals(&found.totals), None),
-        Line("time of the run", format!("{} min {} s", found.seconds / 60, found.seconds % 60), None),
+        Line(
+            "processor time for each acknowledged write",
+            cost(&Spent::new(), &world.meter.spent(), acknowledged),
+            None,
+        ),
+        Line(
+            "time of the run",
+            format!("{} min {} s", found.seconds / 60, found.seconds % 60),
+            Some(found.seconds <= plan.takes.as_secs()),
+        ),
     ]
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share for people")]
 fn permille(succeeded: u64, failed: u64) -> f64 {
     succeeded as f64 * 100.0 / (succeeded + failed).max(1) as f64
+}
+
+/// In milliseconds, shared out among `many`: of everybody and by who spends it.
+pub(crate) fn cost(before: &Spent, after: &Spent, many: u64) -> String {
+    let spent: Spent = after
+        .iter()
+        .map(|(what, millis)| (*what, millis.saturating_sub(before.get(what).copied().unwrap_or_default())))
+        .collect();
+    let each = |millis: u64| millis / many.max(1);
+    let words: Vec<String> = spent.iter().map(|(what, millis)| format!("{what} {}", each(*millis))).collect();
+    format!("{} ms: {}", each(spent.values().sum()), words.join(", "))
 }
 
 fn totals(totals: &Totals) -> String {

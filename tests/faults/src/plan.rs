@@ -6,6 +6,10 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) name: &'static str,
+    /// Nothing breaks: to see what the machine can do.
+    pub(crate) is_calm: bool,
+    /// How long the whole run may take.
+    pub(crate) takes: Duration,
     /// How long things break.
     pub(crate) chaos: Duration,
     /// How long Redis is away while calls are counted.
@@ -37,6 +41,8 @@ impl Plan {
     pub(crate) fn ordinary() -> Self {
         Self {
             name: "ordinary run",
+            is_calm: false,
+            takes: Duration::from_mins(8),
             chaos: Duration::from_mins(5),
             redis_away: Duration::from_secs(10),
             converges: Duration::from_secs(30),
@@ -59,6 +65,7 @@ impl Plan {
     pub(crate) fn long() -> Self {
         Self {
             name: "long run",
+            takes: Duration::from_mins(45),
             chaos: Duration::from_mins(36),
             redis_away: Duration::from_mins(1),
             kills: 400,
@@ -74,6 +81,17 @@ impl Plan {
             watched: 200,
             ..Self::ordinary()
         }
+    }
+
+    /// One in which nothing breaks: it never counts.
+    pub(crate) fn calm(seconds: u64) -> Self {
+        Self { name: "calm run", is_calm: true, ..Self::trial(seconds) }
+    }
+
+    /// A short and hard one, for a program that makes a mistake.
+    pub(crate) fn planted() -> Self {
+        let trial = Self::trial(120);
+        Self { name: "run with a mistake", kills: 40, faults_each: 2, duels: 20, stale: 20, ..trial }
     }
 
     /// A short one for those who work on this program: it never counts.

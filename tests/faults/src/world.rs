@@ -10,6 +10,7 @@ use phasegate_test_redis::TestRedis;
 use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
 
+use crate::cost::Meter;
 use crate::machine::{Machine, Postgres};
 use crate::proxy::{Keeper, Proxy};
 use crate::sink::Sink;
@@ -25,6 +26,7 @@ pub(crate) struct World {
     pub(crate) to_postgres: Arc<Proxy>,
     pub(crate) to_redis: Arc<Proxy>,
     pub(crate) sink: Arc<Sink>,
+    pub(crate) meter: Arc<Meter>,
     pub(crate) run: Arc<Run>,
     pub(crate) losses: Arc<Losses>,
     counts: Mutex<Counts>,
@@ -55,12 +57,24 @@ impl World {
         postgres: Postgres,
         redis: TestRedis,
         (to_gateways, to_postgres, to_redis): (Vec<Arc<Proxy>>, Arc<Proxy>, Arc<Proxy>),
-        sink: Arc<Sink>,
+        (sink, meter): (Arc<Sink>, Arc<Meter>),
         (run, losses): (Arc<Run>, Arc<Losses>),
     ) -> Self {
         let (postgres, redis) = (AsyncMutex::new(postgres), AsyncMutex::new(redis));
         let counts = Mutex::default();
-        Self { machine, postgres, redis, to_gateways, to_postgres, to_redis, sink, run, losses, counts }
+        Self {
+            machine,
+            postgres,
+            redis,
+            to_gateways,
+            to_postgres,
+            to_redis,
+            sink,
+            meter,
+            run,
+            losses,
+            counts,
+        }
     }
 
     pub(crate) fn counts(&self) -> MutexGuard<'_, Counts> {

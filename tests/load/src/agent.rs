@@ -11,8 +11,8 @@ use crate::ledger::Kind;
 use crate::process::QUEUES;
 use crate::run::{Run, Stage};
 
-/// Length of a lease, in seconds.
-const LEASE: u64 = 4;
+/// Length of a lease.
+const LEASE: Duration = Duration::from_secs(4);
 
 /// Works until the run is over.
 pub async fn works(run: Arc<Run>, number: u64, seed: u64) -> anyhow::Result<()> {
@@ -23,7 +23,7 @@ pub async fn works(run: Arc<Run>, number: u64, seed: u64) -> anyhow::Result<()> 
             "queues": QUEUES,
             "maxTasks": agent.random.random_range(1..3),
             "wait": "1s",
-            "leaseDuration": format!("{LEASE}s"),
+            "leaseDuration": format!("{}s", LEASE.as_secs()),
         });
         let Some(answer) = agent.run.try_once("/api/workers/tasks/poll", body).await? else { continue };
         for task in answer["tasks"].as_array().cloned().unwrap_or_default() {
@@ -59,7 +59,7 @@ impl Agent {
                 return Ok(());
             }
             // A worker that comes back from the dead: whether it may still hand in is the server's to say.
-            14..16 => tokio::time::sleep(Duration::from_millis(LEASE * 1000 + 1_200)).await,
+            14..16 => tokio::time::sleep(LEASE + Duration::from_millis(1_200)).await,
             16..26 => self.beats(token).await?,
             _ => {}
         }

@@ -14,6 +14,9 @@ use crate::run::{Run, Stage};
 /// From this round on people are content.
 const CONTENT: i64 = 3;
 
+/// Requests that one person answers before looking for others.
+const AT_ONCE: usize = 5;
+
 /// Title of requests that somebody else answers.
 pub const RESERVED: &str = "reserved";
 
@@ -21,17 +24,17 @@ pub const RESERVED: &str = "reserved";
 pub async fn decides(run: Arc<Run>, seed: u64) -> anyhow::Result<()> {
     let mut random = StdRng::seed_from_u64(seed);
     while run.stage() < Stage::Over {
-        let page = run.ask("/api/approvals?pageSize=100").await?;
+        let page = run.ask("/api/approvals?pageSize=50").await?;
         let open = page["approvals"].as_array().cloned().unwrap_or_default();
         let is_reserved =
             |request: &&Value| request["title"].as_str().is_some_and(|title| title.starts_with(RESERVED));
         let open: Vec<&Value> = open.iter().filter(|request| !is_reserved(request)).collect();
-        let Some(request) = open.choose(&mut random) else {
-            tokio::time::sleep(Duration::from_millis(60)).await;
-            continue;
-        };
-        answer(&run, &mut random, request).await?;
-        tokio::time::sleep(Duration::from_millis(random.random_range(0..30))).await;
+        let next: Vec<&&Value> = open.choose_multiple(&mut random, AT_ONCE).collect();
+        let pause = if next.is_empty() { 150..250 } else { 0..30 };
+        for request in next {
+            answer(&run, &mut random, request).await?;
+        }
+        tokio::time::sleep(Duration::from_millis(random.random_range(pause))).await;
     }
     Ok(())
 }

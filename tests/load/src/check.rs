@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use phasegate_clock::Timestamp;
 use serde_json::Value;
 
 use crate::ledger::{Kind, Told};
+use crate::process;
 use crate::run::Run;
 
 /// Longest time for what one service has told to arrive at the others.
@@ -226,16 +228,21 @@ impl Instance {
         }
     }
 
-    /// A lease ends once, and only the newest one of a task can do anything.
+    /// A lease ends once and not before its time, and only the newest one of a task can do anything.
     fn check_leases(&mut self) {
         let mut open: BTreeMap<&str, f64> = BTreeMap::new();
+        let mut until: BTreeMap<&str, Timestamp> = BTreeMap::new();
         let mut faults = Vec::new();
         for entry in &self.entries {
             let details = &entry["details"];
             let task = text(&details["task"]);
             let fencing = details["fencing"].as_f64().unwrap_or_default();
+            if details["kind"] == "LEASE_EXPIRED" && until.get(task) > time(&entry["timestamp"]).as_ref() {
+                faults.push(format!("the lease ended before its time: {entry}"));
+            }
             match text(&entry["action"]) {
                 "leased_task" => {
+                    until.extend(time(&details["until"]).map(|until| (task, until)));
                     let before = open.insert(task, fencing);
                     faults
                         .extend(before.map(|_| format!("the task was leased while it was leased: {entry}")));
@@ -302,7 +309,7 @@ impl Instance {
         }
     }
 
-    /// One request for each call, one vote for each person and content, one end for each request.
+    /// One request for each call, one vote for each person and content, one end for each request, and everybody was asked.
     fn check_approvals(&mut self, told: &[&Told]) {
         let mut faults = Vec::new();
         let mut votes = BTreeSet::new();
@@ -332,9 +339,33 @@ impl Instance {
                 faults.push(format!("{} was decided, and is gone", answer["id"]));
                 continue;
             };
+            if answer["contentDigest"] != told.call.body["contentDigest"] {
+                faults.push(format!("the vote {} counts for what nobody has seen: {answer}", told.mark));
+            }
             // Votes on a content that has changed since were withdrawn.
             if now["contentDigest"] == answer["contentDigest"] && comment_of(now, told) != Some(&told.mark) {
                 faults.push(format!("the vote {} is gone: {now}", told.mark));
+            }
+        }
+        for (subject, approvers) in process::ASKED {
+            let (kind, id) = subject.split_once(':').unwrap_or_default();
+            let mut approved = false;
+            for one in
+                self.approvals.iter().filter(|one| one["subjectKind"] == kind && one["subjectId"] == id)
+            {
+                let said = one["approvers"].as_array().map(Vec::as_slice).unwrap_or_default();
+                let asked: BTreeSet<&str> = said.iter().map(|one| text(&one["participantId"])).collect();
+                if asked != approvers.iter().copied().collect() {
+                    faults.push(format!("{subject} needs {approvers:?}, and {asked:?} were asked"));
+                }
+                let is_approved = one["status"] == "approved";
+                approved |= is_approved;
+                if is_approved && !said.iter().all(|one| one["status"] == "approved") {
+                    faults.push(format!("{subject} is approved, and not by everybody: {one}"));
+                }
+            }
+            if self.status["status"] == "completed" && !approved {
+                faults.push(format!("nobody has approved {subject}"));
             }
         }
         for open in self.approvals.iter().filter(|one| one["status"] == "pending") {
@@ -469,6 +500,10 @@ fn comment_of<'a>(request: &'a Value, told: &Told) -> Option<&'a str> {
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
+}
+
+fn time(value: &Value) -> Option<Timestamp> {
+    text(value).parse().ok()
 }
 
 /// A whole number, which may have come as a number with a fraction of zero.

@@ -9,6 +9,14 @@ pub const GO_AHEAD: &str = "go_ahead";
 /// An artifact that people review, and that operators change under their hands.
 pub const REVIEWED: &str = "assembly";
 
+/// Who has to approve what before an instance can complete.
+pub const ASKED: [(&str, &[&str]); 4] = [
+    ("task:assemble", &["reviewer"]),
+    ("phase:build", &["reviewer", "owner"]),
+    ("gate:sign_off", &["owner"]),
+    ("phase:release", &["owner"]),
+];
+
 /// The definition, by that id.
 pub fn definition(id: &str) -> Value {
     let phase = |id: &str, order: u32, parallel: bool, approvers: &[&str], tasks: Value| {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use phasegate_planted::{self as planted, Bug};
 use phasegate_proto::internal::event::v1::Event;
 use rand::Rng as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -130,7 +131,11 @@ impl Lanes {
 
     async fn work(&self, lane: (String, String)) {
         while let Some(entry) = self.next(&lane) {
+            if planted::is(Bug::AckBeforeCommit) {
+                self.finish(&entry).await;
+            }
             match self.take_or_leave(&entry).await {
+                _ if planted::is(Bug::AckBeforeCommit) => {}
                 Ok(Outcome::Taken) => self.finish(&entry).await,
                 Ok(Outcome::Handed) => self.hand_back(&entry).await,
                 // It stays pending in Redis and is claimed again, by us or by another copy. What is not there tells so
@@ -200,6 +205,9 @@ impl Lanes {
                 Err(_) => Err(HandleError::Transient("it was not taken in time".to_owned())),
             };
             tries += 1;
+            if planted::is(Bug::SetAsideSilently) && tries > 1 {
+                return Ok(());
+            }
             if taken.is_err() {
                 self.survive(entry, is_counted).await;
             }

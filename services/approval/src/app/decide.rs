@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use phasegate_id::{ApprovalId, ParticipantId};
+use phasegate_planted::{self as planted, Bug};
 use phasegate_principal::Permission;
 use phasegate_proto::instance::v1::InstanceStatus;
 
@@ -48,7 +49,7 @@ impl App {
             by: Actor { on_behalf_of: other_than_caller(caller, &approver), ..caller.actor() },
             approver,
             verdict: wish.verdict,
-            seen: wish.seen,
+            seen: if planted::is(Bug::StaleDigest) { record.approval.digest.clone() } else { wish.seen },
             assurance: caller.assurance(),
             instance: record.instance,
         };
@@ -60,7 +61,11 @@ impl App {
         actor.on_behalf_of = message::bare_actor(&answer.by).on_behalf_of;
         let command = |record: &Record| {
             let instance = known.worse(record.instance);
-            Some(Command::Answer(Answer { instance, ..answer.clone() }))
+            let mut answer = Answer { instance, ..answer.clone() };
+            if planted::is(Bug::StaleDigest) {
+                answer.seen = record.approval.digest.clone();
+            }
+            Some(Command::Answer(answer))
         };
         let done = self.execute(&record.key(), &actor, call, command).await;
         self.unless_repeated(call, done).await

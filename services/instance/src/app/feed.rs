@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use phasegate_id::InstanceId;
+use phasegate_planted::{self as planted, Bug};
 use phasegate_principal::Principal;
 use phasegate_rpc_error::Invalid;
 use phasegate_serve::STREAM_AGE_MAX;
@@ -90,6 +91,8 @@ impl App {
         } else {
             self.position(&principal.tenant, &id, resume_token, version).await?
         };
+        let skips = planted::is(Bug::WatchSkips) && position > 0 && position < version;
+        let position = if skips { position + 1 } else { position };
         let (sender, receiver) = mpsc::channel(BUFFERED);
         let feed = Feed {
             app: self.clone(),

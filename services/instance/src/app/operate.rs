@@ -119,7 +119,7 @@ impl App {
             return Err(Invalid::new("FACT_INVALID", "facts", message).into());
         }
         check_reason(&reason)?;
-        let shown = self.shown_lease(principal, instance_id, task_token)?;
+        let shown = self.shown_lease(principal, instance_id, task_token).await?;
         let lease = shown.as_ref().map(shown_lease);
         let action = Wish::fixed(Action::SetFacts { facts, lease, reason });
         self.steer(principal, instance_id, shown, action, once, make).await
@@ -137,7 +137,7 @@ impl App {
     ) -> Result<Answered<M>, Error> {
         check_reason(&change.reason)?;
         check_context_size(&change.patch)?;
-        let shown = self.shown_lease(principal, instance_id, task_token)?;
+        let shown = self.shown_lease(principal, instance_id, task_token).await?;
         let lease = shown.as_ref().map(shown_lease);
         let action = Wish::Made(Box::new(move |instance: &Instance, pinned, _| {
             let mut context = Value::clone(&instance.context);
@@ -178,7 +178,7 @@ impl App {
     }
 
     /// The lease of a token that is shown with a change of one instance.
-    fn shown_lease(
+    async fn shown_lease(
         &self,
         principal: &Principal,
         instance_id: &str,
@@ -187,7 +187,7 @@ impl App {
         if task_token.is_empty() {
             return Ok(None);
         }
-        let lease = self.lease_of(principal, task_token)?;
+        let lease = self.lease_of(principal, task_token).await?;
         // A lease of another instance gives no rights here.
         if lease.instance_id.as_str() != instance_id {
             return Err(Rejection::LeaseLost(lease.task).into());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use phasegate_clock::Timestamp;
 use phasegate_database::{Dialect, Transaction, Value, args};
 use phasegate_id::TaskId;
+use phasegate_planted::{self as planted, Bug};
 use phasegate_process::Priority;
 use phasegate_proto::internal::event::v1::Event as BusEvent;
 
@@ -218,7 +219,7 @@ async fn check(tx: &mut Transaction, transition: &Transition, guard: &Guard) -> 
     };
     let fits = match (guard, ends_at) {
         (Guard::Holds { .. }, Some(ends_at)) => ends_at > transition.now,
-        (Guard::Over { .. }, Some(ends_at)) => ends_at <= transition.now,
+        (Guard::Over { .. }, Some(ends_at)) => ends_at <= transition.now || planted::is(Bug::EarlyTimer),
         (Guard::Holds { .. } | Guard::Over { .. }, None) => false,
     };
     if fits { Ok(()) } else { Err(Error::Lease) }

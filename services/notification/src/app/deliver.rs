@@ -6,6 +6,7 @@ use std::time::Duration;
 use lettre::message::Mailbox;
 use phasegate_clock::SharedClock;
 use phasegate_id::LinkId;
+use phasegate_planted::{self as planted, Bug};
 use phasegate_telemetry::{Cause, Subject, WorkKind, work_span};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -156,6 +157,7 @@ impl Courier {
         };
         match self.mailer.send(message).await {
             Ok(()) => Try::Sent,
+            Err(_) if planted::is(Bug::MailBelieved) => Try::Sent,
             Err(Refused { message, is_final }) => {
                 // Servers like to quote the address; the record keeps it masked.
                 let why = message.replace(&notification.recipient, &masked(&notification.recipient));

@@ -7,4 +7,4 @@ mod signal;
 
 pub(crate) use port::Ports;
 pub(crate) use postgres::Postgres;
-pub(crate) use service::{Machine, Places};
+pub(crate) use service::{Machine, Places, SERVICES};

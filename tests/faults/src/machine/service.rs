@@ -1,7 +1,7 @@
 //! The processes of production: two copies of each service, each under a supervisor that starts it again when it has ended.
 
 use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,14 +31,23 @@ pub(crate) struct Places {
     pub(crate) redis: u16,
     pub(crate) smtp: u16,
     pub(crate) public: u16,
+    /// A mistake that the program is told to make.
+    pub(crate) planted: Option<String>,
 }
 
 /// All processes.
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) copies: Vec<Arc<Process>>,
-    config: PathBuf,
+    start: Start,
+}
+
+/// How a process is started.
+#[derive(Debug, Clone)]
+struct Start {
     program: PathBuf,
+    config: PathBuf,
+    planted: Option<String>,
 }
 
 /// One copy of a service over all its lives.
@@ -90,10 +99,11 @@ impl Machine {
         }
         let config = places.folder.join("settings.toml");
         std::fs::write(&config, settings(places, &copies)?)?;
-        let machine = Self { copies, config, program: places.program.clone() };
+        let (program, planted) = (places.program.clone(), places.planted.clone());
+        let machine = Self { copies, start: Start { program, config, planted } };
         machine.admin(&["migrate"]).await?;
         for copy in &machine.copies {
-            tokio::spawn(supervise(copy.clone(), machine.program.clone(), machine.config.clone()));
+            tokio::spawn(supervise(copy.clone(), machine.start.clone()));
         }
         for copy in &machine.copies {
             copy.ready().await?;
@@ -103,8 +113,8 @@ impl Machine {
 
     /// Runs `phasegate admin …`: what it prints.
     pub(crate) async fn admin(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut command = Command::new(&self.program);
-        command.arg("admin").args(arguments).arg("--config").arg(&self.config);
+        let mut command = Command::new(&self.start.program);
+        command.arg("admin").args(arguments).arg("--config").arg(&self.start.config);
         let output = command.stdin(Stdio::null()).output().await?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "phasegate admin {}: {said}", arguments.join(" "));
@@ -138,9 +148,9 @@ fn settings(places: &Places, copies: &[Arc<Process>]) -> anyhow::Result<String> 
     ))
 }
 
-async fn supervise(copy: Arc<Process>, program: PathBuf, config: PathBuf) {
+async fn supervise(copy: Arc<Process>, start: Start) {
     loop {
-        match copy.spawn(&program, &config) {
+        match copy.spawn(&start) {
             Ok(mut child) => {
                 copy.state().process = child.id();
                 copy.life.send_modify(|life| {
@@ -164,15 +174,18 @@ impl Process {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn spawn(&self, program: &Path, config: &Path) -> anyhow::Result<Child> {
+    fn spawn(&self, start: &Start) -> anyhow::Result<Child> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         // It must not outlive this process, however this one ends.
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL"])
-            .arg(program)
+            .arg(&start.program)
             .args(["serve", self.service, "--config"])
-            .arg(config);
+            .arg(&start.config);
+        if let Some(bug) = &start.planted {
+            command.env("PHASEGATE_PLANTED", bug);
+        }
         command.arg("--listen").arg(format!("{}=127.0.0.1:{}", self.service, self.port));
         command.arg("--admin-listen").arg(format!("127.0.0.1:{}", self.admin)).args(["--log", "warn"]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
