@@ -26,6 +26,13 @@ impl World {
     #[expect(clippy::wildcard_enum_match_arm, reason = "looks for a few of many kinds")]
     pub(crate) fn opening_faults(&self, opening: &Opening<'_>, event: &Event) -> Vec<String> {
         let definition = opening.definition;
+        let moves_on = matches!(
+            event.change,
+            Change::GateOpened { .. } | Change::PhaseCompleted { .. } | Change::PhaseEntered { .. }
+        );
+        if moves_on && opening.before.paused_at.is_some() && event.actor.kind == ActorKind::System {
+            return vec![format!("it moved on while it was on hold: {:?}", event.change)];
+        }
         match &event.change {
             Change::GateOpened { gate, approval, forced: false, .. } => {
                 let Some(written) = definition.gates.iter().find(|written| written.id == gate.as_str())

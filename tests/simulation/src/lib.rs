@@ -4,8 +4,9 @@
 //! engine tells the others and what it makes of what they tell (`phasegate_instance::unwired`), what the approval service
 //! writes for each call and event (`phasegate_approval::app::plan`), who hears of what, and who receives which event. What
 //! is played: databases, which commit all of a transaction or nothing and check versions, inboxes, answers and leases as
-//! the stores do; the relay with its claims and repetitions; the bus; two copies of every service, which forget at any
-//! moment what they have not committed; clients, who ask again under the same request id until they have an answer.
+//! the stores do; the relay with its claims and repetitions; the bus; two copies of every service, each with a clock of its own,
+//! which forget at any moment what they have not committed; clients, who ask again under the same request id until they have
+//! an answer. What is left out: who may call and see what. There is one tenant here, and `tests/tenants` has the walls.
 //!
 //! - [`plan`] is the mixture of troubles that a seed draws, `client` are those who call and `wish` what they want, `world` does
 //!   one thing after another, `flight` is what is decided and not yet written, `reconcile` what happens when its time has come,
