@@ -10,8 +10,9 @@ use sqlx::{
     Arguments as _, AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Executor as _,
     Postgres, Row as _, TypeInfo as _, ValueRef as _,
 };
+use tracing::Instrument as _;
 
-use crate::{Cell, Error, Row, Value};
+use crate::{Cell, Error, Reach, Row, Value};
 
 /// Longer than any statement of ours takes, shorter than what holds back vacuum for long.
 const STATEMENT_TIMEOUT: &str = "30s";
@@ -65,17 +66,40 @@ impl Pool {
 
     pub(crate) async fn fetch_all(
         &self,
+        reach: Reach,
         sql: Cow<'static, str>,
         args: Vec<Value>,
     ) -> Result<Vec<Row>, Error> {
-        let text = sql.clone();
-        let arguments = arguments(&text, args)?;
-        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&self.0).await;
-        read(&text, rows)
+        let Some(begin) = reach.begin("begin read only") else {
+            let text = sql.clone();
+            let arguments = arguments(&text, args)?;
+            let rows = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&self.0).await;
+            return read(&text, rows);
+        };
+        let pool = self.clone();
+        // A task, because a caller that goes away during the `begin` would leave the connection inside a transaction.
+        let task = async move {
+            let mut open = pool.begin_with(Some(begin)).await?;
+            // The connection ends the transaction on its way back to the pool, and nobody waits for it.
+            open.fetch_all(sql, args).await
+        };
+        match tokio::spawn(task.in_current_span()).await {
+            Ok(rows) => rows,
+            Err(broken) => Err(Error::Aborted(broken.to_string())),
+        }
     }
 
-    pub(crate) async fn begin(&self) -> Result<Open, Error> {
-        self.0.begin().await.map(Open).map_err(|error| Error::doing("begin a transaction", error))
+    /// Begins a transaction, and says in the same breath whose rows it reaches.
+    pub(crate) async fn begin(&self, reach: &Reach) -> Result<Open, Error> {
+        self.begin_with(reach.begin("begin")).await
+    }
+
+    async fn begin_with(&self, begin: Option<String>) -> Result<Open, Error> {
+        let begun = match begin {
+            Some(begin) => self.0.begin_with(AssertSqlSafe(begin)).await,
+            None => self.0.begin().await,
+        };
+        begun.map(Open).map_err(|error| Error::doing("begin a transaction", error))
     }
 
     /// All connections, and those that nobody uses.

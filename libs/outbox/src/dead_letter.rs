@@ -121,9 +121,10 @@ pub(crate) async fn wanted(db: &Database, consumer: &str) -> Result<Vec<Vec<u8>>
     rows.iter().map(|row| row.get("event")).collect()
 }
 
-/// Events that were set aside, the oldest first, after the given one.
+/// Events of all tenants that were set aside, the oldest first.
 pub async fn dead_letters(db: &Database, limit: u32) -> Result<Vec<DeadLetter>, Error> {
     let rows = db
+        .across_tenants()
         .fetch_all(
             "select tenant_id, consumer, event_id, instance_id, set_aside_at, tries, last_error from dead_letter
               where set_aside_at is not null order by set_aside_at, event_id limit $1",
@@ -145,18 +146,19 @@ pub async fn dead_letters(db: &Database, limit: u32) -> Result<Vec<DeadLetter>, 
         .collect()
 }
 
-/// Has the receiver try an event anew that was set aside: one, or all without an id. Returns how many.
+/// Has the receiver try an event anew that was set aside: one, or all of all tenants without an id. Returns how many.
 pub async fn replay(db: &Database, event_id: Option<&str>, now: Timestamp) -> Result<u64, Error> {
     let event_id = event_id.map(str::to_owned);
-    db.transaction(move |tx| {
-        Box::pin(async move {
-            tx.execute(
-                "update dead_letter set wanted_at = $2
+    db.across_tenants()
+        .transaction(move |tx| {
+            Box::pin(async move {
+                tx.execute(
+                    "update dead_letter set wanted_at = $2
                   where set_aside_at is not null and ($1 is null or event_id = $1)",
-                args![event_id, now],
-            )
-            .await
+                    args![event_id, now],
+                )
+                .await
+            })
         })
-    })
-    .await
+        .await
 }

@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use phasegate_bus::{HandleError, Handler, Receiver};
 use phasegate_clock::SharedClock;
-use phasegate_database::Database;
+use phasegate_database::{Database, Reach};
 use phasegate_proto::internal::event::v1::Event;
 use phasegate_telemetry::WorkKind;
 use prost::Message as _;
@@ -47,7 +47,7 @@ impl Guard {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            match dead_letter::wanted(&self.db, self.receiver.name()).await {
+            match dead_letter::wanted(&self.db.across_tenants(), self.receiver.name()).await {
                 Ok(wanted) => {
                     for bytes in wanted {
                         self.try_anew(&bytes).await;
@@ -132,14 +132,17 @@ fn name(event: &Event) -> (String, String) {
 impl Handler for Guard {
     fn handle(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {
         let span = seen::span(self.receiver.name(), WorkKind::Receive, &event, self.clock.now());
-        Box::pin(self.take(event).instrument(span))
+        // What follows from an event concerns its tenant.
+        let reach = Reach::of_tenant(&event.tenant_id);
+        Box::pin(reach.within(self.take(event).instrument(span)))
     }
 
     fn was_left(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {
-        Box::pin(async move {
+        let reach = Reach::of_tenant(&event.tenant_id);
+        Box::pin(reach.within(async move {
             // Whether it was the last try is looked at when it is handled.
             self.count(&event, "a process took it and did not finish").await.map(drop)
-        })
+        }))
     }
 }
 

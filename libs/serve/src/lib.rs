@@ -9,6 +9,7 @@ mod pipe;
 mod pool;
 mod seen;
 mod server;
+mod tls;
 mod verify;
 
 use phasegate_bus::Bus;
@@ -23,7 +24,8 @@ pub use pipe::pipe;
 pub use pool::{Address, InvalidAddress};
 pub use seen::{TIMER_LAG, WATCH_LAG, WATCH_STREAMS, note_timer};
 pub use server::{DRAIN_SECONDS, Error, Listener, MESSAGE_BYTES_MAX, STREAM_AGE_MAX, serve};
-pub use verify::VerifyLayer;
+pub use tls::{Certificates, InvalidCertificates, Tls};
+pub use verify::{VerifyLayer, Within};
 
 /// The services behind the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

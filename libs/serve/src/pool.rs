@@ -11,10 +11,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+
+use crate::Tls;
 
 /// How often a copy is asked for its health.
 const HEALTH_EVERY: Duration = Duration::from_millis(500);
@@ -45,7 +47,7 @@ pub(crate) struct Pool(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     addresses: Vec<Address>,
-    tls: Option<ClientTlsConfig>,
+    tls: Option<Tls>,
     copies: RwLock<Arc<Vec<Copy>>>,
     next: AtomicUsize,
 }
@@ -54,6 +56,8 @@ struct Inner {
 struct Copy {
     /// Names the copy for as long as it is where it is.
     id: String,
+    /// Of the certificates that it is spoken to with.
+    generation: u64,
     channel: Channel,
     is_well: Arc<AtomicBool>,
 }
@@ -76,6 +80,13 @@ impl std::str::FromStr for Address {
     }
 }
 
+impl Address {
+    /// Whether it is spoken to with TLS.
+    pub fn is_secure(&self) -> bool {
+        self.uri.scheme_str() == Some("https")
+    }
+}
+
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}://{}", self.uri.scheme_str().unwrap_or("http"), self.host)
@@ -87,23 +98,21 @@ impl std::fmt::Display for Address {
 impl Pool {
     /// A service that has one place, which is never asked for its health.
     pub(crate) fn fixed(channel: Channel) -> Self {
-        let copy = Copy { id: String::new(), channel, is_well: Arc::new(AtomicBool::new(true)) };
+        let copy =
+            Copy { id: String::new(), generation: 0, channel, is_well: Arc::new(AtomicBool::new(true)) };
         Self::with(Vec::new(), None, vec![copy])
     }
 
     /// A service whose copies are to be found with [`Pool::watch`]. Until then, each address is one.
-    pub(crate) fn of(addresses: Vec<Address>, tls: Option<ClientTlsConfig>) -> Self {
+    pub(crate) fn of(addresses: Vec<Address>, tls: Option<Tls>) -> Self {
         let copies = addresses
             .iter()
-            .filter_map(|address| {
-                let channel = connect(address, None, tls.as_ref())?;
-                Some(Copy { id: address.to_string(), channel, is_well: Arc::new(AtomicBool::new(true)) })
-            })
+            .filter_map(|address| Copy::new(address, address.to_string(), None, tls.as_ref()))
             .collect();
         Self::with(addresses, tls, copies)
     }
 
-    fn with(addresses: Vec<Address>, tls: Option<ClientTlsConfig>, copies: Vec<Copy>) -> Self {
+    fn with(addresses: Vec<Address>, tls: Option<Tls>, copies: Vec<Copy>) -> Self {
         let copies = RwLock::new(Arc::new(copies));
         Self(Arc::new(Inner { addresses, tls, copies, next: AtomicUsize::new(0) }))
     }
@@ -164,14 +173,13 @@ impl Pool {
             return;
         }
         let known = self.copies();
+        // Calls that are under way stay on the connection that they are on.
+        let generation = self.0.tls.as_ref().map_or(0, |tls| tls.client().0);
         let copies: Vec<Copy> = found
             .into_iter()
             .filter_map(|(id, (address, place))| {
-                if let Some(copy) = known.iter().find(|copy| copy.id == id) {
-                    return Some(copy.clone());
-                }
-                let channel = connect(address, Some(place), self.0.tls.as_ref())?;
-                Some(Copy { id, channel, is_well: Arc::new(AtomicBool::new(true)) })
+                let copy = known.iter().find(|copy| copy.id == id && copy.generation == generation);
+                copy.cloned().or_else(|| Copy::new(address, id, Some(place), self.0.tls.as_ref()))
             })
             .collect();
         *self.0.copies.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(copies);
@@ -183,6 +191,11 @@ impl Pool {
 }
 
 impl Copy {
+    fn new(address: &Address, id: String, place: Option<SocketAddr>, tls: Option<&Tls>) -> Option<Self> {
+        let (generation, channel) = connect(address, place, tls)?;
+        Some(Self { id, generation, channel, is_well: Arc::new(AtomicBool::new(true)) })
+    }
+
     async fn examine(&self) {
         let mut client = HealthClient::new(self.channel.clone());
         let asked = client.check(HealthCheckRequest::default());
@@ -197,7 +210,7 @@ impl Copy {
 }
 
 /// A connection that is made when it is first needed, and made again when it breaks.
-fn connect(address: &Address, place: Option<SocketAddr>, tls: Option<&ClientTlsConfig>) -> Option<Channel> {
+fn connect(address: &Address, place: Option<SocketAddr>, tls: Option<&Tls>) -> Option<(u64, Channel)> {
     let scheme = address.uri.scheme_str().unwrap_or("http");
     let uri = place.map_or_else(|| address.to_string(), |place| format!("{scheme}://{place}"));
     let endpoint = Endpoint::from_shared(uri).ok()?;
@@ -210,11 +223,15 @@ fn connect(address: &Address, place: Option<SocketAddr>, tls: Option<&ClientTlsC
         .keep_alive_while_idle(true)
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(8 * 1024 * 1024);
-    if let (Some(tls), "https") = (tls, scheme) {
-        let name = address.uri.host().unwrap_or_default();
-        endpoint = endpoint.tls_config(tls.clone().domain_name(name)).ok()?;
+    let mut generation = 0;
+    if let Some(tls) = tls {
+        // Brackets belong to the address of version 6 and not to its name.
+        let name = address.uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let client;
+        (generation, client) = tls.client();
+        endpoint = endpoint.tls_config(client.domain_name(name)).ok()?;
     }
-    Some(endpoint.connect_lazy())
+    Some((generation, endpoint.connect_lazy()))
 }
 
 /// FNV-1a of both, mixed once more so that ids that differ in their last letters do not go together.

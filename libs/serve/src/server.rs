@@ -12,7 +12,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::call::CallLayer;
-use crate::{Context, Service, VerifyLayer};
+use crate::{Context, Service, Tls, VerifyLayer};
 
 /// After this long, what has not finished is dropped.
 pub const DRAIN_SECONDS: u64 = 8;
@@ -35,8 +35,10 @@ const CONNECTION_GRACE: Duration = Duration::from_mins(10);
 /// Where a service listens.
 #[derive(Debug)]
 pub enum Listener {
-    /// On a port.
+    /// On a port, to whoever can reach it.
     Tcp(TcpListener),
+    /// On a port, to those who show who they are.
+    Tls(TcpListener, Tls),
     /// Within the process, see [`crate::pipe`].
     Pipe(mpsc::Receiver<DuplexStream>),
 }
@@ -96,6 +98,9 @@ pub async fn serve(
         match listener {
             Listener::Tcp(listener) => {
                 server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop).await
+            }
+            Listener::Tls(listener, tls) => {
+                server.serve_with_incoming_shutdown(tls.incoming(listener), stop).await
             }
             Listener::Pipe(receiver) => {
                 let incoming = ReceiverStream::new(receiver).map(Ok::<_, std::io::Error>);

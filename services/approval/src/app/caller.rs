@@ -22,6 +22,11 @@ impl Caller {
         Self { principal }
     }
 
+    /// As it was verified, to ask another service in its name.
+    pub const fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
     /// The tenant.
     pub fn tenant(&self) -> TenantId {
         TenantId::trusted(self.principal.tenant.clone())

@@ -105,7 +105,7 @@ impl App {
         let mut confirmed = None;
         // Last, because a confirmation holds for a short time only.
         if let Some(token) = token {
-            let lease = self.peers.confirm_lease(tenant, &request.instance, &token).await?;
+            let lease = self.peers.confirm_lease(caller, &request.instance, &token).await?;
             let at = tokio::time::Instant::now();
             confirmed = Some(Confirmed { at, task: lease.task_id, hold: lease.hold_id });
             asked_by_agent(&mut request, &mut actor, lease.agent_id);

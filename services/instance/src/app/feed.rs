@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use phasegate_database::Reach;
 use phasegate_id::InstanceId;
 use phasegate_principal::Principal;
 use phasegate_rpc_error::Invalid;
@@ -100,7 +101,7 @@ impl App {
             position,
             sender,
         };
-        tokio::spawn(feed.run());
+        tokio::spawn(Reach::current().within(feed.run()));
         Ok(receiver)
     }
 

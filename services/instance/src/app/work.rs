@@ -61,10 +61,13 @@ pub(crate) struct Held {
 }
 
 impl App {
-    /// The lease of a token. One of another tenant was not made for this caller.
+    /// The lease of a token. One of another tenant was not made for this caller; one from a queue that the caller's key
+    /// is not for came to the caller by mistake, or by theft.
     pub(super) fn lease_of(&self, principal: &Principal, token: &str) -> Result<Out, Error> {
-        let lease = self.tokens().decode(token).filter(|lease| lease.tenant == principal.tenant);
-        lease.ok_or_else(|| Invalid::new("TOKEN_MALFORMED", "task_token", "is not one of ours").into())
+        let shown = self.tokens().decode(token).filter(|(lease, _)| lease.tenant == principal.tenant);
+        let (lease, queue) =
+            shown.ok_or_else(|| Invalid::new("TOKEN_MALFORMED", "task_token", "is not one of ours"))?;
+        if principal.may_poll(&queue) { Ok(lease) } else { Err(Error::QueueForbidden(queue)) }
     }
 
     /// Extends leases. The answers are in the order of the items.

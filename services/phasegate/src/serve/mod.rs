@@ -3,9 +3,11 @@
 
 mod admin;
 mod file;
+mod places;
 mod secret;
 mod settings;
 mod tenant;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use phasegate_bus::{Bus, Confirmations};
 use phasegate_clock::SystemClock;
 use phasegate_database::{Opening, Settings as Database};
 use phasegate_principal::Signer;
-use phasegate_serve::{Context, Keys, Listener, Peers, Service};
+use phasegate_serve::{Context, Keys, Listener, Peers, Service, Tls};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -73,9 +75,9 @@ impl Serve {
         let probes = tokio::spawn(admin::run(admin, Arc::new(readiness)));
         // The bus begins once everybody has subscribed.
         tasks.spawn(background(context.clone(), confirmations));
-        tasks.spawn(watch_secrets(settings, &context));
+        tasks.spawn(watch_files(settings, &context));
         for (service, listener) in opened {
-            service.run(listener, &mut tasks);
+            service.run(listener, settings.tls.clone(), &mut tasks);
         }
         open.cancel();
         Ok(Self { _admin: AbortOnDropHandle::new(probes), tasks, stop })
@@ -150,7 +152,7 @@ fn context(settings: &Settings, stop: &Stop) -> anyhow::Result<(Context, Confirm
     let clock = SystemClock::shared();
     let signer = Signer::new(&keys.principal, clock.clone());
     let (bus, confirmations) = Bus::redis(&settings.redis)?;
-    let peers = Peers::over_network(settings.peers.clone(), None, signer);
+    let peers = Peers::over_network(settings.peers.clone(), settings.tls.as_ref(), signer);
     let public_url = settings.public_url.clone();
     let Stop { draining, shutdown } = stop.clone();
     Ok((Context { clock, peers, bus, keys, public_url, draining, shutdown }, confirmations))
@@ -163,12 +165,14 @@ async fn bind(name: Name, address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Looks for new secrets.
-fn watch_secrets(settings: &Settings, context: &Context) -> impl Future<Output = anyhow::Result<()>> + use<> {
-    let file = settings.options().secret_file.clone().unwrap_or_default();
+/// Looks for new secrets and certificates.
+fn watch_files(settings: &Settings, context: &Context) -> impl Future<Output = anyhow::Result<()>> + use<> {
+    let (options, tls) = (settings.options().clone(), settings.tls.clone());
     let (known, keys, shutdown) = (settings.secrets.clone(), context.keys.clone(), context.shutdown.clone());
     async move {
-        secret::watch(&file, known, &keys, shutdown).await;
+        let file = options.secret_file.clone().unwrap_or_default();
+        let secrets = secret::watch(&file, known, &keys, shutdown.clone());
+        tokio::join!(secrets, tls::watch(&options, tls, shutdown));
         Ok(())
     }
 }
@@ -249,19 +253,37 @@ impl Opened {
         }
     }
 
-    fn run(self, socket: TcpListener, tasks: &mut JoinSet<anyhow::Result<()>>) {
-        let listener = Listener::Tcp;
+    fn run(self, socket: TcpListener, tls: Option<Tls>, tasks: &mut JoinSet<anyhow::Result<()>>) {
+        // What is outside the gateway comes through whatever keeps the certificate of its name.
+        let listener = |socket| match tls {
+            Some(tls) => Listener::Tls(socket, tls),
+            None => Listener::Tcp(socket),
+        };
         match self {
             Self::Gateway(service) => tasks.spawn(async move { Ok(service.run(socket).await?) }),
-            Self::Definition(service) => tasks.spawn(async move { Ok(service.run(listener(socket)).await?) }),
-            Self::Instance(service) => tasks.spawn(async move { Ok(service.run(listener(socket)).await?) }),
-            Self::Approval(service) => tasks.spawn(async move { Ok(service.run(listener(socket)).await?) }),
-            Self::Artifact(service) => tasks.spawn(async move { Ok(service.run(listener(socket)).await?) }),
+            Self::Definition(service) => {
+                let listener = listener(socket);
+                tasks.spawn(async move { Ok(service.run(listener).await?) })
+            }
+            Self::Instance(service) => {
+                let listener = listener(socket);
+                tasks.spawn(async move { Ok(service.run(listener).await?) })
+            }
+            Self::Approval(service) => {
+                let listener = listener(socket);
+                tasks.spawn(async move { Ok(service.run(listener).await?) })
+            }
+            Self::Artifact(service) => {
+                let listener = listener(socket);
+                tasks.spawn(async move { Ok(service.run(listener).await?) })
+            }
             Self::Participant(service) => {
-                tasks.spawn(async move { Ok(service.run(listener(socket)).await?) })
+                let listener = listener(socket);
+                tasks.spawn(async move { Ok(service.run(listener).await?) })
             }
             Self::Notification(service) => {
-                tasks.spawn(async move { Ok(service.run(listener(socket)).await?) })
+                let listener = listener(socket);
+                tasks.spawn(async move { Ok(service.run(listener).await?) })
             }
         };
     }
