@@ -66,7 +66,7 @@ impl Call {
             return;
         }
         let took = self.started.elapsed();
-        let name = code_name(code);
+        let name = phasegate_rpc_error::code_name(code);
         DURATION.record_time(took, [self.service, &self.method, name]);
         self.span.record("rpc.response.status_code", name);
         let is_ours = matches!(code, Code::Unknown | Code::Internal | Code::DataLoss);
@@ -222,29 +222,6 @@ const fn actor_kind(kind: Caller) -> &'static str {
         Caller::Service => "service",
         Caller::Participant => "participant",
         Caller::System => "system",
-    }
-}
-
-/// What a code is called in the documentation of gRPC.
-pub fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

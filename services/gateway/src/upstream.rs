@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use bytes::{Buf, BufMut};
 use phasegate_principal::Principal;
-use phasegate_serve::{MESSAGE_BYTES_MAX, Peers, Service};
+use phasegate_serve::{MESSAGE_BYTES_MAX, Peers, Raw, Service};
 use tonic::body::Body;
 use tonic::client::{Grpc, GrpcService};
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::service::Routes;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
@@ -161,42 +159,4 @@ where
     T::Error: Into<tonic::codegen::StdError>,
 {
     client.ready().await.map_err(|error| Status::from_error(error.into()))
-}
-
-/// Messages as the bytes that they are.
-#[derive(Debug, Clone, Copy)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
 }

@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use phasegate_proto_json::{Style, decode, encode, pool};
+use phasegate_serve::Raw;
 use prost_reflect::prost::Message as _;
 use prost_reflect::{DynamicMessage, MapKey, MethodDescriptor, ReflectMessage as _, Value as Reflected};
 use reqwest::header::HeaderMap;
 use serde_json::{Map, Value};
 use tokio::net::TcpStream;
 use tonic::client::Grpc;
-use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 use tonic_types::StatusExt as _;
 
 /// No call here takes longer, or it hangs.
@@ -183,7 +184,7 @@ impl Refusal {
         let blockers =
             details.precondition_failure().map(|failure| failure.violations.clone()).unwrap_or_default();
         Self {
-            code: code_name(status.code()).to_owned(),
+            code: phasegate_rpc_error::code_name(status.code()).to_owned(),
             reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
             domain: info.map(|info| info.domain.clone()).unwrap_or_default(),
             metadata: info.map(|info| info.metadata.clone().into_iter().collect()).unwrap_or_default(),
@@ -320,29 +321,6 @@ fn by_rule(method: &MethodDescriptor, rule: &DynamicMessage, message: &Value) ->
     Some(RestCall { verb: verb.to_uppercase(), path, body })
 }
 
-/// The name of a code as the protocol spells it.
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
-}
-
 /// A value as it stands in an address.
 fn plain(value: &Value) -> String {
     match value {
@@ -358,44 +336,6 @@ fn percent(text: &str) -> String {
         if is_plain { char::from(byte).to_string() } else { format!("%{byte:02X}") }
     });
     encoded.collect()
-}
-
-/// Messages as the bytes that they are.
-#[derive(Debug, Clone, Copy)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub(crate) fn error(status: &Status) -> Value {
     let http_status = http_status(status.code(), reason_of(status).as_deref().unwrap_or_default());
     json!({"error": {
         "code": http_status.as_u16(),
-        "status": code_name(status.code()),
+        "status": phasegate_rpc_error::code_name(status.code()),
         "message": status.message(),
         "details": details(status),
     }})
@@ -96,29 +96,6 @@ pub(crate) fn http_status(code: Code, reason: &str) -> StatusCode {
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-/// The name of a code as the protocol spells it.
-pub(crate) fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 
@@ -204,7 +181,8 @@ mod tests {
                 let (before, after) = (&comment[..at], &comment[at + mark.len()..]);
                 let name = before.rsplit(' ').next().unwrap();
                 let status: u16 = after[..3].parse().unwrap();
-                let code = CODES.into_iter().find(|code| code_name(*code) == name).unwrap();
+                let code =
+                    CODES.into_iter().find(|code| phasegate_rpc_error::code_name(*code) == name).unwrap();
                 assert_eq!(http_status(code, reason).as_u16(), status, "{reason}");
                 checked += 1;
             }

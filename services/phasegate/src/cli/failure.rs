@@ -120,7 +120,9 @@ impl Failure {
     /// The same for programs, as the REST surface writes errors.
     pub(super) fn document(&self) -> Value {
         let (code, status, details) = match self {
-            Failure::Server(error) => (http_code(error.code), status_name(error.code), error_details(error)),
+            Failure::Server(error) => {
+                (http_code(error.code), phasegate_rpc_error::code_name(error.code), error_details(error))
+            }
             Failure::Unreachable(_) => (503, "UNAVAILABLE", Vec::new()),
             Failure::Local(_)
             | Failure::Usage(_)
@@ -258,28 +260,6 @@ fn http_code(code: Code) -> u16 {
         Code::Unimplemented => 501,
         Code::Unavailable => 503,
         Code::DeadlineExceeded => 504,
-    }
-}
-
-fn status_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 
