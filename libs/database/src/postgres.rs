@@ -95,11 +95,11 @@ impl Pool {
     }
 
     async fn begin_with(&self, begin: Option<String>) -> Result<Open, Error> {
-        let begun = match begin {
+        let open = match begin {
             Some(begin) => self.0.begin_with(AssertSqlSafe(begin)).await,
             None => self.0.begin().await,
         };
-        begun.map(Open).map_err(|error| Error::doing("begin a transaction", error))
+        open.map(Open).map_err(|error| Error::doing("begin a transaction", error))
     }
 
     /// All connections, and those that nobody uses.
