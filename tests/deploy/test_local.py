@@ -3,63 +3,25 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
-import urllib.request
 
+import installation as installations
 import program
 import pytest
-
-UP = program.DEPLOY / "local/up"
-DOWN = program.DEPLOY / "local/down"
-
-
-def free_base():
-    """A port from which on the ports that `up` needs are free."""
-    for base in range(20_000, 60_000, 1_000):
-        wanted = [*range(7), 12, *range(2_000, 2_007), 2_012]
-        for offset in wanted:
-            with socket.socket() as taken:
-                if taken.connect_ex(("127.0.0.1", base + offset)) == 0:
-                    break
-        else:
-            return base
-    raise AssertionError("no port is free")
-
-
-def get(url):
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, ""
-    except OSError:
-        return 0, ""
+from installation import DOWN, get
 
 
 @pytest.fixture(scope="module")
-def installation(tmp_path_factory):
+def running(tmp_path_factory):
+    with installations.started(tmp_path_factory) as installation:
+        yield installation
+
+
+@pytest.fixture(name="installation")
+def parts(running):
     """A running installation: its folder, its base port, what `up` has printed."""
-    # PostgreSQL, which is not root, must be able to walk there.
-    folder = tmp_path_factory.mktemp("local")
-    for part in [folder, *folder.parents[:2]]:
-        part.chmod(part.stat().st_mode | 0o011)
-    base = free_base()
-    environment = {**os.environ, "PHASEGATE_BINARY": os.environ["PHASEGATE_TEST_BINARY"]}
-    command = [UP, folder / "data", str(base)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as up:
-        printed = ""
-        for line in up.stdout:
-            printed += line
-            if line.startswith("Ctrl-C"):
-                break
-        yield folder / "data", base, printed
-        up.send_signal(signal.SIGINT)
-        try:
-            up.wait(timeout=60)
-        finally:
-            subprocess.run([DOWN, folder / "data"], check=False)
+    return running.folder, running.base, running.printed
 
 
 def test_every_process_is_ready(installation):
@@ -127,18 +89,16 @@ def test_a_process_that_is_killed_comes_back_and_takes_no_other_along(installati
         time.sleep(0.1)
 
 
-def test_the_demo_completes_although_a_process_is_killed(installation):
-    folder, base, printed = installation
-    mail = re.search(r"(http://127\.0\.0\.1:\d+)/dev/mail", printed)[1]
-    command = [os.environ["PHASEGATE_TEST_BINARY"], "demo", "--json", "--address", f"http://127.0.0.1:{base}", "--mail", mail]
-    environment = {**os.environ, "PHASEGATE_KEY_FILE": str(folder / "key")}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+@pytest.mark.parametrize("name", installations.PROCESSES)
+def test_the_demo_completes_although_a_process_is_killed(running, name):
+    running.wait_until_ready()
+    with running.demo() as demo:
         killed, told = False, ""
         for line in demo.stdout:
             told += line
-            # The first event: agents, people and the watch are on their way.
+            # The first events: agents, people and the watch are on their way.
             if not killed and told.count("\n") > 5:
-                os.kill(int((folder / "run/approval.pid").read_text()), signal.SIGKILL)
+                os.kill(running.number(name), signal.SIGKILL)
                 killed = True
         assert demo.wait(timeout=120) == 0, told
     assert killed

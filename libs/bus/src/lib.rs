@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use phasegate_proto::internal::event::v1::Event;
+use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
 pub use route::Receiver;
@@ -28,6 +29,13 @@ pub trait Handler: Send + Sync {
         let _ = event;
         Box::pin(async { Ok(()) })
     }
+
+    /// Called after [`Handler::was_left`] when the event was tried, was not taken, and the process lives: what was counted
+    /// is not to be held against it, or a long outage would look like an event that ends processes.
+    fn was_survived(&self, event: Arc<Event>) -> BoxFuture<'_, ()> {
+        let _ = event;
+        Box::pin(async {})
+    }
 }
 
 /// Why an event was not taken.
@@ -39,6 +47,17 @@ pub enum HandleError {
     /// Something about the event itself. Set aside after a bounded number of tries.
     #[error("cannot be taken: {0}")]
     Poison(String),
+}
+
+/// An event as it was written.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// What this version understands of it.
+    pub event: Arc<Event>,
+    /// What travels: whoever wrote it may be of a later version, and have said more than this one understands.
+    pub bytes: Vec<u8>,
+    /// Who is to get it, as a number ([`Receiver::bit`]).
+    pub receivers: i64,
 }
 
 /// How far an event has come once it is published.
@@ -98,9 +117,20 @@ impl Bus {
     /// process have not taken it, the worst answer counts, and the event comes again to all: a transient one before a
     /// poisonous one, which may be its consequence.
     pub async fn publish(&self, sender: &str, event: Arc<Event>) -> Result<Delivery, HandleError> {
+        let (bytes, receivers) = (event.encode_to_vec(), Receiver::set_of(event.payload.as_ref()));
+        self.send(sender, &[Written { event, bytes, receivers }]).await
+    }
+
+    /// The same for events as they were written, all of them in one go. Where it fails, some of them may be on their way.
+    pub async fn send(&self, sender: &str, written: &[Written]) -> Result<Delivery, HandleError> {
         match &self.0 {
-            Kind::Local(local) => local.publish(event).await.map(|()| Delivery::Taken),
-            Kind::Stream(stream) => stream.publish(sender, &event).await.map(|()| Delivery::Sent),
+            Kind::Local(local) => {
+                for one in written {
+                    local.publish(Arc::clone(&one.event)).await?;
+                }
+                Ok(Delivery::Taken)
+            }
+            Kind::Stream(stream) => stream.publish(sender, written).await.map(|()| Delivery::Sent),
         }
     }
 
@@ -132,7 +162,12 @@ impl fmt::Debug for Bus {
 
 /// Has a handler take an event. A handler that panics has met a poisonous event; whoever called it goes on.
 async fn take(handler: &dyn Handler, event: Arc<Event>) -> Result<(), HandleError> {
+    unwound(handler.handle(event)).await
+}
+
+/// Awaits a handler, whatever it does.
+async fn unwound(handling: BoxFuture<'_, Result<(), HandleError>>) -> Result<(), HandleError> {
     use futures::FutureExt as _;
-    let taken = std::panic::AssertUnwindSafe(handler.handle(event)).catch_unwind().await;
-    taken.unwrap_or_else(|_| Err(HandleError::Poison("the handler panicked".to_owned())))
+    let done = std::panic::AssertUnwindSafe(handling).catch_unwind().await;
+    done.unwrap_or_else(|_| Err(HandleError::Poison("the handler panicked".to_owned())))
 }

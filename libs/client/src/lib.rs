@@ -15,8 +15,9 @@
 //! It holds no rule of any service and prints nothing.
 
 mod error;
+mod retry;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use phasegate_proto::approval::v1::approval_service_client::ApprovalServiceClient;
 use phasegate_proto::artifact::v1::artifact_service_client::ArtifactServiceClient;
@@ -36,7 +37,9 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
+
+use self::retry::{Budget, TRIES};
 
 pub use error::{Details, Error, Precondition, Violation};
 
@@ -46,18 +49,13 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// Largest message: an artifact of 8 MiB as JSON, with room for what goes with it.
 const MESSAGE_BYTES_MAX: usize = 20 * 1024 * 1024;
 
-/// Tries of a call that the server was not there for.
-const TRIES: u32 = 4;
-
-/// Wait before the second try; doubles with every further one.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-
 /// A connection to a Phasegate. Copies share it.
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Channel,
     deadline: Duration,
     credential: Credential,
+    budget: Budget,
 }
 
 /// A connection whose calls say who calls.
@@ -152,10 +150,10 @@ impl Client {
 
     /// Uses a connection that exists, such as one within the process.
     pub fn over(channel: Channel) -> Client {
-        Client { channel, deadline: DEADLINE, credential: Credential::default() }
+        Client { channel, deadline: DEADLINE, credential: Credential::default(), budget: Budget::default() }
     }
 
-    /// Gives every call this long.
+    /// Gives every call this long, with all its tries.
     pub fn with_deadline(mut self, deadline: Duration) -> Client {
         self.deadline = deadline;
         self
@@ -177,8 +175,9 @@ impl Client {
         InterceptedService::new(self.channel.clone(), self.credential.clone())
     }
 
-    /// Calls a method and, where the server was not there for it, calls it again. For calls that may be repeated: those that
-    /// only read, and those whose request has a `request_id`.
+    /// Calls a method and, where the server was not there for it or had too much to do, calls it again: at most three times,
+    /// within the deadline, and of many calls only one in ten. For calls that may be repeated: those that only read, and
+    /// those whose request has a `request_id`.
     pub async fn call<M, R>(
         &self,
         message: M,
@@ -187,17 +186,22 @@ impl Client {
     where
         M: Clone,
     {
-        let mut wait = FIRST_WAIT;
-        for _ in 1..TRIES {
-            match send(self, self.request(message.clone())).await {
+        self.budget.earn();
+        let started = Instant::now();
+        let mut again = 0;
+        loop {
+            let left = self.deadline.saturating_sub(started.elapsed());
+            let mut request = Request::new(message.clone());
+            request.set_timeout(left);
+            let status = match send(self, request).await {
                 Ok(answer) => return Ok(answer.into_inner()),
-                Err(status) if status.code() == Code::Unavailable => {}
-                Err(status) => return Err(status.into()),
-            }
+                Err(status) => status,
+            };
+            let wait = retry::wait(&status, again).filter(|wait| *wait < left && again + 1 < TRIES);
+            let Some(wait) = wait.filter(|_| self.budget.spend()) else { return Err(status.into()) };
             tokio::time::sleep(wait).await;
-            wait *= 2;
+            again += 1;
         }
-        self.call_once(message, send).await
     }
 
     /// Calls a method once.

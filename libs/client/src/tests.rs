@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use phasegate_proto::instance::v1::instance_service_server::{InstanceService, InstanceServiceServer};
 use phasegate_proto::instance::v1::*;
+use tonic::Code;
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::*;

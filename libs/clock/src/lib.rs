@@ -5,7 +5,7 @@ use std::ops::{Add, Sub};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -21,6 +21,11 @@ pub struct InvalidTimestamp;
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The time.
     fn now(&self) -> Timestamp;
+
+    /// What the clock of the machine says, for what machines agree on among themselves within moments.
+    fn machine(&self) -> Timestamp {
+        self.now()
+    }
 }
 
 /// A clock that many share.
@@ -29,6 +34,15 @@ pub type SharedClock = Arc<dyn Clock>;
 /// The clock of the machine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
+
+/// A clock that is set by another one, which several machines share: what one of them finds due, all of them do. Between
+/// two settings it runs on, however the clock of its own machine jumps; before the first it is that.
+#[derive(Debug)]
+pub struct FollowingClock {
+    since: Instant,
+    /// What the time was at `since`, in microseconds since the epoch.
+    start: AtomicI64,
+}
 
 /// A clock that a test winds.
 #[derive(Debug)]
@@ -142,6 +156,40 @@ impl Clock for SystemClock {
     }
 }
 
+// === impl FollowingClock ===
+
+impl FollowingClock {
+    /// A difference that is no more than the time a question takes.
+    const CLOSE: Duration = Duration::from_millis(100);
+
+    /// Sets it, where it is not close anyway. Returns by how much it was off: too late or too early.
+    pub fn follow(&self, time: Timestamp) -> Option<Duration> {
+        let now = self.now();
+        let off = now.duration_since(time).max(time.duration_since(now));
+        if off <= Self::CLOSE {
+            return None;
+        }
+        self.start.store(time.0.saturating_sub(micros(self.since.elapsed())), Ordering::SeqCst);
+        Some(off)
+    }
+}
+
+impl Default for FollowingClock {
+    fn default() -> Self {
+        Self { since: Instant::now(), start: AtomicI64::new(SystemClock.now().0) }
+    }
+}
+
+impl Clock for FollowingClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.start.load(Ordering::SeqCst)) + self.since.elapsed()
+    }
+
+    fn machine(&self) -> Timestamp {
+        SystemClock.now()
+    }
+}
+
 // === impl ManualClock ===
 
 impl ManualClock {
@@ -188,6 +236,20 @@ mod tests {
         for (seconds, nanos) in [(i64::MAX, 0), (0, -1), (0, 1_000_000_000)] {
             assert_eq!(Timestamp::from_proto(&prost_types::Timestamp { seconds, nanos }), None);
         }
+    }
+
+    #[test]
+    fn a_clock_follows_another_one_however_far_that_is() {
+        let clock = FollowingClock::default();
+        let machine = clock.machine();
+        assert_eq!(clock.follow(machine), None, "it begins as the clock of the machine");
+        let minutes = Duration::from_mins(10);
+        for time in [machine + minutes, machine - minutes, machine] {
+            assert!(clock.follow(time).is_some_and(|off| off > minutes / 2));
+            let now = clock.now();
+            assert!(now >= time && now.duration_since(time) < minutes / 2, "{now}");
+        }
+        assert!(clock.machine().duration_since(machine) < minutes / 2);
     }
 
     #[test]

@@ -38,7 +38,8 @@ pub enum Error {
     /// The connection was lost over a commit: whether the transaction took effect, nobody knows.
     #[error("a transaction may or may not have been committed")]
     InDoubt(#[source] sqlx::Error),
-    /// The task of a transaction ended before its time; the transaction was rolled back.
+    /// The task of a transaction panicked, or ended with the program; the transaction was rolled back. Whoever does it
+    /// again panics again.
     #[error("the transaction was aborted: {0}")]
     Aborted(String),
 }
@@ -56,6 +57,12 @@ impl Error {
     pub(crate) fn is_undefined_table(&self) -> bool {
         let Self::Statement { source: sqlx::Error::Database(error), .. } = self else { return false };
         error.code().as_deref() == Some("42P01")
+    }
+
+    /// Whether a statement was not given a lock in time.
+    pub(crate) fn is_lock_timeout(&self) -> bool {
+        let Self::Statement { source: sqlx::Error::Database(error), .. } = self else { return false };
+        error.code().as_deref() == Some("55P03")
     }
 
     pub(crate) fn doing(doing: &str, source: sqlx::Error) -> Self {
@@ -77,6 +84,12 @@ impl Error {
         matches!(self, Self::InDoubt(_))
     }
 
+    /// Nothing was changed, and the same may succeed if it is tried again: somebody wrote the same key first, or the
+    /// database was not able to. What may have been committed is none of these, because it must not be done twice.
+    pub fn is_passing(&self) -> bool {
+        self.is_unique_violation() || (self.is_transient() && !self.is_in_doubt())
+    }
+
     /// A row with that key is there already.
     pub fn is_unique_violation(&self) -> bool {
         matches!(self, Self::Statement { source: sqlx::Error::Database(error), .. } if error.is_unique_violation())
@@ -85,7 +98,7 @@ impl Error {
     /// The same may succeed if it is tried again: the database was away, busy, or chose another transaction.
     pub fn is_transient(&self) -> bool {
         let Self::Statement { source, .. } = self else {
-            return matches!(self, Self::Aborted(_) | Self::InDoubt(_));
+            return self.is_in_doubt();
         };
         if let sqlx::Error::Database(error) = source {
             return error.code().is_some_and(|code| is_transient_code(&code));
@@ -100,6 +113,39 @@ impl Error {
                 | sqlx::Error::WorkerCrashed
         )
     }
+
+    /// The database did not answer at all, or said that it starts or stops.
+    pub fn is_away(&self) -> bool {
+        let source = match self {
+            Self::InDoubt(_) => return true,
+            Self::Statement { source, .. } => source,
+            Self::Column { .. }
+            | Self::Settings(_)
+            | Self::Unsafe(_)
+            | Self::Migration { .. }
+            | Self::Aborted(_) => return false,
+        };
+        if let sqlx::Error::Database(error) = source {
+            let is_trouble =
+                |code: &str| code.starts_with("57P") || code.starts_with("08") || code == "53300";
+            return error.code().is_some_and(|code| is_trouble(&code));
+        }
+        self.is_transient()
+    }
+}
+
+/// Tells of something that a loop could not do: a warning, unless the database was away, which has been told.
+/// `what` is a whole sentence.
+pub fn tell(error: &(dyn std::error::Error + 'static), what: &'static str) {
+    let mut cause = Some(error);
+    while let Some(known) = cause {
+        if known.downcast_ref::<Error>().is_some_and(Error::is_away) {
+            tracing::debug!(error, "{what}");
+            return;
+        }
+        cause = known.source();
+    }
+    tracing::warn!(error, "{what}");
 }
 
 /// PostgreSQL: serialization failure, deadlock, lock not available, and the classes of connection trouble, lack of
@@ -120,6 +166,20 @@ mod tests {
     fn a_connection_that_was_cut_while_it_was_made_is_transient() {
         let source = sqlx::Error::Protocol("unexpected response from SSLRequest: 0x00".to_owned());
         assert!(Error::doing("connect", source).is_transient());
+    }
+
+    #[test]
+    fn what_may_have_been_committed_does_not_pass() {
+        let cut = || sqlx::Error::Protocol("cut".to_owned());
+        let refused = Error::Column { column: "x".to_owned(), problem: "is not there".to_owned() };
+        for (error, passes) in [
+            (Error::doing("connect", cut()), true),
+            (Error::Aborted("it panicked".to_owned()), true),
+            (Error::InDoubt(cut()), false),
+            (refused, false),
+        ] {
+            assert_eq!(error.is_passing(), passes, "{error:?}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! writes later fails at once when another one wrote in between. Readers have a small pool of read-only connections.
 
 mod error;
+mod held;
 mod migrate;
 mod postgres;
 mod reach;
@@ -27,11 +28,12 @@ mod wall;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tracing::Instrument as _;
 
-pub use error::Error;
+pub use error::{Error, tell};
 pub use migrate::Migration;
 pub use reach::Reach;
 pub use row::{Cell, FromCell, Row};
@@ -282,6 +284,13 @@ impl Transaction {
         match &mut self.0 {
             Open::Postgres(open) => open.script(sql).await,
             Open::Sqlite(open) => open.script(sql).await,
+        }
+    }
+
+    /// Has each statement waited for as long as given, where there is a server that could be silent.
+    pub(crate) fn be_patient(&mut self, patience: Duration) {
+        if let Open::Postgres(open) = &mut self.0 {
+            open.be_patient(patience);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Brings a database to the tables that the program expects, under a lock, so that several processes may start at once.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
@@ -8,6 +9,12 @@ use crate::{Database, Error, Settings, Transaction, args, wall};
 
 /// The lock that migrations of one PostgreSQL database take: any constant that nobody else uses.
 const LOCK: i64 = 0x7068_6173_6567_6174;
+/// Longer than what the server is told below.
+const PATIENCE: Duration = Duration::from_mins(11);
+/// How often a migration that had to give way comes again.
+const RETRIES: u32 = 10;
+/// Before the first time; longer by as much each time.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// One step. A step that was ever released is never changed; what it did wrong is mended by a later one.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +46,21 @@ pub(crate) async fn migrate(
             return Err(problem(next, "has the number of another migration"));
         }
     }
+    let mut tried = 0;
+    loop {
+        let done = execute(database, schema.clone(), steps.clone()).await;
+        tried += 1;
+        match done {
+            Err(error) if error.is_lock_timeout() && tried <= RETRIES => {
+                tracing::info!(%error, tried, "a migration gave way to what is under way, and comes again");
+                tokio::time::sleep(PAUSE * tried).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn execute(database: &Database, schema: Option<String>, steps: Vec<Migration>) -> Result<(), Error> {
     database
         .transaction(move |tx| {
             Box::pin(async move {
@@ -87,8 +109,11 @@ const TABLE: &str = "create table if not exists schema_version (
 )";
 
 async fn lock(tx: &mut Transaction, schema: &str) -> Result<(), Error> {
+    tx.be_patient(PATIENCE);
     tx.execute("set local statement_timeout = '10min'", args![]).await?;
     tx.fetch_all("select pg_advisory_xact_lock($1)::text", args![LOCK]).await?;
+    // A step that has to wait for a table keeps everybody waiting who comes after it: then it gives way, and comes again.
+    tx.execute("set local lock_timeout = '2s'", args![]).await?;
     let found =
         tx.fetch_optional("select 1 as found from pg_namespace where nspname = $1", args![schema]).await?;
     if found.is_none() {

@@ -5,17 +5,23 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use phasegate_telemetry::Outage;
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::{
     Arguments as _, AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Executor as _,
-    Postgres, Row as _, TypeInfo as _, ValueRef as _,
+    Row as _, TypeInfo as _, ValueRef as _,
 };
 use tracing::Instrument as _;
 
+use crate::held::Held;
 use crate::{Cell, Error, Reach, Row, Value};
 
-/// Longer than any statement of ours takes, shorter than what holds back vacuum for long.
-const STATEMENT_TIMEOUT: &str = "30s";
+/// Longer than any statement of ours takes, and as long as anybody waits for a call.
+const STATEMENT_TIMEOUT: &str = "10s";
+/// A server that has not answered by then has not heard the question, or we do not hear its answer.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// For what a connection is asked before it is used.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// A transaction of ours never waits for anything but the database; one that idles has lost its process.
 const IDLE_TIMEOUT: &str = "10s";
 /// Shorter than the deadline of a call, so that the caller is told and does not hang.
@@ -26,10 +32,18 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(2);
 const STATEMENTS_MAX: usize = 512;
 
 #[derive(Debug, Clone)]
-pub(crate) struct Pool(PgPool);
+pub(crate) struct Pool {
+    pool: PgPool,
+    /// Whether the server answers, for the log: whoever asks it need not say so.
+    outage: Arc<Outage>,
+}
 
 #[derive(Debug)]
-pub(crate) struct Open(sqlx::Transaction<'static, Postgres>);
+pub(crate) struct Open {
+    held: Held,
+    patience: Duration,
+    outage: Arc<Outage>,
+}
 
 // === impl Pool ===
 
@@ -53,7 +67,8 @@ impl Pool {
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
                     if meta.idle_for > TRUSTED_IDLE {
-                        connection.ping().await?;
+                        let pinged = tokio::time::timeout(PING_TIMEOUT, connection.ping()).await;
+                        pinged.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
                     }
                     Ok(true)
                 })
@@ -61,7 +76,8 @@ impl Pool {
             .connect_with(options)
             .await
             .map_err(|error| Error::doing("connect to PostgreSQL", error))?;
-        Ok(Self(pool))
+        let outage = Arc::new(Outage::new(format!("the database with schema {schema}"), "postgresql"));
+        Ok(Self { pool, outage })
     }
 
     pub(crate) async fn fetch_all(
@@ -73,15 +89,20 @@ impl Pool {
         let Some(begin) = reach.begin("begin read only") else {
             let text = sql.clone();
             let arguments = arguments(&text, args)?;
-            let rows = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&self.0).await;
-            return read(&text, rows);
+            let rows = async {
+                let mut held = Held::acquire(&self.pool).await?;
+                let asked = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(held.connection()?);
+                let rows = tokio::time::timeout(PATIENCE, asked).await;
+                held.heard(rows)
+            };
+            return noted(&self.outage, read(&text, rows.await));
         };
         let pool = self.clone();
         // A task, because a caller that goes away during the `begin` would leave the connection inside a transaction.
         let task = async move {
-            let mut open = pool.begin_with(Some(begin)).await?;
+            let mut open = pool.begin_with(begin).await?;
             // The connection ends the transaction on its way back to the pool, and nobody waits for it.
-            open.fetch_all(sql, args).await
+            noted(&pool.outage, open.fetch_all(sql, args).await)
         };
         match tokio::spawn(task.in_current_span()).await {
             Ok(rows) => rows,
@@ -91,24 +112,30 @@ impl Pool {
 
     /// Begins a transaction, and says in the same breath whose rows it reaches.
     pub(crate) async fn begin(&self, reach: &Reach) -> Result<Open, Error> {
-        self.begin_with(reach.begin("begin")).await
+        self.begin_with(reach.begin("begin").unwrap_or_else(|| "begin".to_owned())).await
     }
 
-    async fn begin_with(&self, begin: Option<String>) -> Result<Open, Error> {
-        let open = match begin {
-            Some(begin) => self.0.begin_with(AssertSqlSafe(begin)).await,
-            None => self.0.begin().await,
+    async fn begin_with(&self, begin: String) -> Result<Open, Error> {
+        let begun = async {
+            let mut held = Held::acquire(&self.pool).await?;
+            held.is_open = true;
+            let begin = sqlx::raw_sql(AssertSqlSafe(begin));
+            let begun = tokio::time::timeout(PATIENCE, held.connection()?.execute(begin)).await;
+            held.heard(begun)?;
+            Ok(held)
         };
-        open.map(Open).map_err(|error| Error::doing("begin a transaction", error))
+        let begun = begun.await.map_err(|error| Error::doing("begin a transaction", error));
+        let outage = Arc::clone(&self.outage);
+        noted(&outage, begun).map(|held| Open { held, patience: PATIENCE, outage })
     }
 
     /// All connections, and those that nobody uses.
     pub(crate) fn connections(&self) -> (usize, usize) {
-        (usize::try_from(self.0.size()).unwrap_or(usize::MAX), self.0.num_idle())
+        (usize::try_from(self.pool.size()).unwrap_or(usize::MAX), self.pool.num_idle())
     }
 
     pub(crate) async fn close(&self) {
-        self.0.close().await;
+        self.pool.close().await;
     }
 }
 
@@ -118,7 +145,8 @@ impl Open {
     pub(crate) async fn execute(&mut self, sql: Cow<'static, str>, args: Vec<Value>) -> Result<u64, Error> {
         let text = sql.clone();
         let arguments = arguments(&text, args)?;
-        let done = sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut *self.0).await;
+        let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
+        let done = self.ask(async |connection| query.execute(connection).await).await;
         Ok(done.map_err(|error| Error::statement(&text, error))?.rows_affected())
     }
 
@@ -129,22 +157,51 @@ impl Open {
     ) -> Result<Vec<Row>, Error> {
         let text = sql.clone();
         let arguments = arguments(&text, args)?;
-        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&mut *self.0).await;
+        let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
+        let rows = self.ask(async |connection| query.fetch_all(connection).await).await;
         read(&text, rows)
     }
 
     pub(crate) async fn script(&mut self, sql: &'static str) -> Result<(), Error> {
-        let done = self.0.execute(sqlx::raw_sql(sql)).await;
+        let done = self.ask(async |connection| connection.execute(sqlx::raw_sql(sql)).await).await;
         done.map(drop).map_err(|error| Error::statement(sql, error))
     }
 
-    pub(crate) async fn commit(self) -> Result<(), Error> {
-        self.0.commit().await.map_err(Error::committing)
+    pub(crate) async fn commit(mut self) -> Result<(), Error> {
+        let done = self.ask(async |connection| connection.execute("commit").await).await;
+        self.held.is_open = done.is_err();
+        noted(&self.outage, done.map(drop).map_err(Error::committing))
     }
 
-    pub(crate) async fn roll_back(self) -> Result<(), Error> {
-        self.0.rollback().await.map_err(|error| Error::doing("roll a transaction back", error))
+    pub(crate) async fn roll_back(mut self) -> Result<(), Error> {
+        let done = self.ask(async |connection| connection.execute("rollback").await).await;
+        self.held.is_open = done.is_err();
+        done.map(drop).map_err(|error| Error::doing("roll a transaction back", error))
     }
+
+    /// How long each answer is waited for.
+    pub(crate) fn be_patient(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// Asks the server, and waits for its answer in bounded time.
+    async fn ask<T>(
+        &mut self,
+        question: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
+        let answer = tokio::time::timeout(self.patience, question(self.held.connection()?)).await;
+        self.held.heard(answer)
+    }
+}
+
+/// Notes whether the server answered.
+fn noted<T>(outage: &Outage, outcome: Result<T, Error>) -> Result<T, Error> {
+    match &outcome {
+        Ok(_) => outage.passed(),
+        Err(error) if error.is_away() => outage.failed(error),
+        Err(_) => {}
+    }
+    outcome
 }
 
 /// A schema is written into statements and connection options, so it may hold nothing that needs quoting.

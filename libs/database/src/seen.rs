@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use phasegate_clock::Timestamp;
 use phasegate_telemetry::metrics::{Gauge, Observed, Sample, Source, observe};
 
 use crate::{Database, Error, Pools, args};
@@ -24,6 +25,25 @@ impl Database {
     /// Asks the database for a sign of life.
     pub async fn ping(&self) -> Result<(), Error> {
         self.fetch_all("select 1 as alive", args![]).await.map(drop)
+    }
+
+    /// What time it is for the database, which all copies of a service share.
+    pub async fn now(&self) -> Result<Timestamp, Error> {
+        let sql = self.dialect().pick(
+            "select (extract(epoch from clock_timestamp()) * 1000000)::bigint as now",
+            "select cast(unixepoch('now', 'subsec') * 1000000 as integer) as now",
+        );
+        let row = self.fetch_optional(sql, args![]).await?;
+        row.map_or_else(|| Ok(Timestamp::default()), |row| row.get("now"))
+    }
+
+    /// Whether the database answers, for whoever asks again and again.
+    pub fn answers(&self) -> impl Fn() -> BoxFuture<'static, bool> + Send + use<> {
+        let database = self.clone();
+        move || {
+            let database = database.clone();
+            Box::pin(async move { database.ping().await.is_ok() })
+        }
     }
 }
 

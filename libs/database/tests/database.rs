@@ -414,3 +414,18 @@ async fn arrays_make_rows_on_postgres() -> anyhow::Result<()> {
     ensure!(rows.len() == 2 && rows[0].get::<String>("a")? == "y" && rows[0].get::<Vec<u8>>("c")? == [2]);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_server_that_could_lose_what_it_acknowledged_is_refused() -> anyhow::Result<()> {
+    let database = postgres().await?;
+    let Settings::Postgres { url, schema, max_connections, .. } = database.settings() else {
+        anyhow::bail!("not PostgreSQL")
+    };
+    let mark = if url.contains('?') { '&' } else { '?' };
+    let url = format!("{url}{mark}options[synchronous_commit]=off");
+    let settings = Settings::Postgres { url, schema, max_connections, opening: Opening::Check };
+    let refused = Database::open(&settings, &[]).await.err().context("it was opened")?;
+    // A server that tests start keeps nothing safe at all.
+    ensure!(matches!(refused, Error::Unsafe(_)) && refused.to_string().contains(" is off"), "{refused}");
+    Ok(())
+}

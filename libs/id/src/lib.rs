@@ -163,6 +163,11 @@ pub fn is_slug(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
 }
 
+/// What somebody wrote for an id, no longer than one can be: it goes back in messages and headers.
+pub fn shortened(text: &str) -> String {
+    text.chars().take(LENGTH_MAX).collect()
+}
+
 fn check(text: &str) -> Result<(), InvalidId> {
     let fits =
         !text.is_empty() && text.len() <= LENGTH_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -216,6 +221,12 @@ mod tests {
         for bad in ["", "a b", "a\n", "ä", &"x".repeat(LENGTH_MAX + 1)] {
             assert_eq!(TaskId::parse(bad), Err(InvalidId), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_is_no_id_is_cut_to_the_length_of_one() {
+        assert_eq!(shortened("ä b"), "ä b");
+        assert_eq!(shortened(&"ä".repeat(LENGTH_MAX + 1)), "ä".repeat(LENGTH_MAX));
     }
 
     #[test]

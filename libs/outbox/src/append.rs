@@ -32,7 +32,7 @@ pub async fn append(tx: &mut Transaction, event: &Event) -> Result<(), Error> {
     append_all(tx, std::slice::from_ref(event)).await
 }
 
-/// Writes several events, which are sent in this order.
+/// Writes several events, which are sent in this order. They are due at once, whatever the clock of the writer says.
 pub async fn append_all(tx: &mut Transaction, events: &[Event]) -> Result<(), Error> {
     if events.is_empty() {
         return Ok(());
@@ -61,7 +61,7 @@ async fn append_postgres(tx: &mut Transaction, events: &[Event]) -> Result<(), E
     }
     tx.execute(
         "insert into outbox (tenant_id, event_id, instance_id, payload, receivers_left, created_at, due_at)
-         select tenant_id, event_id, instance_id, payload, receivers_left, created_at, created_at
+         select tenant_id, event_id, instance_id, payload, receivers_left, created_at, 0
            from unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::bigint[])
                 with ordinality
                 as added (tenant_id, event_id, instance_id, payload, receivers_left, created_at, place)
@@ -76,7 +76,7 @@ async fn append_sqlite(tx: &mut Transaction, events: &[Event]) -> Result<(), Err
     for event in events {
         tx.execute(
             "insert into outbox (tenant_id, event_id, instance_id, position, payload, receivers_left, created_at, due_at)
-             values ($1, $2, $3, (select coalesce(max(position), 0) + 1 from outbox), $4, $5, $6, $6)",
+             values ($1, $2, $3, (select coalesce(max(position), 0) + 1 from outbox), $4, $5, $6, 0)",
             args![
                 &event.tenant_id,
                 &event.event_id,
@@ -91,7 +91,7 @@ async fn append_sqlite(tx: &mut Transaction, events: &[Event]) -> Result<(), Err
     Ok(())
 }
 
-/// Events are made by [`event`], which sets the time; one without it is due at once.
+/// Events are made by [`event`], which sets the time.
 fn occurred_at(event: &Event) -> Timestamp {
     event.occurred_at.as_ref().and_then(Timestamp::from_proto).unwrap_or_default()
 }

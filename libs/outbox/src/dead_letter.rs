@@ -2,6 +2,11 @@
 
 use phasegate_clock::Timestamp;
 use phasegate_database::{Database, Error, args};
+use phasegate_proto::internal::event::v1::Event;
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+
+use crate::seen;
 
 /// Dead letters that are tried anew at once.
 const WANTED_AT_ONCE: i64 = 100;
@@ -17,6 +22,8 @@ pub struct DeadLetter {
     pub event_id: String,
     /// Instance that it belongs to.
     pub instance_id: String,
+    /// What it tells of.
+    pub topic: &'static str,
     /// When it was set aside.
     pub set_aside_at: Timestamp,
     /// How often it was tried.
@@ -72,6 +79,32 @@ pub(crate) async fn count(
     Ok(set_aside_at.flatten().is_some())
 }
 
+/// Takes back one try that was counted and did not end the process. What was set aside stays set aside.
+pub(crate) async fn count_back(
+    db: &Database,
+    consumer: &'static str,
+    (tenant_id, event_id): (String, String),
+) -> Result<(), Error> {
+    db.transaction(move |tx| {
+        Box::pin(async move {
+            tx.execute(
+                "delete from dead_letter
+                  where tenant_id = $1 and consumer = $2 and event_id = $3 and set_aside_at is null and tries <= 1",
+                args![&tenant_id, consumer, &event_id],
+            )
+            .await?;
+            tx.execute(
+                "update dead_letter set tries = tries - 1
+                  where tenant_id = $1 and consumer = $2 and event_id = $3 and set_aside_at is null",
+                args![&tenant_id, consumer, &event_id],
+            )
+            .await?;
+            Ok(())
+        })
+    })
+    .await
+}
+
 /// Whether an event is set aside, and nobody wants it tried anew.
 pub(crate) async fn is_set_aside(
     db: &Database,
@@ -109,6 +142,48 @@ pub(crate) async fn forget(
     .await
 }
 
+/// Takes the wish that an event be tried anew. False where another copy was first.
+pub(crate) async fn wish_take(
+    db: &Database,
+    consumer: &'static str,
+    (tenant_id, event_id): (String, String),
+) -> Result<bool, Error> {
+    db.transaction(move |tx| {
+        Box::pin(async move {
+            let taken = tx
+                .execute(
+                    "update dead_letter set wanted_at = null
+                      where tenant_id = $1 and consumer = $2 and event_id = $3 and wanted_at is not null",
+                    args![tenant_id, consumer, event_id],
+                )
+                .await?;
+            Ok(taken == 1)
+        })
+    })
+    .await
+}
+
+/// Wishes that an event that is set aside be tried anew.
+pub(crate) async fn wish(
+    db: &Database,
+    consumer: &'static str,
+    (tenant_id, event_id): (String, String),
+    now: Timestamp,
+) -> Result<(), Error> {
+    db.transaction(move |tx| {
+        Box::pin(async move {
+            tx.execute(
+                "update dead_letter set wanted_at = $4
+                  where tenant_id = $1 and consumer = $2 and event_id = $3 and set_aside_at is not null",
+                args![tenant_id, consumer, event_id, now],
+            )
+            .await?;
+            Ok(())
+        })
+    })
+    .await
+}
+
 /// The events that operators want tried anew, the longest waiting first.
 pub(crate) async fn wanted(db: &Database, consumer: &str) -> Result<Vec<Vec<u8>>, Error> {
     let rows = db
@@ -121,23 +196,45 @@ pub(crate) async fn wanted(db: &Database, consumer: &str) -> Result<Vec<Vec<u8>>
     rows.iter().map(|row| row.get("event")).collect()
 }
 
-/// Events of all tenants that were set aside, the oldest first.
-pub async fn dead_letters(db: &Database, limit: u32) -> Result<Vec<DeadLetter>, Error> {
+/// Where a page of a list begins: behind this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetterPosition {
+    /// When it was set aside.
+    pub set_aside_at: Timestamp,
+    /// Its tenant.
+    pub tenant_id: String,
+    /// Its event.
+    pub event_id: String,
+}
+
+/// Events of all tenants that were set aside, the oldest first, behind the given one.
+pub async fn dead_letters(
+    db: &Database,
+    after: Option<&DeadLetterPosition>,
+    limit: u32,
+) -> Result<Vec<DeadLetter>, Error> {
+    let (at, tenant_id, event_id) = after.map_or((Timestamp::from_micros(i64::MIN), "", ""), |after| {
+        (after.set_aside_at, after.tenant_id.as_str(), after.event_id.as_str())
+    });
     let rows = db
         .across_tenants()
         .fetch_all(
-            "select tenant_id, consumer, event_id, instance_id, set_aside_at, tries, last_error from dead_letter
-              where set_aside_at is not null order by set_aside_at, event_id limit $1",
-            args![limit],
+            "select tenant_id, consumer, event_id, instance_id, event, set_aside_at, tries, last_error
+               from dead_letter
+              where set_aside_at is not null and (set_aside_at, tenant_id, event_id) > ($2, $3, $4)
+              order by set_aside_at, tenant_id, event_id limit $1",
+            args![limit, at, tenant_id, event_id],
         )
         .await?;
     rows.iter()
         .map(|row| {
+            let event = Event::decode(row.get::<Vec<u8>>("event")?.as_slice()).unwrap_or_default();
             Ok(DeadLetter {
                 tenant_id: row.get("tenant_id")?,
                 consumer: row.get("consumer")?,
                 event_id: row.get("event_id")?,
                 instance_id: row.get("instance_id")?,
+                topic: seen::topic(&event),
                 set_aside_at: row.get("set_aside_at")?,
                 tries: row.get("tries")?,
                 last_error: row.get("last_error")?,

@@ -53,16 +53,43 @@ impl Guard {
                         self.try_anew(&bytes).await;
                     }
                 }
-                Err(error) => tracing::warn!(%error, "the dead letters cannot be read"),
+                Err(error) => phasegate_database::tell(&error, "the dead letters cannot be read"),
             }
         }
     }
 
     async fn try_anew(&self, bytes: &[u8]) {
         let Ok(event) = Event::decode(bytes) else { return };
+        Reach::of_tenant(&event.tenant_id).within(self.try_wanted(Arc::new(event))).await;
+    }
+
+    async fn try_wanted(&self, event: Arc<Event>) {
+        // One that ends the process is not tried anew by all copies one after the other: its wish is gone by then.
+        match dead_letter::wish_take(&self.db, self.receiver.name(), name(&event)).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::debug!(%error, "a dead letter could not be tried");
+                return;
+            }
+        }
         self.suspects().insert(name(&event));
-        if let Err(error) = self.handle(Arc::new(event)).await {
+        let span = seen::span(self.receiver.name(), WorkKind::Receive, &event, self.clock.now());
+        let taken = self.try_once(Arc::clone(&event), true).instrument(span).await;
+        if let Err(error) = taken {
             tracing::info!(%error, "a dead letter could not be taken");
+            self.want_again(&event, &error).await;
+        }
+    }
+
+    /// What passes does not use a wish up.
+    async fn want_again(&self, event: &Event, error: &HandleError) {
+        if matches!(error, HandleError::Poison(_)) {
+            return;
+        }
+        let wish = dead_letter::wish(&self.db, self.receiver.name(), name(event), self.clock.now()).await;
+        if let Err(error) = wish {
+            tracing::warn!(%error, event_id = event.event_id, "a dead letter has to be wanted anew");
         }
     }
 
@@ -91,6 +118,10 @@ impl Guard {
         if is_suspect && self.is_set_aside(&event).await? {
             return Ok(());
         }
+        self.try_once(event, is_suspect).await
+    }
+
+    async fn try_once(&self, event: Arc<Event>, is_suspect: bool) -> Result<(), HandleError> {
         let handling = std::panic::AssertUnwindSafe(self.handler.handle(Arc::clone(&event))).catch_unwind();
         let taken =
             handling.await.unwrap_or_else(|_| Err(HandleError::Poison("the handler panicked".to_owned())));
@@ -142,6 +173,16 @@ impl Handler for Guard {
         Box::pin(reach.within(async move {
             // Whether it was the last try is looked at when it is handled.
             self.count(&event, "a process took it and did not finish").await.map(drop)
+        }))
+    }
+
+    fn was_survived(&self, event: Arc<Event>) -> BoxFuture<'_, ()> {
+        let reach = Reach::of_tenant(&event.tenant_id);
+        Box::pin(reach.within(async move {
+            let (db, receiver) = (&self.db, self.receiver.name());
+            if let Err(error) = dead_letter::count_back(db, receiver, name(&event)).await {
+                tracing::debug!(%error, event_id = event.event_id, "a count could not be taken back");
+            }
         }))
     }
 }

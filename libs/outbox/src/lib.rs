@@ -24,7 +24,7 @@ use phasegate_database::Migration;
 
 pub use append::{append, append_all, event};
 pub use confirmations::event_service;
-pub use dead_letter::{DeadLetter, dead_letters, replay};
+pub use dead_letter::{DeadLetter, DeadLetterPosition, dead_letters, replay};
 pub use guard::Guard;
 pub use inbox::inbox_receive;
 pub use relay::Relay;

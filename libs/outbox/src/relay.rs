@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use phasegate_bus::{Bus, Delivery, HandleError};
+use phasegate_bus::{Bus, Delivery, HandleError, Written};
 use phasegate_clock::{SharedClock, Timestamp};
-use phasegate_database::{Database, Dialect, Error};
+use phasegate_database::{Database, Dialect};
 use phasegate_proto::internal::event::v1::Event;
 use phasegate_telemetry::WorkKind;
 use prost::Message as _;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::seen;
-use crate::store::{self, Failure, Lane, Settled};
+use crate::store::{self, Failure, Lane, Settled, Waiting};
 
 /// Instances that are worked on at once.
 const LANES_MAX: usize = 16;
@@ -30,6 +31,8 @@ const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// A receiver that takes longer than this is asked again later.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long an event that is under way may take once the process stops.
+const GRACE: Duration = Duration::from_secs(1);
 /// After this time an instance's turn ends.
 const TURN: Duration = Duration::from_secs(10);
 /// How long what was sent stays: longer than a receiver may be away.
@@ -38,6 +41,12 @@ const SENT_KEPT: Duration = Duration::from_hours(7 * 24);
 const RECEIVED_KEPT: Duration = Duration::from_hours(30 * 24);
 /// Between two looks for what was sent and not confirmed.
 const UNCONFIRMED_EVERY: Duration = Duration::from_millis(500);
+/// Events that are sent again in one go.
+const RESENT_TOGETHER: usize = 64;
+/// What could not be sent again is due again after this time.
+const RESENT_AFTER: Duration = Duration::from_secs(1);
+/// How long what failed and was never set aside stays counted: it has been taken since, by another copy.
+const FAILED_KEPT: Duration = Duration::from_hours(24);
 /// Between two rounds of deleting.
 const SWEEP: Duration = Duration::from_mins(10);
 
@@ -52,13 +61,22 @@ pub struct Relay {
     wake: Arc<Notify>,
     /// Lanes that this process is working on, and whether one was claimed once more meanwhile.
     busy: Arc<Mutex<BTreeMap<Lane, bool>>>,
+    /// The bus took nothing at the last try.
+    is_refused: Arc<AtomicBool>,
 }
 
 impl Relay {
     /// A relay from the database of a service to a bus, for all tenants. Nothing is sent before [`Relay::run`].
     pub fn new(sender: &'static str, db: &Database, bus: Bus, clock: SharedClock) -> Self {
-        let db = db.across_tenants();
-        Self { sender, db, bus, clock, wake: Arc::new(Notify::new()), busy: Arc::default() }
+        Self {
+            sender,
+            db: db.across_tenants(),
+            bus,
+            clock,
+            wake: Arc::new(Notify::new()),
+            busy: Arc::default(),
+            is_refused: Arc::default(),
+        }
     }
 
     /// Something was committed: have a look at once. Cheap, and never lost.
@@ -69,48 +87,67 @@ impl Relay {
     /// Sends until `shutdown`, then finishes what is under way.
     pub async fn run(&self, shutdown: CancellationToken) {
         let _told = seen::observe(self.sender, self.db.clone(), self.clock.clone());
+        // Side by side, so that old events never keep new ones waiting.
+        tokio::join!(
+            self.send_on(&shutdown),
+            self.send_again_on(&shutdown),
+            shutdown.run_until_cancelled(self.sweep_on())
+        );
+    }
+
+    async fn send_on(&self, shutdown: &CancellationToken) {
         let mut lanes = JoinSet::new();
-        let mut swept = tokio::time::Instant::now();
-        let mut looked = swept;
         while !shutdown.is_cancelled() {
-            if lanes.len() < LANES_MAX {
-                self.start_lanes(&mut lanes).await;
+            if self.is_refused.swap(false, Ordering::Relaxed) {
+                // A bus that is away takes what is new no more than what is old, and looking for it takes the longer the
+                // more there is: once in a while is enough.
+                shutdown.run_until_cancelled(pause(POLL)).await;
             }
-            let pause = POLL.mul_f64(rand::rng().random_range(0.5..1.5));
+            if lanes.len() < LANES_MAX {
+                self.start_lanes(&mut lanes, shutdown).await;
+            }
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = self.wake.notified(), if lanes.len() < LANES_MAX => {}
                 Some(_) = lanes.join_next() => {}
-                () = tokio::time::sleep(pause) => {}
+                () = pause(POLL) => {}
             }
-            if self.bus.is_confirmed_later() && looked.elapsed() > UNCONFIRMED_EVERY {
-                looked = tokio::time::Instant::now();
-                self.send_again().await;
-            }
-            if swept.elapsed() > SWEEP {
-                swept = tokio::time::Instant::now();
-                self.sweep().await;
-            }
+            while lanes.try_join_next().is_some() {}
         }
         while lanes.join_next().await.is_some() {}
     }
 
-    async fn start_lanes(&self, lanes: &mut JoinSet<()>) {
+    /// Sends again what was not confirmed, where the bus may lose it.
+    async fn send_again_on(&self, shutdown: &CancellationToken) {
+        while self.bus.is_confirmed_later() && !shutdown.is_cancelled() {
+            shutdown.run_until_cancelled(pause(UNCONFIRMED_EVERY)).await;
+            while !shutdown.is_cancelled() && self.send_again(shutdown).await {}
+        }
+    }
+
+    async fn sweep_on(&self) {
+        loop {
+            pause(SWEEP).await;
+            self.sweep().await;
+        }
+    }
+
+    async fn start_lanes(&self, lanes: &mut JoinSet<()>, shutdown: &CancellationToken) {
         let claimed = match store::lanes_claim(&self.db, self.clock.now()).await {
             Ok(claimed) => claimed,
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "the outbox cannot be read");
+                phasegate_database::tell(&error, "the outbox cannot be read");
                 tokio::time::sleep(POLL).await;
                 return;
             }
         };
         for lane in claimed {
             if self.take_lane(&lane) {
-                let relay = self.clone();
+                let (relay, shutdown) = (self.clone(), shutdown.clone());
                 lanes.spawn(async move {
                     loop {
                         tokio::select! {
-                            () = relay.run_lane(&lane) => {}
+                            () = relay.run_lane(&lane, &shutdown) => {}
                             () = relay.keep_lane(&lane) => {}
                         }
                         if relay.leave_lane(&lane) {
@@ -159,32 +196,33 @@ impl Relay {
         loop {
             tokio::time::sleep(store::RENEWAL).await;
             if let Err(error) = store::lane_keep(&self.db, lane, self.clock.now()).await {
-                tracing::warn!(error = %chain(&error), "a claim could not be renewed");
+                phasegate_database::tell(&error, "a claim could not be renewed");
             }
         }
     }
 
     /// Sends the events of one instance in order, up to the first that fails.
-    async fn run_lane(&self, lane: &Lane) {
+    async fn run_lane(&self, lane: &Lane, shutdown: &CancellationToken) {
         let waiting = match store::lane_load(&self.db, lane).await {
             Ok(waiting) => waiting,
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "the outbox cannot be read");
+                phasegate_database::tell(&error, "the outbox cannot be read");
                 return;
             }
         };
         let mut settled = Settled::default();
         let started = tokio::time::Instant::now();
         for event in waiting {
-            // Others wait for their turn; the rest is claimed anew.
-            if started.elapsed() > TURN {
+            // Others wait for their turn; the rest is claimed anew, by another copy where this one stops.
+            if started.elapsed() > TURN || shutdown.is_cancelled() {
                 break;
             }
-            match self.send(&event.payload).await {
+            match self.send_until(&event, shutdown).await {
                 Ok(Delivery::Taken) => settled.taken.push(event.event_id),
                 Ok(Delivery::Sent) => settled.sent.push(event.event_id),
                 Err(error) => {
                     tracing::debug!(event_id = event.event_id, %error, "an event was not taken");
+                    self.is_refused.fetch_or(self.bus.is_confirmed_later(), Ordering::Relaxed);
                     let due_at = backoff(self.clock.now(), event.failures);
                     let failure = Failure { error: error.to_string(), due_at };
                     settled.failed = Some((event.event_id, failure));
@@ -195,47 +233,82 @@ impl Relay {
         let now = self.clock.now();
         if let Err(error) = store::lane_settle(&self.db, lane.clone(), settled, now).await {
             // They are sent again, and the receivers know them.
-            tracing::warn!(error = %chain(&error), "what was sent could not be marked");
+            phasegate_database::tell(&error, "what was sent could not be marked");
             tokio::time::sleep(POLL).await;
         }
     }
 
-    async fn send(&self, payload: &[u8]) -> Result<Delivery, HandleError> {
-        let event =
-            Event::decode(payload).map_err(|error| HandleError::Poison(format!("not an event: {error}")))?;
-        let span = seen::span(self.sender, WorkKind::Send, &event, self.clock.now());
-        let publishing = self.bus.publish(self.sender, Arc::new(event)).instrument(span);
-        match tokio::time::timeout(PATIENCE, publishing).await {
+    /// Sends, and gives up a moment after the time to stop: what was on its way is sent again, and known.
+    async fn send_until(
+        &self,
+        waiting: &Waiting,
+        shutdown: &CancellationToken,
+    ) -> Result<Delivery, HandleError> {
+        let stopped = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            outcome = self.send(waiting) => outcome,
+            () = stopped => Err(HandleError::Transient("the process stopped".to_owned())),
+        }
+    }
+
+    async fn send(&self, waiting: &Waiting) -> Result<Delivery, HandleError> {
+        let written = written(waiting)?;
+        let span = seen::span(self.sender, WorkKind::Send, &written.event, self.clock.now());
+        self.publish(&[written]).instrument(span).await
+    }
+
+    async fn publish(&self, written: &[Written]) -> Result<Delivery, HandleError> {
+        match tokio::time::timeout(PATIENCE, self.bus.send(self.sender, written)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(HandleError::Transient("a receiver did not answer in time".to_owned())),
         }
     }
 
-    /// Sends again what was sent and not confirmed in time: whatever kept what was sent may have lost it.
-    async fn send_again(&self) {
+    /// Sends again what was sent and not confirmed in time, to those who have not confirmed it: whatever kept what was sent
+    /// may have lost it. True when there may be more.
+    async fn send_again(&self, shutdown: &CancellationToken) -> bool {
         let overdue = match store::unconfirmed_claim(&self.db, self.clock.now()).await {
             Ok(overdue) => overdue,
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "the outbox cannot be read");
-                return;
+                phasegate_database::tell(&error, "the outbox cannot be read");
+                return false;
             }
         };
-        for payload in overdue {
-            if let Err(error) = self.send(&payload).await {
-                tracing::debug!(%error, "an event could not be sent again");
-                return;
+        for (at, together) in overdue.chunks(RESENT_TOGETHER).enumerate() {
+            // What cannot be read was said when it was sent for the first time.
+            let together: Vec<Written> =
+                together.iter().filter_map(|row| written(&row.waiting).ok()).collect();
+            let sent = if shutdown.is_cancelled() {
+                Err(HandleError::Transient("the process stops".to_owned()))
+            } else {
+                self.publish(&together).await
+            };
+            if let Err(error) = sent {
+                tracing::debug!(%error, "events could not be sent again");
+                // They were claimed for longer with every try: one that failed does not count as one.
+                let unsent = overdue.iter().skip(at * RESENT_TOGETHER).map(|row| row.name.clone()).collect();
+                let due_at = self.clock.now() + RESENT_AFTER;
+                if let Err(error) = store::unconfirmed_give_back(&self.db, unsent, due_at).await {
+                    phasegate_database::tell(&error, "what was not sent again could not be given back");
+                }
+                return false;
             }
         }
+        overdue.len() == store::RESENT_AT_ONCE
     }
 
-    async fn sweep(&self) {
+    /// Deletes what is old. [`Relay::run`] does it once in a while.
+    pub async fn sweep(&self) {
         let now = self.clock.now();
         loop {
-            match store::sweep(&self.db, now - SENT_KEPT, now - RECEIVED_KEPT).await {
+            match store::sweep(&self.db, now - SENT_KEPT, now - RECEIVED_KEPT, now - FAILED_KEPT).await {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), "old events could not be deleted");
+                    phasegate_database::tell(&error, "old events could not be deleted");
                     return;
                 }
             }
@@ -243,20 +316,24 @@ impl Relay {
     }
 }
 
+/// An event of the outbox, as the bus sends it.
+fn written(waiting: &Waiting) -> Result<Written, HandleError> {
+    let event = Event::decode(waiting.payload.as_slice())
+        .map_err(|error| HandleError::Poison(format!("not an event: {error}")))?;
+    let (bytes, receivers) = (waiting.payload.clone(), waiting.receivers_left);
+    Ok(Written { event: Arc::new(event), bytes, receivers })
+}
+
+/// Waits for about this long.
+async fn pause(length: Duration) {
+    let length = length.mul_f64(rand::rng().random_range(0.5..1.5));
+    tokio::time::sleep(length).await;
+}
+
 /// When to try again: doubling, half of it chance, so that what failed together does not come back together.
 fn backoff(now: Timestamp, failures: u32) -> Timestamp {
     let full = BACKOFF.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX);
     now + full.mul_f64(rand::rng().random_range(0.5..1.0))
-}
-
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

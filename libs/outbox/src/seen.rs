@@ -39,7 +39,7 @@ pub(crate) fn span(service: &'static str, kind: WorkKind, event: &Event, now: Ti
 }
 
 /// What an event is called.
-fn topic(event: &Event) -> &'static str {
+pub(crate) fn topic(event: &Event) -> &'static str {
     match &event.payload {
         Some(Payload::InstanceStarted(_)) => "instance_started",
         Some(Payload::InstancePaused(_)) => "instance_paused",
@@ -112,7 +112,7 @@ impl Source for Waiting {
     fn read(&self) -> BoxFuture<'_, Vec<Sample>> {
         Box::pin(async {
             self.samples().await.unwrap_or_else(|error| {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the outbox cannot be counted");
+                phasegate_database::tell(&error, "the outbox cannot be counted");
                 Vec::new()
             })
         })

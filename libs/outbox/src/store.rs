@@ -17,9 +17,9 @@ const CLAIM: Duration = Duration::from_secs(8);
 /// What was sent is sent again when it has not been confirmed by then.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 /// Longest wait for a confirmation: a receiver that is away for long must not have everything sent to it all the time.
-const CONFIRMED_WITHIN_MAX: Duration = Duration::from_mins(1);
+const CONFIRMED_WITHIN_MAX: Duration = Duration::from_secs(20);
 /// Events that are sent again at once.
-const RESENT_AT_ONCE: i64 = 500;
+pub(crate) const RESENT_AT_ONCE: usize = 500;
 /// How often a claim is renewed.
 pub(crate) const RENEWAL: Duration = Duration::from_secs(2);
 
@@ -35,7 +35,17 @@ pub(crate) struct Lane {
 pub(crate) struct Waiting {
     pub(crate) event_id: String,
     pub(crate) payload: Vec<u8>,
+    /// Receivers that have not confirmed it.
+    pub(crate) receivers_left: i64,
     pub(crate) failures: u32,
+}
+
+/// An event that was sent and not confirmed in time.
+#[derive(Debug)]
+pub(crate) struct Unconfirmed {
+    /// Its tenant and its id.
+    pub(crate) name: (String, String),
+    pub(crate) waiting: Waiting,
 }
 
 /// How a try failed.
@@ -135,21 +145,22 @@ pub(crate) async fn lane_keep(db: &Database, lane: &Lane, now: Timestamp) -> Res
 pub(crate) async fn lane_load(db: &Database, lane: &Lane) -> Result<Vec<Waiting>, Error> {
     let rows = db
         .fetch_all(
-            "select event_id, payload, failures from outbox
+            "select event_id, payload, receivers_left, failures from outbox
               where tenant_id = $1 and instance_id = $2 and sent_at is null
               order by position limit $3",
             args![&lane.tenant_id, &lane.instance_id, LANE_LENGTH],
         )
         .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Waiting {
-                event_id: row.get("event_id")?,
-                payload: row.get("payload")?,
-                failures: row.get("failures")?,
-            })
-        })
-        .collect()
+    rows.iter().map(waiting).collect()
+}
+
+fn waiting(row: &Row) -> Result<Waiting, Error> {
+    Ok(Waiting {
+        event_id: row.get("event_id")?,
+        payload: row.get("payload")?,
+        receivers_left: row.get("receivers_left")?,
+        failures: row.get("failures")?,
+    })
 }
 
 /// Marks what was sent and what failed, in one transaction. What is behind in the lane can be claimed afterwards.
@@ -219,7 +230,7 @@ async fn mark(
 
 /// Claims what was sent and not confirmed in time, the longest overdue first, until it is due again: each time twice as
 /// late, up to [`CONFIRMED_WITHIN_MAX`].
-pub(crate) async fn unconfirmed_claim(db: &Database, now: Timestamp) -> Result<Vec<Vec<u8>>, Error> {
+pub(crate) async fn unconfirmed_claim(db: &Database, now: Timestamp) -> Result<Vec<Unconfirmed>, Error> {
     let sql = db.dialect().pick(
         "update outbox
             set failures = failures + 1, due_at = $1 + least($2 << least(failures + 1, 10), $3)
@@ -228,24 +239,69 @@ pub(crate) async fn unconfirmed_claim(db: &Database, now: Timestamp) -> Result<V
                  where sent_at is not null and receivers_left <> 0 and due_at <= $1
                  order by due_at limit $4
                    for update skip locked)
-         returning payload",
+         returning tenant_id, event_id, payload, receivers_left, failures",
         "update outbox
             set failures = failures + 1, due_at = $1 + min($2 << min(failures + 1, 10), $3)
           where (tenant_id, event_id) in (
                 select tenant_id, event_id from outbox
                  where sent_at is not null and receivers_left <> 0 and due_at <= $1
                  order by due_at limit $4)
-         returning payload",
+         returning tenant_id, event_id, payload, receivers_left, failures",
     );
     let rows = db
         .transaction(move |tx| {
             Box::pin(async move {
                 let (first, longest) = (micros(CONFIRMED_WITHIN), micros(CONFIRMED_WITHIN_MAX));
-                tx.fetch_all(sql, args![now, first, longest, RESENT_AT_ONCE]).await
+                let at_once = i64::try_from(RESENT_AT_ONCE).unwrap_or(i64::MAX);
+                tx.fetch_all(sql, args![now, first, longest, at_once]).await
             })
         })
         .await?;
-    rows.iter().map(|row| row.get("payload")).collect()
+    rows.iter()
+        .map(|row| {
+            Ok(Unconfirmed { name: (row.get("tenant_id")?, row.get("event_id")?), waiting: waiting(row)? })
+        })
+        .collect()
+}
+
+/// Gives back what was claimed and could not be sent, each named by its tenant and its id.
+pub(crate) async fn unconfirmed_give_back(
+    db: &Database,
+    events: Vec<(String, String)>,
+    due_at: Timestamp,
+) -> Result<(), Error> {
+    db.transaction(move |tx| {
+        Box::pin(async move {
+            match tx.dialect() {
+                Dialect::Postgres => {
+                    let (tenants, ids): (Vec<String>, Vec<String>) = events.into_iter().unzip();
+                    tx.execute(
+                        "update outbox set failures = greatest(failures - 1, 0), due_at = $3
+                          where (tenant_id, event_id) in (
+                                select tenant_id, event_id from outbox
+                                 where (tenant_id, event_id) in (
+                                       select * from unnest($1::text[], $2::text[]))
+                                 order by tenant_id, event_id
+                                   for update)",
+                        args![tenants, ids, due_at],
+                    )
+                    .await?;
+                }
+                Dialect::Sqlite => {
+                    for (tenant_id, event_id) in events {
+                        tx.execute(
+                            "update outbox set failures = max(failures - 1, 0), due_at = $3
+                              where tenant_id = $1 and event_id = $2",
+                            args![tenant_id, event_id, due_at],
+                        )
+                        .await?;
+                    }
+                }
+            }
+            Ok(())
+        })
+    })
+    .await
 }
 
 /// Notes that a receiver has taken events, each named by its tenant and its id. Unknown ones are passed over.
@@ -292,26 +348,47 @@ fn micros(length: Duration) -> i64 {
     i64::try_from(length.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Deletes what was sent, and what was received, before the given times. Returns false when nothing was left to do.
-pub(crate) async fn sweep(db: &Database, sent: Timestamp, received: Timestamp) -> Result<bool, Error> {
+/// Deletes what was sent, what was received, and what failed and was not set aside, before the given times. What another
+/// copy is deleting is left to it. Returns false when nothing was left to do.
+pub(crate) async fn sweep(
+    db: &Database,
+    sent: Timestamp,
+    received: Timestamp,
+    failed: Timestamp,
+) -> Result<bool, Error> {
+    let skip = db.dialect().pick(" for update skip locked", "");
+    let old = [
+        (
+            sent,
+            format!(
+                "delete from outbox where (tenant_id, event_id) in (
+                        select tenant_id, event_id from outbox
+                         where sent_at < $1 and receivers_left = 0 limit $2{skip})"
+            ),
+        ),
+        (
+            received,
+            format!(
+                "delete from inbox where (tenant_id, consumer, event_id) in (
+                        select tenant_id, consumer, event_id from inbox where received_at < $1 limit $2{skip})"
+            ),
+        ),
+        (
+            failed,
+            format!(
+                "delete from dead_letter where (tenant_id, consumer, event_id) in (
+                        select tenant_id, consumer, event_id from dead_letter
+                         where set_aside_at is null and first_failed_at < $1 limit $2{skip})"
+            ),
+        ),
+    ];
     db.transaction(move |tx| {
         Box::pin(async move {
-            let outbox = tx
-                .execute(
-                    "delete from outbox where (tenant_id, event_id) in (
-                            select tenant_id, event_id from outbox
-                             where sent_at < $1 and receivers_left = 0 limit $2)",
-                    args![sent, DELETED_AT_ONCE],
-                )
-                .await?;
-            let inbox = tx
-                .execute(
-                    "delete from inbox where (tenant_id, consumer, event_id) in (
-                            select tenant_id, consumer, event_id from inbox where received_at < $1 limit $2)",
-                    args![received, DELETED_AT_ONCE],
-                )
-                .await?;
-            Ok(outbox + inbox > 0)
+            let mut deleted = 0;
+            for (before, sql) in old {
+                deleted += tx.execute(sql, args![before, DELETED_AT_ONCE]).await?;
+            }
+            Ok(deleted > 0)
         })
     })
     .await

@@ -312,17 +312,18 @@ async fn poison_is_set_aside_and_holds_nobody_up() -> anyhow::Result<()> {
         until(&db, "sent_at is not null", 4).await?;
         ensure!(effects(&db, "bad").await? == ["before", "behind"]);
         ensure!(recorder.seen("poison") == 8);
-        let aside = dead_letters(&db, 10).await?;
+        let aside = dead_letters(&db, None, 10).await?;
         ensure!(aside.len() == 1 && aside[0].instance_id == "bad" && aside[0].tries == 8, "{aside:?}");
         ensure!(aside[0].last_error.contains("cannot be read"), "{aside:?}");
         // An operator has it tried again, for nothing.
         ensure!(replay(&db, Some("no such event"), now).await? == 0);
         ensure!(replay(&db, Some(&aside[0].event_id), now).await? == 1);
-        eventually(async || Ok(dead_letters(&db, 10).await?.iter().any(|letter| letter.tries == 9))).await?;
+        eventually(async || Ok(dead_letters(&db, None, 10).await?.iter().any(|letter| letter.tries == 9)))
+            .await?;
         // What was wrong is mended, and it is taken and forgotten.
         cured.store(true, Ordering::SeqCst);
         ensure!(replay(&db, None, now).await? == 1);
-        eventually(async || Ok(dead_letters(&db, 10).await?.is_empty())).await?;
+        eventually(async || Ok(dead_letters(&db, None, 10).await?.is_empty())).await?;
         ensure!(effects(&db, "bad").await? == ["before", "behind", "poison"]);
         running.stop().await
     })
@@ -355,7 +356,7 @@ async fn what_passes_is_tried_for_as_long_as_it_takes_and_keeps_its_order() -> a
         running.relay.wake();
         until(&db, "sent_at is not null", 2).await?;
         ensure!(effects(&db, "i").await? == ["first", "second"]);
-        ensure!(dead_letters(&db, 10).await?.is_empty());
+        ensure!(dead_letters(&db, None, 10).await?.is_empty());
         running.stop().await
     })
     .await

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use futures::future::BoxFuture;
@@ -16,6 +16,8 @@ use phasegate_proto::internal::event::v1::event::Payload;
 use phasegate_proto::internal::event::v1::{Event, InstanceEnded, InstancePaused};
 use phasegate_test_database::{TestDatabase, postgres};
 use phasegate_test_redis::TestRedis;
+use prost::Message as _;
+use redis::streams::StreamRangeReply;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -271,7 +273,86 @@ async fn poison_is_set_aside_and_holds_nobody_up() -> anyhow::Result<()> {
     let copy = world.copy()?;
     world.commit(&copy, 2).await?;
     world.settled(18, Duration::from_mins(1)).await?;
-    let letters = dead_letters(&world.recorder.db, 10).await?;
+    let letters = dead_letters(&world.recorder.db, None, 10).await?;
     ensure!(letters.len() == 2 && letters.iter().all(|letter| letter.tries == 8), "{letters:?}");
+    copy.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_stopping_receiver_has_not_taken_another_takes_at_once() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    world.recorder.hangs.store(3, Ordering::SeqCst);
+    let stops = world.copy()?;
+    world.commit(&stops, 2).await?;
+    let hanging = async {
+        while world.recorder.hangs.load(Ordering::SeqCst) != 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), hanging).await.context("three events hang")?;
+    let began = Instant::now();
+    stops.stop().await?;
+    ensure!(began.elapsed() < Duration::from_secs(5), "it took {:?} to stop", began.elapsed());
+    let lives = world.copy()?;
+    // Long before anything is claimed that was left.
+    world.settled(20, Duration::from_secs(8)).await?;
+    ensure!(count(&world.recorder.db, "dead_letter").await? == 0, "and nothing counts as having failed");
+    lives.stop().await
+}
+
+/// A field that no version knows yet.
+const UNKNOWN: [u8; 8] = [0xa2, 0x06, 5, b'l', b'a', b't', b'e', b'r'];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_later_version_says_is_kept_whole_for_it() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let copy = world.copy()?;
+    // A kind of event that this version does not know, and one that it knows with more in it than it knows.
+    let known = paused("i-1", 1);
+    let unknown = Event { payload: None, ..paused("i-2", 2) };
+    let mut written = Vec::new();
+    for event in [&known, &unknown] {
+        let bytes = [event.encode_to_vec(), UNKNOWN.to_vec()].concat();
+        written.push(bytes.clone());
+        let arguments =
+            args![&event.tenant_id, &event.event_id, &event.instance_id, bytes, Receiver::Approval.bit()];
+        let insert = "insert into outbox
+                (tenant_id, event_id, instance_id, payload, created_at, receivers_left, due_at)
+             values ($1, $2, $3, $4, 0, $5, 0)";
+        let put = world.sender.transaction(move |tx| {
+            Box::pin(async move { Ok::<_, Error>(tx.execute(insert, arguments).await?) })
+        });
+        put.await?;
+    }
+    // As the relay of that version sends it.
+    let mut redis = world.redis.connection().await?;
+    let mut command = redis::cmd("XADD");
+    command
+        .arg("phasegate:events:0")
+        .arg("*")
+        .arg("s")
+        .arg("instance")
+        .arg("r")
+        .arg(Receiver::Approval.bit());
+    command.arg("e").arg(&written[1]).exec_async(&mut redis).await?;
+    copy.relay.wake();
+    let taken = async {
+        while count(&world.recorder.db, "effect").await? != 1 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(20), taken).await.context("what is known is taken")??;
+    let mut sent = Vec::new();
+    for stream in 0..16 {
+        let mut range = redis::cmd("XRANGE");
+        range.arg(format!("phasegate:events:{stream}")).arg("-").arg("+");
+        let entries: StreamRangeReply = range.query_async(&mut redis).await?;
+        sent.extend(entries.ids.iter().filter_map(|entry| entry.get::<Vec<u8>>("e")));
+    }
+    ensure!(sent.contains(&written[0]), "it travels as it was written: {sent:?}");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    ensure!(count(&world.sender, "outbox where receivers_left = 2").await? == 1, "it waits for that version");
+    ensure!(count(&world.recorder.db, "dead_letter").await? == 0, "it is no poison");
     copy.stop().await
 }

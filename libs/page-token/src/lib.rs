@@ -15,6 +15,8 @@ use sha2::Sha256;
 pub const SIZE_DEFAULT: usize = 50;
 /// Most entries of a page.
 pub const SIZE_MAX: usize = 500;
+/// Largest page, in bytes: a client that sets no limit of its own reads messages of 4 MiB.
+const BYTES_MAX: usize = 3 << 20;
 /// Bytes of the signature.
 const SIGNATURE: usize = 32;
 /// No token of ours is longer, so a longer one is not read.
@@ -109,9 +111,23 @@ pub fn page_size(requested: i32) -> Result<usize, Invalid> {
     }
 }
 
+/// Cuts a page to at most `most` entries, and to what fits into a message; one there is always. Says whether nothing was cut
+/// off.
+pub fn cut<M: prost::Message>(page: &mut Vec<M>, most: usize) -> bool {
+    let mut bytes = 0_usize;
+    let fitting = page.iter().take(most).take_while(|entry| {
+        bytes = bytes.saturating_add(entry.encoded_len());
+        bytes <= BYTES_MAX
+    });
+    let kept = fitting.count().max(1);
+    let is_last = page.len() <= kept;
+    page.truncate(kept);
+    is_last
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{PageTokens, page_size};
+    use super::{BYTES_MAX, PageTokens, cut, page_size};
 
     fn tokens() -> PageTokens {
         PageTokens::new([7; 32])
@@ -168,5 +184,23 @@ mod tests {
         let sizes = [0, 1, 500, 501, i32::MAX].map(|size| page_size(size).ok());
         assert_eq!(sizes, [Some(50), Some(1), Some(500), Some(500), Some(500)]);
         assert_eq!(page_size(-1).map_err(|invalid| invalid.reason), Err("PAGE_SIZE_INVALID"));
+    }
+
+    #[test]
+    fn a_page_has_at_least_one_and_fits() {
+        let entry = |bytes: usize| "x".repeat(bytes);
+        let half = BYTES_MAX / 2 - 100;
+        for (sizes, most, kept, is_last) in [
+            (vec![], 9, 0, true),
+            (vec![1, 2], 2, 2, true),
+            (vec![1, 2, 3], 2, 2, false),
+            (vec![half, half], 9, 2, true),
+            (vec![half, half, 200], 9, 2, false),
+            (vec![2 * BYTES_MAX], 9, 1, true),
+            (vec![2 * BYTES_MAX, 1], 9, 1, false),
+        ] {
+            let mut page: Vec<String> = sizes.iter().map(|bytes| entry(*bytes)).collect();
+            assert_eq!((cut(&mut page, most), page.len()), (is_last, kept), "{sizes:?} {most}");
+        }
     }
 }

@@ -180,6 +180,17 @@ impl Principal {
         self.queues.is_empty() || self.queues.iter().any(|own| own == queue)
     }
 
+    /// Whether one of our services asks on its own account.
+    pub fn is_system(&self) -> bool {
+        self.kind == Caller::System
+    }
+
+    /// Refuses an agent that gives no task token: what it changes, it changes under the lease of a task, or it could go
+    /// round a lease that it has lost.
+    pub fn needs_lease(&self, task_token: &str) -> Result<(), Forbidden> {
+        if self.is_agent() && task_token.is_empty() { Err(Forbidden::LeaseMissing) } else { Ok(()) }
+    }
+
     /// Whether the caller runs the installation.
     pub fn is_operator(&self) -> bool {
         self.kind == Caller::Operator

@@ -106,6 +106,9 @@ pub enum Forbidden {
     /// An agent wants to decide.
     #[error("an agent may not decide")]
     HumanRequired,
+    /// An agent wants to change something without the lease of a task.
+    #[error("an agent needs the lease of a task")]
+    LeaseMissing,
 }
 
 // === impl Scope ===
@@ -189,13 +192,14 @@ impl Refusal for Forbidden {
         match self {
             Self::ScopeMissing(_) => "SCOPE_MISSING",
             Self::HumanRequired => "HUMAN_REQUIRED",
+            Self::LeaseMissing => "LEASE_MISSING",
         }
     }
 
     fn metadata(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::ScopeMissing(scope) => vec![("scope", scope.as_str().to_owned())],
-            Self::HumanRequired => Vec::new(),
+            Self::HumanRequired | Self::LeaseMissing => Vec::new(),
         }
     }
 }

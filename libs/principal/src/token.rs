@@ -68,7 +68,7 @@ impl Signer {
     pub fn sign(&self, principal: &Principal, audience: &str) -> Result<String, Refused> {
         let claims = Claims {
             aud: audience.to_owned(),
-            exp: seconds(self.clock.now() + Duration::from_secs(TOKEN_SECONDS)),
+            exp: seconds(self.clock.machine() + Duration::from_secs(TOKEN_SECONDS)),
             principal: principal.clone(),
         };
         let key = EncodingKey::from_secret(&self.keys.signing());
@@ -101,7 +101,7 @@ impl Verifier {
             jsonwebtoken::decode::<Claims>(token, &DecodingKey::from_secret(key), &self.validation).ok()
         });
         let claims = decoded.ok_or(Refused::Invalid)?.claims;
-        if claims.exp < seconds(self.clock.now() - LEEWAY) {
+        if claims.exp < seconds(self.clock.machine() - LEEWAY) {
             return Err(Refused::Expired);
         }
         Ok(claims.principal)

@@ -15,6 +15,8 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use phasegate_principal::{Caller, Principal};
 use phasegate_telemetry::metrics::{Histogram, SECONDS};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::Code;
 use tower::{Layer, Service};
 use tracing::{Instrument as _, Level, Span};
@@ -41,13 +43,30 @@ pub struct Call {
     /// Level of the line when nothing went wrong.
     level: Level,
     is_over: bool,
+    /// Whoever stops waits for it.
+    under_way: Option<TaskTrackerToken>,
 }
 
 impl Call {
     /// Begins. `method` is `package.Service/Method` or a template; `level` that of the line if all goes well.
     pub fn begin(service: &'static str, method: &str, headers: &HeaderMap, level: Level) -> Self {
         let span = phasegate_telemetry::server_span(service, method, headers);
-        Self { service, method: method.to_owned(), started: Instant::now(), span, level, is_over: false }
+        Self {
+            service,
+            method: method.to_owned(),
+            started: Instant::now(),
+            span,
+            level,
+            is_over: false,
+            under_way: None,
+        }
+    }
+
+    /// Counts it among those under way until its answer is out.
+    #[must_use]
+    pub fn among(mut self, calls: &TaskTracker) -> Self {
+        self.under_way = Some(calls.token());
+        self
     }
 
     /// What is done for the call is done in here.
@@ -89,6 +108,8 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         self.finish(Code::Cancelled);
+        // Its line is written, and its answer is out.
+        self.under_way = None;
     }
 }
 
@@ -153,21 +174,25 @@ fn code_in(headers: &HeaderMap) -> Option<Code> {
 }
 
 /// Has every call to a service seen.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CallLayer(pub(crate) &'static str);
+#[derive(Debug, Clone)]
+pub(crate) struct CallLayer {
+    pub(crate) service: &'static str,
+    /// Those that are under way.
+    pub(crate) calls: TaskTracker,
+}
 
 /// What [`CallLayer`] makes.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen<S> {
     inner: S,
-    service: &'static str,
+    layer: CallLayer,
 }
 
 impl<S> Layer<S> for CallLayer {
     type Service = Seen<S>;
 
     fn layer(&self, inner: S) -> Seen<S> {
-        Seen { inner, service: self.0 }
+        Seen { inner, layer: self.clone() }
     }
 }
 
@@ -187,7 +212,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let call = Call::begin(self.service, method(request.uri().path()), request.headers(), Level::DEBUG);
+        let CallLayer { service, calls } = &self.layer;
+        let call = Call::begin(service, method(request.uri().path()), request.headers(), Level::DEBUG);
+        let call = call.among(calls);
         let span = call.span().clone();
         let answer = span.in_scope(|| self.inner.call(request)).instrument(span);
         Box::pin(async move { Ok(call.watch(answer.await?, None)) })

@@ -3,9 +3,12 @@
 
 mod call;
 mod confirm;
+mod deadline;
 mod keys;
+mod limit;
 mod peers;
 mod pipe;
+mod place;
 mod pool;
 mod raw;
 mod seen;
@@ -19,13 +22,18 @@ use tokio_util::sync::CancellationToken;
 
 pub use call::{Call, Watched, note_caller};
 pub use confirm::confirm;
+pub use deadline::{TIMEOUT_HEADER, remaining, timeout, within};
 pub use keys::Keys;
 pub use peers::Peers;
 pub use pipe::pipe;
+pub use place::{Limits, Overloaded, Place, Places};
 pub use pool::{Address, InvalidAddress};
 pub use raw::Raw;
 pub use seen::{TIMER_LAG, WATCH_LAG, WATCH_STREAMS, note_timer};
-pub use server::{DRAIN_SECONDS, Error, Listener, MESSAGE_BYTES_MAX, STREAM_AGE_MAX, serve};
+pub use server::{
+    DRAIN_SECONDS, Error, Listener, MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, STREAM_AGE_MAX, drained, serve,
+    serve_while,
+};
 pub use tls::{Certificates, InvalidCertificates, Tls};
 pub use verify::{VerifyLayer, Within};
 
@@ -59,6 +67,8 @@ pub struct Context {
     pub keys: Keys,
     /// Links begin with this; no slash at its end.
     pub public_url: String,
+    /// How much each service takes on.
+    pub limits: Limits,
     /// Cancelled a while before `shutdown`: the process answers that it is not ready, so that nobody gives it new work.
     pub draining: CancellationToken,
     /// Ends everything.

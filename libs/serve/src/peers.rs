@@ -9,10 +9,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 
+use crate::deadline::remaining;
 use crate::pool::{Address, Pool};
 use crate::{Service, Tls};
 
-/// How long one service waits for another.
+/// How long one service waits for another, where whoever it works for does not wait for less.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Channels to the services.
@@ -72,10 +73,11 @@ impl Peers {
         self.pools.get(&service).and_then(|pool| pool.pick(key)).unwrap_or_else(|| self.nowhere.clone())
     }
 
-    /// A request to one service on behalf of a principal, with a deadline of 10 s.
+    /// A request to one service on behalf of a principal. Its deadline is what is left of the time of the call that it is
+    /// a part of, at most 10 s.
     pub fn request<T>(&self, to: Service, principal: &Principal, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
-        request.set_timeout(CALL_TIMEOUT);
+        request.set_timeout(remaining().map_or(CALL_TIMEOUT, |left| left.min(CALL_TIMEOUT)));
         self.sign(to, principal, request.metadata_mut());
         request
     }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,8 @@ struct Inner {
     tls: Option<Tls>,
     copies: RwLock<Arc<Vec<Copy>>>,
     next: AtomicUsize,
+    /// Where each host was found the last time.
+    places: Mutex<BTreeMap<String, Vec<SocketAddr>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -114,7 +116,7 @@ impl Pool {
 
     fn with(addresses: Vec<Address>, tls: Option<Tls>, copies: Vec<Copy>) -> Self {
         let copies = RwLock::new(Arc::new(copies));
-        Self(Arc::new(Inner { addresses, tls, copies, next: AtomicUsize::new(0) }))
+        Self(Arc::new(Inner { addresses, tls, copies, next: AtomicUsize::new(0), places: Mutex::default() }))
     }
 
     /// The copy whose turn it is, or of `key`, if there is one: among those that are well, or among all if none is.
@@ -141,9 +143,13 @@ impl Pool {
 
     /// Keeps looking for copies and their health until `shutdown`.
     pub(crate) async fn watch(&self, shutdown: CancellationToken) {
-        if self.0.addresses.is_empty() {
-            return;
+        if !self.0.addresses.is_empty() {
+            // A copy that does not answer must not keep this process from stopping.
+            shutdown.run_until_cancelled(self.keep_looking()).await;
         }
+    }
+
+    async fn keep_looking(&self) {
         let mut round = 0_u32;
         loop {
             if round.is_multiple_of(HEALTH_PER_LOOKUP) {
@@ -152,10 +158,7 @@ impl Pool {
             round = round.wrapping_add(1);
             let copies = self.copies();
             futures::future::join_all(copies.iter().map(Copy::examine)).await;
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(HEALTH_EVERY) => {}
-            }
+            tokio::time::sleep(HEALTH_EVERY).await;
         }
     }
 
@@ -163,11 +166,20 @@ impl Pool {
     async fn look_up(&self) {
         let mut found: BTreeMap<String, (&Address, SocketAddr)> = BTreeMap::new();
         for address in &self.0.addresses {
-            match tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::lookup_host(&address.host)).await {
-                Ok(Ok(places)) => found.extend(places.map(|place| (place.to_string(), (address, place)))),
-                Ok(Err(error)) => tracing::debug!(%address, %error, "a peer cannot be found"),
-                Err(_) => tracing::debug!(%address, "a peer was not found in time"),
-            }
+            let looked_up = tokio::net::lookup_host(&address.host);
+            let places = match tokio::time::timeout(CONNECT_TIMEOUT, looked_up).await {
+                Ok(Ok(places)) => places.collect(),
+                Ok(Err(error)) => {
+                    tracing::debug!(%address, %error, "a peer cannot be found");
+                    Vec::new()
+                }
+                Err(_) => {
+                    tracing::debug!(%address, "a peer was not found in time");
+                    Vec::new()
+                }
+            };
+            let places = self.found_or_known(&address.host, places);
+            found.extend(places.into_iter().map(|place| (place.to_string(), (address, place))));
         }
         if found.is_empty() {
             return;
@@ -183,6 +195,16 @@ impl Pool {
             })
             .collect();
         *self.0.copies.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(copies);
+    }
+
+    /// Where a host is, or was when it was found the last time: one name that cannot be looked up takes no copies away.
+    fn found_or_known(&self, host: &str, found: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        let mut places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.is_empty() {
+            return places.get(host).cloned().unwrap_or_default();
+        }
+        places.insert(host.to_owned(), found.clone());
+        found
     }
 
     fn copies(&self) -> Arc<Vec<Copy>> {
@@ -255,6 +277,16 @@ mod tests {
         for bad in ["", "127.0.0.1:7462", "http://host", "ftp://host:1", "http://:1"] {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_host_that_cannot_be_looked_up_stays_where_it_was() {
+        let pool = Pool::of(Vec::new(), None);
+        let place: SocketAddr = "10.0.0.1:7462".parse().unwrap();
+        assert_eq!(pool.found_or_known("a:7462", Vec::new()), []);
+        assert_eq!(pool.found_or_known("a:7462", vec![place]), [place]);
+        assert_eq!(pool.found_or_known("a:7462", Vec::new()), [place]);
+        assert_eq!(pool.found_or_known("b:7462", Vec::new()), []);
     }
 
     #[test]

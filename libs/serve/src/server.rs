@@ -7,23 +7,47 @@ use phasegate_principal::Verifier;
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 use crate::call::CallLayer;
+use crate::limit::LimitLayer;
 use crate::{Context, Service, Tls, VerifyLayer};
 
 /// After this long, what has not finished is dropped.
 pub const DRAIN_SECONDS: u64 = 8;
 
-/// Largest message between services: the largest artifact, as JSON, with room for what goes with it.
+/// The last answers are on their way for a moment after they were written.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// How often a service that leans on something looks whether that is there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What takes longer to answer is away.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Largest message between services: the largest artifact, as JSON, with room for what goes with it. No answer is larger.
 pub const MESSAGE_BYTES_MAX: usize = 20 * 1024 * 1024;
 
-/// Long polls and watches hold a stream each, and the gateway is one client.
+/// Largest request of a method that takes neither an artifact nor what is made of one. A server reserves what a message
+/// announces before it has come.
+pub const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Long polls and watches hold a stream each, and the gateway is one client with few connections: a copy of a service has
+/// thousands of streams from it. What bounds the work is the number of places, see [`crate::Limits`].
 const STREAMS_MAX: u32 = 4_096;
-/// Bytes of headers of one call.
+/// Bytes of headers of one call: those that the gateway takes, and what it adds.
 const HEADER_BYTES_MAX: u32 = 32 * 1024;
+/// Streams that are opened and reset at once are a known attack.
+const RESETS_PENDING_MAX: usize = 20;
+/// The other side of a silent connection is asked whether it is there, by HTTP/2 and by TCP.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// A stream ends itself before the connection that it is on has to, and says where to go on.
 pub const STREAM_AGE_MAX: Duration = Duration::from_mins(9);
@@ -31,6 +55,18 @@ pub const STREAM_AGE_MAX: Duration = Duration::from_mins(9);
 const CONNECTION_AGE: Duration = Duration::from_mins(10);
 /// How long what is under way on such a connection may still take: as long as any stream.
 const CONNECTION_GRACE: Duration = Duration::from_mins(10);
+
+/// Bounds the messages of a server: requests by the second argument, or [`REQUEST_BYTES_MAX`], answers by
+/// [`MESSAGE_BYTES_MAX`], which has no bound by itself.
+#[macro_export]
+macro_rules! bounded {
+    ($server:expr) => {
+        $crate::bounded!($server, $crate::REQUEST_BYTES_MAX)
+    };
+    ($server:expr, $bytes_max:expr) => {
+        $server.max_decoding_message_size($bytes_max).max_encoding_message_size($crate::MESSAGE_BYTES_MAX)
+    };
+}
 
 /// Where a service listens.
 #[derive(Debug)]
@@ -59,25 +95,42 @@ pub async fn serve(
     context: &Context,
     listener: Listener,
 ) -> Result<(), Error> {
+    serve_while(service, routes, context, listener, || std::future::ready(true)).await
+}
+
+/// The same for a service that is well only while what it leans on `answers`: where it does not, callers that have the
+/// choice go to another copy.
+pub async fn serve_while<F>(
+    service: Service,
+    routes: Routes,
+    context: &Context,
+    listener: Listener,
+    answers: impl Fn() -> F + Send + 'static,
+) -> Result<(), Error>
+where
+    F: Future<Output = bool> + Send,
+{
     let _told = phasegate_telemetry::build_info(service.name());
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    health.set_service_status(service.name(), tonic_health::ServingStatus::Serving).await;
+    health.set_service_status("", ServingStatus::Serving).await;
+    health.set_service_status(service.name(), ServingStatus::Serving).await;
 
     let verifier = Verifier::new(&context.keys.principal, service.name(), context.clock.clone());
+    let calls = TaskTracker::new();
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEADER_BYTES_MAX)
-        .http2_max_pending_accept_reset_streams(Some(20))
-        .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .http2_max_pending_accept_reset_streams(Some(RESETS_PENDING_MAX))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         // Copies that started together do not give their connections up together.
         .max_connection_age(CONNECTION_AGE.mul_f64(rand::random_range(0.8..1.2)))
         .max_connection_age_grace(CONNECTION_GRACE)
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(8 * 1024 * 1024)
-        .layer(CallLayer(service.name()))
+        .layer(CallLayer { service: service.name(), calls: calls.clone() })
         .layer(VerifyLayer::new(verifier))
+        .layer(LimitLayer::new(service.name(), context.limits))
         .add_routes(routes.add_service(health_service));
 
     let (draining, shutdown) = (context.draining.clone(), context.shutdown.clone());
@@ -85,19 +138,28 @@ pub async fn serve(
         tokio::select! {
             () = draining.cancelled() => {}
             () = shutdown.cancelled() => {}
+            () = tell_health(&health, service, answers) => {}
         }
-        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-        health.set_service_status(service.name(), tonic_health::ServingStatus::NotServing).await;
+        health.set_service_status("", ServingStatus::NotServing).await;
+        health.set_service_status(service.name(), ServingStatus::NotServing).await;
         shutdown.cancelled().await;
     };
-    let deadline = async {
+    let over = async {
         context.shutdown.cancelled().await;
-        tokio::time::sleep(Duration::from_secs(DRAIN_SECONDS)).await;
+        if tokio::time::timeout(Duration::from_secs(DRAIN_SECONDS), drained(&calls)).await.is_err() {
+            tracing::warn!(
+                service = service.name(),
+                "calls were still under way when the time to stop ran out"
+            );
+        }
     };
-    let serving = async {
+    let serving = Box::pin(async {
         match listener {
             Listener::Tcp(listener) => {
-                server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop).await
+                // Small answers must not wait for the acknowledgement of earlier ones; and who is gone is noticed.
+                let incoming = TcpIncoming::from(listener);
+                let incoming = incoming.with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEPALIVE));
+                server.serve_with_incoming_shutdown(incoming, stop).await
             }
             Listener::Tls(listener, tls) => {
                 server.serve_with_incoming_shutdown(tls.incoming(listener), stop).await
@@ -107,25 +169,52 @@ pub async fn serve(
                 server.serve_with_incoming_shutdown(incoming, stop).await
             }
         }
-    };
+    });
     tokio::select! {
         done = serving => done.map_err(|source| Error { service: service.name(), source }),
-        () = deadline => {
-            tracing::warn!(service = service.name(), "calls were still under way when the time to stop ran out");
-            Ok(())
-        }
+        () = over => Ok(()),
     }
+}
+
+/// Tells whether the service is well, for as long as it is awaited.
+async fn tell_health<F: Future<Output = bool>>(
+    health: &HealthReporter,
+    service: Service,
+    answers: impl Fn() -> F,
+) {
+    let mut was_well = true;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let is_well = tokio::time::timeout(ANSWERED_WITHIN, answers()).await.unwrap_or(false);
+        if is_well != was_well {
+            let status = if is_well { ServingStatus::Serving } else { ServingStatus::NotServing };
+            health.set_service_status("", status).await;
+            health.set_service_status(service.name(), status).await;
+        }
+        was_well = is_well;
+    }
+}
+
+/// Waits until no call is under way. Connections without a call are not waited for: tonic would, for ever, for one that is
+/// idle or whose other side does not answer.
+pub async fn drained(calls: &TaskTracker) {
+    calls.close();
+    calls.wait().await;
+    tokio::time::sleep(LINGER).await;
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use phasegate_bus::Bus;
     use phasegate_clock::SystemClock;
     use phasegate_principal::{Principal, Signer};
     use phasegate_proto::participant::v1::GetParticipantRequest;
     use phasegate_proto::participant::v1::participant_service_client::ParticipantServiceClient;
+    use tokio::io::AsyncWriteExt as _;
     use tokio_util::sync::CancellationToken;
     use tonic::Code;
     use tonic_health::pb::HealthCheckRequest;
@@ -143,6 +232,7 @@ mod tests {
             bus: Bus::local(),
             keys,
             public_url: "http://127.0.0.1:7460".into(),
+            limits: crate::Limits::default(),
             draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         }
@@ -180,6 +270,47 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_service_is_well_while_what_it_leans_on_answers() -> anyhow::Result<()> {
+        let (listener, channel) = pipe();
+        let context = context(BTreeMap::new());
+        let running = context.clone();
+        let is_there = Arc::new(AtomicBool::new(true));
+        let answers = {
+            let is_there = Arc::clone(&is_there);
+            move || {
+                let is_there = is_there.load(Ordering::SeqCst);
+                async move {
+                    // What is away does not say so.
+                    if !is_there {
+                        std::future::pending::<()>().await;
+                    }
+                    true
+                }
+            }
+        };
+        let server = tokio::spawn(async move {
+            serve_while(Service::Participant, Routes::builder().routes(), &running, listener, answers).await
+        });
+        let mut health = HealthClient::new(channel);
+        for (there, expected) in [(false, ServingStatus::NotServing), (true, ServingStatus::Serving)] {
+            is_there.store(there, Ordering::SeqCst);
+            let told = async {
+                loop {
+                    let question = HealthCheckRequest { service: "participant".to_owned() };
+                    if health.check(question).await?.into_inner().status == expected as i32 {
+                        return anyhow::Ok(());
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), told).await??;
+        }
+        context.shutdown.cancel();
+        server.await??;
+        Ok(())
+    }
+
+    #[tokio::test]
     async fn an_idle_connection_does_not_keep_a_server_up() -> anyhow::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -190,9 +321,13 @@ mod tests {
         });
         // Connects, and never says a word.
         let _idle = tokio::net::TcpStream::connect(address).await?;
+        // Says how it begins, and then does not answer any more.
+        let mut deaf = tokio::net::TcpStream::connect(address).await?;
+        deaf.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
         tokio::time::sleep(Duration::from_millis(100)).await;
         context.shutdown.cancel();
-        tokio::time::timeout(Duration::from_secs(DRAIN_SECONDS + 2), server).await???;
+        // Without a call under way there is nothing to wait for.
+        tokio::time::timeout(Duration::from_secs(DRAIN_SECONDS / 2), server).await???;
         Ok(())
     }
 }

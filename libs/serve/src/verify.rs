@@ -140,8 +140,9 @@ fn authorize(principal: &Principal, path: &str) -> Result<(), Forbidden> {
     match Need::of(path) {
         Some(Need::Known) => Ok(()),
         Some(Need::OneOf(scopes)) => principal.needs_one_of(scopes),
-        // Only services know the way to these, and they say in whose name they ask.
-        None if is_internal(path) => Ok(()),
+        // What services ask each other. Somebody's own principal, seen on the wire, must not open what nobody may ask
+        // for: the address behind a link, or whose a session is.
+        None if is_internal(path) && principal.is_system() => Ok(()),
         // A method that says nothing is nobody's but an administrator's.
         None => principal.needs(Scope::Admin),
     }

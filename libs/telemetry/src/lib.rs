@@ -5,10 +5,12 @@
 mod exporter;
 mod lines;
 pub mod metrics;
+mod outage;
 mod span;
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use opentelemetry::trace::TracerProvider;
@@ -20,6 +22,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+pub use outage::Outage;
 pub use span::{Cause, Subject, WorkKind, note, server_span, trace_parent, work_span};
 
 /// What to log, and where traces go.
@@ -59,6 +62,9 @@ pub enum Error {
     Twice,
 }
 
+/// How long a collector is waited for in the end.
+const FLUSHED_WITHIN: Duration = Duration::from_secs(2);
+
 /// Sends what is left when it is dropped.
 #[derive(Debug, Default)]
 pub struct Guard(Option<SdkTracerProvider>);
@@ -67,8 +73,10 @@ pub struct Guard(Option<SdkTracerProvider>);
 /// Inside a tokio runtime only.
 pub fn start(settings: &Settings) -> Result<Guard, Error> {
     // A collector that is away must not flood the log: `opentelemetry` is off unless the filter names it.
-    let filter = EnvFilter::try_new(format!("opentelemetry=off,{}", settings.filter))
-        .map_err(|source| Error::Filter { filter: settings.filter.clone(), source })?;
+    // What the pool of connections says of a database that is away is told once by whoever uses it.
+    let filter =
+        EnvFilter::try_new(format!("opentelemetry=off,sqlx=error,sqlx_core=error,{}", settings.filter))
+            .map_err(|source| Error::Filter { filter: settings.filter.clone(), source })?;
     let lines = if settings.json {
         lines::Lines::new(std::io::stderr).boxed()
     } else {
@@ -138,7 +146,7 @@ fn provider(settings: &Settings) -> Result<Option<SdkTracerProvider>, Error> {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(provider) = self.0.take()
-            && let Err(error) = provider.shutdown()
+            && let Err(error) = provider.shutdown_with_timeout(FLUSHED_WITHIN)
         {
             tracing::warn!(%error, "the last traces were not sent");
         }

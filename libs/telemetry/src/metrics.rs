@@ -122,8 +122,12 @@ struct Everything {
     meter: Meter,
     /// Ends with the process; its reader is the registry.
     _provider: SdkMeterProvider,
-    sources: Mutex<(u64, BTreeMap<u64, Known>)>,
+    sources: Sources,
 }
+
+/// Who is asked, by number.
+#[derive(Default)]
+struct Sources(Mutex<(u64, BTreeMap<u64, Known>)>);
 
 impl<const N: usize> Counter<N> {
     /// Declares it. The name ends in `_total`.
@@ -220,18 +224,13 @@ impl<const N: usize> Name<N> {
 
 /// Has a source asked whenever somebody scrapes.
 pub fn observe(source: Arc<dyn Source>) -> Observed {
-    let Some(all) = everything() else { return Observed(0) };
-    let mut sources = lock(&all.sources);
-    sources.0 += 1;
-    let number = sources.0;
-    sources.1.insert(number, Known { source, said: Arc::default() });
-    Observed(number)
+    Observed(everything().map_or(0, |all| all.sources.add(source)))
 }
 
 impl Drop for Observed {
     fn drop(&mut self) {
         if let Some(all) = everything() {
-            lock(&all.sources).1.remove(&self.0);
+            all.sources.remove(self.0);
         }
     }
 }
@@ -242,15 +241,9 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 /// Everything there is to tell, as Prometheus reads it.
 pub async fn text() -> String {
     let Some(all) = everything() else { return String::new() };
-    let known: Vec<Known> = lock(&all.sources).1.values().cloned().collect();
-    let read = futures::future::join_all(known.iter().map(Known::samples)).await;
-    // Two services of one process may tell of the same thing: one of them counts.
-    let mut samples: BTreeMap<(&str, Vec<String>), Sample> = BTreeMap::new();
-    for sample in read.into_iter().flatten() {
-        samples.insert((sample.name, sample.values.clone()), sample);
-    }
+    let gauges = all.sources.gauges(Instant::now()).await;
     let mut families = all.registry.gather();
-    families.extend(gauges(samples.into_values()));
+    families.extend(gauges);
     TextEncoder::new().encode_to_string(&families).unwrap_or_default()
 }
 
@@ -273,17 +266,43 @@ fn gauges(samples: impl Iterator<Item = Sample>) -> Vec<MetricFamily> {
     gauges.values().flat_map(Collector::collect).collect()
 }
 
+impl Sources {
+    fn add(&self, source: Arc<dyn Source>) -> u64 {
+        let mut sources = lock(&self.0);
+        sources.0 += 1;
+        let number = sources.0;
+        sources.1.insert(number, Known { source, said: Arc::default() });
+        number
+    }
+
+    fn remove(&self, number: u64) {
+        lock(&self.0).1.remove(&number);
+    }
+
+    /// What all of them say.
+    async fn gauges(&self, now: Instant) -> Vec<MetricFamily> {
+        let known: Vec<Known> = lock(&self.0).1.values().cloned().collect();
+        let read = futures::future::join_all(known.iter().map(|known| known.samples(now))).await;
+        // Two services of one process may tell of the same thing: one of them counts.
+        let mut samples: BTreeMap<(&str, Vec<String>), Sample> = BTreeMap::new();
+        for sample in read.into_iter().flatten() {
+            samples.insert((sample.name, sample.values.clone()), sample);
+        }
+        gauges(samples.into_values())
+    }
+}
+
 impl Known {
     /// What it says, or said a moment ago.
-    async fn samples(&self) -> Vec<Sample> {
+    async fn samples(&self, now: Instant) -> Vec<Sample> {
         let mut said = self.said.lock().await;
         if let Some((at, samples)) = said.as_ref()
-            && at.elapsed() < FRESH
+            && now.saturating_duration_since(*at) < FRESH
         {
             return samples.clone();
         }
         let samples = tokio::time::timeout(PATIENCE, self.source.read()).await.unwrap_or_default();
-        *said = Some((Instant::now(), samples.clone()));
+        *said = Some((now, samples.clone()));
         samples
     }
 }
@@ -303,7 +322,7 @@ fn everything() -> Option<&'static Everything> {
             .ok()?;
         let provider = SdkMeterProvider::builder().with_reader(reader).build();
         let meter = provider.meter("phasegate");
-        Some(Everything { registry, meter, _provider: provider, sources: Mutex::default() })
+        Some(Everything { registry, meter, _provider: provider, sources: Sources::default() })
     })
     .as_ref()
 }
@@ -334,6 +353,7 @@ mod tests {
     static INSIDE: Level<1> = Level::new("test_inside", "Who is in.", ["door"]);
     static WAITING: Gauge<1> = Gauge::new("test_waiting", "Who waits.", ["door"]);
 
+    #[derive(Default)]
     struct Door(AtomicUsize);
 
     impl Source for Door {
@@ -357,26 +377,47 @@ mod tests {
         OPENED.add(1, [&"x".repeat(500)]);
         TOOK.record_time(Duration::from_millis(30), []);
         let held = INSIDE.hold(["front"]);
-        let door = Arc::new(Door(AtomicUsize::new(0)));
-        let observed = observe(door.clone());
-        let _stuck = observe(Arc::new(Stuck));
+        let observed = observe(Arc::new(Door::default()));
         let text = super::text().await;
         assert!(text.contains("test_opened_total{colour=\"red\"} 2\n"), "{text}");
         assert!(text.contains(&format!("colour=\"{}\"", "x".repeat(LABEL_MAX))), "{text}");
         assert!(text.contains("test_took_seconds_bucket{le=\"0.025\"} 0\n"), "{text}");
         assert!(text.contains("test_took_seconds_count 1\n"), "{text}");
         assert!(text.contains("test_inside{door=\"front\"} 1\n"), "{text}");
-        assert!(text.contains("# TYPE test_waiting gauge\ntest_waiting{door=\"front\"} 0\n"), "{text}");
+        assert!(text.contains("# TYPE test_waiting gauge\ntest_waiting{door=\"front\"} "), "{text}");
 
-        // Asked again at once, nobody is asked.
         drop(held);
-        let text = super::text().await;
-        assert!(text.contains("test_waiting{door=\"front\"} 0\n"), "{text}");
-        assert!(text.contains("test_inside{door=\"front\"} 0\n"), "{text}");
-        tokio::time::sleep(FRESH).await;
-        assert!(super::text().await.contains("test_waiting{door=\"front\"} 1\n"));
         drop(observed);
-        assert!(!super::text().await.contains("test_waiting{"), "what has gone is not told");
+        let text = super::text().await;
+        assert!(text.contains("test_inside{door=\"front\"} 0\n"), "{text}");
+        assert!(!text.contains("test_waiting{"), "what has gone is not told: {text}");
+    }
+
+    /// With sources of its own: others of this process are read by whoever asks.
+    async fn told(sources: &Sources, now: Instant) -> String {
+        TextEncoder::new().encode_to_string(&sources.gauges(now).await).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_source_is_asked_once_in_a_while_however_many_scrape() {
+        let (sources, door) = (Sources::default(), Arc::new(Door::default()));
+        let number = sources.add(door.clone());
+        let began = Instant::now();
+        for (later, waiting) in [(Duration::ZERO, 0), (FRESH / 2, 0), (FRESH, 1), (FRESH * 3 / 2, 1)] {
+            let text = told(&sources, began + later).await;
+            assert!(text.contains(&format!("test_waiting{{door=\"front\"}} {waiting}\n")), "{text}");
+        }
         assert_eq!(door.0.load(Ordering::SeqCst), 2);
+        sources.remove(number);
+        assert_eq!(told(&sources, began).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_stuck_keeps_nobody_waiting() {
+        let sources = Sources::default();
+        sources.add(Arc::new(Stuck));
+        sources.add(Arc::new(Door::default()));
+        let text = told(&sources, Instant::now()).await;
+        assert!(text.contains("test_waiting{door=\"front\"} 0\n"), "{text}");
     }
 }

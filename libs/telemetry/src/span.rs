@@ -76,6 +76,7 @@ pub fn work_span(
         messaging.message.id = tracing::field::Empty,
         error.type = tracing::field::Empty,
         phasegate.tenant.id = subject.tenant_id,
+        phasegate.process.id = tracing::field::Empty,
         phasegate.instance.id = subject.instance_id,
         phasegate.task.id = tracing::field::Empty,
         phasegate.approval.id = tracing::field::Empty,
@@ -279,7 +280,14 @@ mod tests {
 
     #[test]
     fn without_anybody_who_listens_there_is_no_trace() {
+        // Nothing is asked of the span itself: whether `tracing` makes one for nobody depends on who listens elsewhere in
+        // this process at the moment.
         assert_eq!(trace_parent(), None);
-        assert!(server_span("instance", "a.B/C", &http::HeaderMap::new()).is_disabled());
+        let headers = http::HeaderMap::from_iter([(
+            http::HeaderName::from_static("traceparent"),
+            http::HeaderValue::from_static(PARENT),
+        )]);
+        let span = server_span("instance", "a.B/C", &headers);
+        assert_eq!(span.in_scope(trace_parent), None);
     }
 }

@@ -95,12 +95,13 @@ impl Service {
         let _told = phasegate_telemetry::metrics::observe(Arc::new(self.app.clone()));
         let timers = reconcile::run(self.app.clone(), self.config.timer_interval, shutdown.clone());
         let serving = async {
-            let served = phasegate_serve::serve(
+            let served = phasegate_serve::serve_while(
                 phasegate_serve::Service::Approval,
                 self.routes()
                     .add_service(phasegate_outbox::event_service(self.app.store().database().clone())),
                 &self.context,
                 listener,
+                self.database().answers(),
             )
             .await;
             // Where the server fails, the rest has nothing left to do.

@@ -70,11 +70,12 @@ impl Service {
     pub async fn run(self, listener: Listener) -> Result<(), Error> {
         let shutdown = self.context.shutdown.clone();
         let relaying = tokio::spawn(reconcile::run(self.relay.clone(), shutdown));
-        let served = phasegate_serve::serve(
+        let served = phasegate_serve::serve_while(
             phasegate_serve::Service::Artifact,
             self.routes().add_service(phasegate_outbox::event_service(self.db.clone())),
             &self.context,
             listener,
+            self.database().answers(),
         )
         .await;
         if let Err(error) = relaying.await {

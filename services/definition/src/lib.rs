@@ -61,7 +61,8 @@ impl Service {
         let _told = self.database().observe("definition");
         let routes = self.routes();
         let name = phasegate_serve::Service::Definition;
-        Ok(phasegate_serve::serve(name, routes, &self.context, listener).await?)
+        let answers = self.database().answers();
+        Ok(phasegate_serve::serve_while(name, routes, &self.context, listener, answers).await?)
     }
 
     /// The database, for whoever asks whether it answers.

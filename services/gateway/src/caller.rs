@@ -2,11 +2,13 @@
 //! believed: no header of ours from outside is passed on, and a cookie of the portal opens nothing here.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::request::Parts;
 use phasegate_principal::{ApiKey, Caller, DEFAULT_TENANT, KEY_PREFIX, Principal, Scope, SpeaksFor};
 use phasegate_proto::internal::participant::v1::key_internal_service_client::KeyInternalServiceClient;
 use phasegate_proto::internal::participant::v1::{ResolveKeyRequest, ResolveKeyResponse};
@@ -15,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::oidc::Oidc;
+use crate::rate::{Ledger, Peer};
 use crate::refusal::Refused;
 
 /// How long an answer about a key is believed: a key that is revoked is refused from then on.
@@ -30,20 +33,42 @@ pub(crate) struct Callers {
     dev: bool,
     peers: Peers,
     oidc: Option<Oidc>,
+    ledger: Arc<Ledger>,
     /// Keys that were good a moment ago, by their digest. Others are asked about every time.
     good: Mutex<BTreeMap<[u8; 32], (Instant, Principal)>>,
 }
 
 impl Callers {
-    pub(crate) fn new(config: &Config, context: &Context) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(
+        config: &Config,
+        context: &Context,
+        ledger: Arc<Ledger>,
+    ) -> Result<Self, reqwest::Error> {
         let oidc =
             config.oidc.clone().map(|settings| Oidc::new(settings, context.clock.clone())).transpose()?;
-        Ok(Self { dev: config.dev, peers: context.peers.clone(), oidc, good: Mutex::default() })
+        Ok(Self { dev: config.dev, peers: context.peers.clone(), oidc, ledger, good: Mutex::default() })
     }
 
-    /// Finds out who calls. In `dev` a call without a credential is the operator's; elsewhere it is refused. One that brings
-    /// a credential is its owner's in `dev`, too.
-    pub(crate) async fn identify(&self, headers: &HeaderMap) -> Result<Principal, Refused> {
+    /// Finds out who calls, and counts the call: as its caller's and its tenant's, or, where nobody is known, as its
+    /// address's.
+    pub(crate) async fn identify(&self, parts: &Parts) -> Result<Principal, Refused> {
+        let address = self.ledger.address(parts.extensions.get::<Peer>(), &parts.headers);
+        match self.find(&parts.headers, address).await {
+            Ok(principal) => {
+                self.ledger.called(&principal).await?;
+                Ok(principal)
+            }
+            Err(stranger @ (Refused::CredentialsMissing | Refused::CredentialsInvalid)) => {
+                self.ledger.knocked(address).await?;
+                Err(stranger)
+            }
+            Err(refused) => Err(refused),
+        }
+    }
+
+    /// In `dev` a call without a credential is the operator's; elsewhere it is refused. One that brings a credential is its
+    /// owner's in `dev`, too.
+    async fn find(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Result<Principal, Refused> {
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let credential = match (given.next(), given.next()) {
             (None, _) if self.dev => return Ok(Principal::dev_operator()),
@@ -54,20 +79,22 @@ impl Callers {
         let token = credential.to_str().ok().and_then(bearer).ok_or(Refused::CredentialsInvalid)?;
         if token.starts_with(KEY_PREFIX) {
             let key = ApiKey::parse(token).ok_or(Refused::CredentialsInvalid)?;
-            return self.holder(&key).await;
+            return self.holder(&key, address).await;
         }
+        self.ledger.admit(address)?;
         match &self.oidc {
-            Some(oidc) => oidc.verify(token).await.ok_or(Refused::CredentialsInvalid),
+            Some(oidc) => oidc.verify(token).await,
             None => Err(Refused::CredentialsInvalid),
         }
     }
 
-    async fn holder(&self, key: &ApiKey) -> Result<Principal, Refused> {
+    async fn holder(&self, key: &ApiKey, address: Option<IpAddr>) -> Result<Principal, Refused> {
         let digest = key.digest();
         let now = Instant::now();
         if let Some(principal) = self.remembered(&digest, now) {
             return Ok(principal);
         }
+        self.ledger.admit(address)?;
         let message = ResolveKeyRequest { prefix: key.prefix().to_owned(), digest: digest.to_vec() };
         let gateway = Principal::system("gateway", DEFAULT_TENANT);
         let mut request = self.peers.request(Service::Participant, &gateway, message);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::oidc;
+use crate::rate::Rates;
 
 /// Settings of the gateway.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +14,8 @@ pub struct Config {
     pub oidc: Option<oidc::Settings>,
     /// What it takes at most.
     pub limits: Limits,
+    /// How often somebody may call.
+    pub rates: Rates,
 }
 
 /// What the gateway takes at most.
@@ -23,6 +26,10 @@ pub struct Limits {
     pub connections_max: usize,
     /// Calls at a time on one HTTP/2 connection.
     pub calls_per_connection_max: u32,
+    /// Calls at a time, over all connections; long polls and streams do not count.
+    pub calls_max: usize,
+    /// Long polls at a time, over all connections.
+    pub polls_max: usize,
     /// Open streams of events, over all connections.
     pub streams_max: usize,
     /// Headers of one call, names and values together.
@@ -50,6 +57,8 @@ impl Default for Limits {
         Self {
             connections_max: 1024,
             calls_per_connection_max: 256,
+            calls_max: 1024,
+            polls_max: 4096,
             streams_max: 1000,
             header_bytes_max: 16 * 1024,
             headers_max: 100,

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use futures::FutureExt;
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
-use phasegate_serve::Call;
+use phasegate_serve::{Call, Place};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 use tonic::Code;
 use tower::ServiceExt;
 use tracing::{Instrument, Level};
@@ -19,11 +21,15 @@ use crate::grpc::{self, Grpc};
 use crate::guard::Guard;
 use crate::page::Pages;
 use crate::portal;
+use crate::rate::{Ledger, Peer};
 use crate::refusal::Refused;
 use crate::rest::{Rest, answer};
+use crate::room::Room;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_LENGTH_MAX: usize = 128;
+/// A browser that has been here once by TLS does not come without it for a year.
+const BY_TLS_ONLY: HeaderValue = HeaderValue::from_static("max-age=31536000");
 /// What every worker asks all the time.
 const FREQUENT: [&str; 2] = ["WorkerService/PollTasks", "WorkerService/HeartbeatTasks"];
 
@@ -36,6 +42,12 @@ pub(crate) struct Door {
     pub(crate) pages: Pages,
     /// Pages that were brought along: the portal, caught mail.
     pub(crate) extra: Router,
+    /// Calls under way.
+    pub(crate) calls: TaskTracker,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) room: Room,
+    /// Whether people come here by TLS, by the address that links begin with.
+    pub(crate) is_https: bool,
 }
 
 impl Door {
@@ -47,7 +59,7 @@ impl Door {
         let is_portal = is_portal(parts.uri.path());
         let request_id = request_id(&parts);
         let (method, level) = self.seen_as(&parts, is_grpc);
-        let seen = Call::begin("gateway", method, &parts.headers, level);
+        let seen = Call::begin("gateway", method, &parts.headers, level).among(&self.calls);
         let span = seen.span().clone();
         span.record("phasegate.request.id", request_id.to_str().unwrap_or_default());
         let call = self.call(parts, body, is_grpc);
@@ -63,6 +75,9 @@ impl Door {
         };
         let mut answer = Box::pin(answer).instrument(span).await;
         answer.headers_mut().insert(REQUEST_ID, request_id);
+        if self.is_https && !is_grpc {
+            answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, BY_TLS_ONLY);
+        }
         let answer = if is_head { without_body(answer) } else { answer };
         let code = (!is_grpc).then(|| code_of(answer.status()));
         seen.watch(answer, code).map(Body::new)
@@ -107,12 +122,28 @@ impl Door {
         if is_rest(path) {
             return self.rest.answer(parts, body).await;
         }
+        let _place = match self.visited(&parts).await {
+            Ok(place) => place,
+            Err(refused) => return answer::refused(&refused),
+        };
         let page = self.extra.clone().oneshot(Request::from_parts(parts, body));
-        match tokio::time::timeout(self.rest.config.limits.answer_time_max, page).await {
+        let until = Instant::now() + self.rest.config.limits.answer_time_max;
+        match tokio::time::timeout_at(until, phasegate_serve::within(until, page)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(never)) => match never {},
             Err(_) => answer::refused(&Refused::Deadline),
         }
+    }
+
+    /// Counts whoever opens a page of the portal by address: a credential is not known here. Other pages are open to the
+    /// developer only.
+    async fn visited(&self, parts: &Parts) -> Result<Option<Place>, Refused> {
+        if !is_portal(parts.uri.path()) {
+            return Ok(None);
+        }
+        let address = self.ledger.address(parts.extensions.get::<Peer>(), &parts.headers);
+        self.ledger.knocked(address).await?;
+        self.room.visit().map(Some)
     }
 }
 

@@ -29,6 +29,9 @@ pub enum Error {
     /// No client for HTTP can be made.
     #[error("the keys of the issuer cannot be asked for")]
     Http(#[source] reqwest::Error),
+    /// A Redis that cannot be meant.
+    #[error("the URL of Redis cannot be used: {0}")]
+    Redis(String),
     /// The listener is broken.
     #[error("the port cannot be listened on")]
     Listen(#[source] std::io::Error),

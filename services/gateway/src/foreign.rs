@@ -7,6 +7,16 @@ use tonic::{Code, Status};
 use crate::method::PublicMethod;
 use crate::refusal::Refused;
 
+/// What the transport says when a deadline has passed.
+const TIMED_OUT: &str = "Timeout expired";
+/// How it begins what it says of a connection that broke.
+const PROTOCOL: &str = "h2 protocol error";
+
+/// Whether somebody else may be able to answer, or the same a moment later.
+pub(crate) fn passes(status: &Status) -> bool {
+    status.code() == Code::Unavailable
+}
+
 /// Gives a status of the transport the form of ours. One of ours stays as it is.
 pub(crate) fn translate(status: Status, method: &PublicMethod) -> Status {
     if reason_of(&status).is_some() {
@@ -17,14 +27,17 @@ pub(crate) fn translate(status: Status, method: &PublicMethod) -> Status {
     let refused = match status.code() {
         // The transport says OUT_OF_RANGE of a message, and RESOURCE_EXHAUSTED of one that grows when it is unpacked.
         Code::OutOfRange | Code::ResourceExhausted => too_large(),
-        // It says CANCELLED where a deadline has passed; a caller that hangs up hears nothing anyway.
-        Code::Cancelled | Code::DeadlineExceeded => Refused::Deadline,
+        // It says CANCELLED where a deadline has passed, too; a caller that hangs up hears nothing anyway.
+        Code::DeadlineExceeded => Refused::Deadline,
+        Code::Cancelled if status.message() == TIMED_OUT => Refused::Deadline,
         // Says in its headers which compressions are understood, and clients try again by that.
         Code::Unimplemented if status.message().contains("compress") => return status,
         Code::Unimplemented => Refused::NoMethod { path: method.path.path().to_owned() },
         // What is not the message: the caller's own bytes, which nobody has looked at before.
         Code::Internal if status.message().contains("decode") => return status,
-        Code::Unavailable | Code::Unknown => Refused::Down { service },
+        Code::Unavailable | Code::Unknown | Code::Cancelled => Refused::Down { service },
+        // A connection that ends in the middle of a call.
+        Code::Internal if status.message().starts_with(PROTOCOL) => Refused::Down { service },
         Code::Ok
         | Code::InvalidArgument
         | Code::NotFound

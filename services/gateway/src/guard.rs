@@ -198,6 +198,21 @@ mod tests {
     }
 
     #[test]
+    fn http_2_names_its_host_in_the_address() {
+        let address = "http://localhost:7460/external/lnk-1/comments";
+        for (origin, answer) in [
+            ("http://localhost:7460", Ok(())),
+            ("http://LOCALHOST:7460", Ok(())),
+            ("http://evil.test", Err("CSRF".to_owned())),
+            ("null", Err("CSRF".to_owned())),
+        ] {
+            assert_eq!(admit("POST", address, &[("origin", origin)]), answer, "{origin}");
+        }
+        let forged = [("host", "evil.test"), ("origin", "http://evil.test")];
+        assert_eq!(admit("POST", address, &forged), Err("CSRF".to_owned()), "the address counts");
+    }
+
+    #[test]
     fn no_credential_may_stand_in_the_address() {
         let host = ("host", "localhost");
         for query in ["api_key=x", "a=1&apiKey=x", "API-KEY=", "access_token=x", "authorization"] {

@@ -18,8 +18,10 @@ mod method;
 mod oidc;
 mod page;
 pub mod portal;
+mod rate;
 mod refusal;
 mod rest;
+mod room;
 mod server;
 mod upstream;
 
@@ -29,6 +31,7 @@ use axum::Router;
 use phasegate_serve::Context;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -38,13 +41,16 @@ use self::grpc::Grpc;
 use self::guard::Guard;
 use self::method::Methods;
 use self::page::Pages;
+use self::rate::Ledger;
 use self::rest::Rest;
 use self::rest::route::Routes;
+use self::room::Room;
 use self::upstream::Upstream;
 
 pub use self::config::{Config, Limits};
 pub use self::error::Error;
 pub use self::oidc::Settings as Oidc;
+pub use self::rate::{Rate, Rates};
 
 /// The gateway, ready to listen.
 #[derive(Debug)]
@@ -52,6 +58,7 @@ pub struct Service {
     config: Config,
     context: Context,
     door: Arc<Door>,
+    ledger: Arc<Ledger>,
     health: HealthReporter,
 }
 
@@ -61,8 +68,11 @@ impl Service {
         let methods = Arc::new(Methods::read(&config.limits)?);
         let routes = Arc::new(Routes::read(&methods)?);
         let (local, health) = grpc::local::routes(&context.public_url, &config.limits)?;
-        let upstream = Upstream::new(context.peers.clone(), local);
-        let callers = Arc::new(Callers::new(&config, &context).map_err(Error::Http)?);
+        let upstream = Upstream::new(context.peers.clone(), local, context.shutdown.clone());
+        let ledger = Arc::new(Ledger::new(config.rates.clone())?);
+        let room = Room::new(&config.limits);
+        let callers = Callers::new(&config, &context, ledger.clone()).map_err(Error::Http)?;
+        let callers = Arc::new(callers);
         let streams = Arc::new(Semaphore::new(config.limits.streams_max));
         let door = Door {
             guard: Guard::new(config.dev, &context.public_url, &config.limits),
@@ -72,6 +82,8 @@ impl Service {
                 callers: callers.clone(),
                 config: config.clone(),
                 streams: streams.clone(),
+                shutdown: context.shutdown.clone(),
+                room: room.clone(),
             },
             pages: Pages::new(
                 &routes,
@@ -86,11 +98,16 @@ impl Service {
                 callers,
                 config: config.clone(),
                 streams,
+                room: room.clone(),
                 shutdown: context.shutdown.clone(),
             },
             extra: pages.fallback(door::nowhere),
+            calls: TaskTracker::new(),
+            ledger: ledger.clone(),
+            room,
+            is_https: context.public_url.starts_with("https://"),
         };
-        Ok(Self { config, context, door: Arc::new(door), health })
+        Ok(Self { config, context, door: Arc::new(door), ledger, health })
     }
 
     /// Serves until the context says shutdown. In `dev` only on loopback: there, whoever calls is the operator.
@@ -109,7 +126,9 @@ impl Service {
             self.health.set_service_status("", ServingStatus::NotServing).await;
         };
         let serving = server::serve(self.door, listener, &self.config.limits, self.context.shutdown.clone());
-        let (served, ()) = tokio::join!(serving, stopping);
-        served
+        tokio::select! {
+            (served, ()) = async { tokio::join!(serving, stopping) } => served,
+            () = self.ledger.watch() => Ok(()),
+        }
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct PublicMethod {
     pub(crate) instance_field: Option<u32>,
     /// How long an answer may take; a stream has no limit.
     pub(crate) time_max: Option<Duration>,
+    /// Whether it waits for something to happen before it answers.
+    pub(crate) waits: bool,
 }
 
 /// All of them, by path.
@@ -126,5 +128,15 @@ fn public_method(descriptor: MethodDescriptor, home: Home, limits: &Limits) -> R
     let path = path.parse().map_err(|_| Error::Path(path))?;
     let is_engine = home == Home::Peer(Service::Instance);
     let instance_field = affinity::instance_field(&descriptor.input()).filter(|_| is_engine);
-    Ok(PublicMethod { descriptor, path, home, message_bytes_max, body_bytes_max, instance_field, time_max })
+    let waits = name == POLL_TASKS;
+    Ok(PublicMethod {
+        descriptor,
+        path,
+        home,
+        message_bytes_max,
+        body_bytes_max,
+        instance_field,
+        time_max,
+        waits,
+    })
 }

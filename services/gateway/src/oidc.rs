@@ -2,8 +2,10 @@
 //!
 //! Only RS256 and ES256 are believed, only for our audience, and only while the issuer still publishes the key. The keys
 //! are fetched when they are needed, kept for some minutes, and fetched again when a token names one that is not known, so
-//! that the issuer can change them when it likes.
+//! that the issuer can change them when it likes. Whoever brings a token with a known key never waits for the issuer, and
+//! nobody who goes away takes the fetching with him.
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
@@ -13,7 +15,10 @@ use phasegate_principal::{Caller, Principal, Scope, SpeaksFor};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+use crate::refusal::Refused;
 
 /// How long keys are used before they are fetched again.
 const KEPT: Duration = Duration::from_mins(10);
@@ -45,20 +50,21 @@ pub struct Settings {
     pub tenant_claim: String,
 }
 
-/// The issuer.
+/// The issuer, and the clock that its tokens are held against.
 #[derive(Debug)]
 pub(crate) struct Oidc {
-    settings: Settings,
-    http: reqwest::Client,
     clock: SharedClock,
-    known: Mutex<Known>,
+    issuer: Arc<Issuer>,
 }
 
-/// What is known of its keys.
-#[derive(Debug, Default)]
-struct Known {
-    keys: Option<(Instant, JwkSet)>,
-    asked: Option<Instant>,
+#[derive(Debug)]
+struct Issuer {
+    settings: Settings,
+    http: reqwest::Client,
+    /// The keys, and when they were fetched.
+    known: RwLock<Option<(Instant, Arc<JwkSet>)>>,
+    /// Held while they are fetched; when that was tried last.
+    asked: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Oidc {
@@ -67,28 +73,36 @@ impl Oidc {
             .timeout(PATIENCE)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        Ok(Self { settings, http, clock, known: Mutex::default() })
+        let issuer = Issuer { settings, http, known: RwLock::default(), asked: Arc::default() };
+        Ok(Self { clock, issuer: Arc::new(issuer) })
     }
 
-    /// The operator of a token. Nothing for a token that is not believed; why not, nobody outside needs to know.
-    pub(crate) async fn verify(&self, token: &str) -> Option<Principal> {
+    /// The operator of a token. Refuses one that is not believed; why not, nobody outside needs to know. Without any keys
+    /// of the issuer nothing can be said about it.
+    pub(crate) async fn verify(&self, token: &str) -> Result<Principal, Refused> {
+        let invalid = || Refused::CredentialsInvalid;
         if token.len() > TOKEN_BYTES_MAX {
-            return None;
+            return Err(invalid());
         }
-        let header = jsonwebtoken::decode_header(token).ok()?;
-        if !matches!(header.alg, Algorithm::RS256 | Algorithm::ES256) {
-            return None;
-        }
-        let key = self.key(&header.kid?).await?;
-        let mut validation = Validation::new(header.alg);
-        validation.set_issuer(&[&self.settings.issuer]);
-        validation.set_audience(&[&self.settings.audience]);
+        let header = jsonwebtoken::decode_header(token).map_err(|_| invalid())?;
+        let kid = header.kid.filter(|_| matches!(header.alg, Algorithm::RS256 | Algorithm::ES256));
+        let kid = kid.ok_or_else(invalid)?;
+        let keys = self.issuer.keys(&kid).await.ok_or(Refused::Down { service: "issuer" })?;
+        let key = keys.find(&kid).and_then(|key| DecodingKey::from_jwk(key).ok()).ok_or_else(invalid)?;
+        self.holder(token, header.alg, &key).ok_or_else(invalid)
+    }
+
+    fn holder(&self, token: &str, algorithm: Algorithm, key: &DecodingKey) -> Option<Principal> {
+        let settings = &self.issuer.settings;
+        let mut validation = Validation::new(algorithm);
+        validation.set_issuer(&[&settings.issuer]);
+        validation.set_audience(&[&settings.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         // Time is an input: compared with our clock below.
         validation.validate_exp = false;
         validation.validate_nbf = false;
-        let claims = jsonwebtoken::decode::<Map<String, Value>>(token, &key, &validation).ok()?.claims;
-        self.is_in_time(&claims).then(|| self.principal(&claims))?
+        let claims = jsonwebtoken::decode::<Map<String, Value>>(token, key, &validation).ok()?.claims;
+        self.is_in_time(&claims).then(|| principal(settings, &claims))?
     }
 
     fn is_in_time(&self, claims: &Map<String, Value>) -> bool {
@@ -98,53 +112,55 @@ impl Oidc {
         let ends = claims.get("exp").and_then(Value::as_i64);
         begun && ends.is_some_and(|end| end >= now - LEEWAY)
     }
+}
 
-    fn principal(&self, claims: &Map<String, Value>) -> Option<Principal> {
-        let text = |claim: &str| claims.get(claim).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let tenant = text(&self.settings.tenant_claim).filter(|tenant| is_slug(tenant))?;
-        let subject = text("sub")
-            .filter(|id| id.len() <= SUBJECT_CHARS_MAX && id.bytes().all(|byte| byte.is_ascii_graphic()))?;
-        let roles: Vec<&str> = match claims.get(&self.settings.roles_claim) {
-            Some(Value::Array(roles)) => roles.iter().filter_map(Value::as_str).collect(),
-            Some(Value::String(role)) => vec![role.as_str()],
-            _ => Vec::new(),
-        };
-        let mut scopes: Vec<Scope> = roles.iter().flat_map(|role| scopes_of(role)).collect();
-        scopes.sort_unstable();
-        scopes.dedup();
-        Some(Principal {
-            tenant: tenant.to_owned(),
-            kind: Caller::Operator,
-            id: subject.to_owned(),
-            name: text("name").unwrap_or_default().chars().take(200).collect(),
-            participation: None,
-            scopes,
-            queues: Vec::new(),
-            speaks_for: SpeaksFor::Nobody,
-        })
+impl Issuer {
+    /// Its keys, with the one of that name if it publishes it. Nothing as long as it has not told them, or not for too long.
+    async fn keys(self: &Arc<Self>, kid: &str) -> Option<Arc<JwkSet>> {
+        let known = self.known();
+        let has_it = known.as_ref().is_some_and(|(_, keys)| keys.find(kid).is_some());
+        match known {
+            Some((fetched, keys)) if has_it && fetched.elapsed() <= KEPT_MAX => {
+                if fetched.elapsed() > KEPT {
+                    drop(self.fetching());
+                }
+                return Some(keys);
+            }
+            Some(_) | None => {}
+        }
+        match self.fetching() {
+            // A fetch that fails says so itself.
+            Some(fetching) => drop(fetching.await),
+            // Somebody else's is under way: it ends in bounded time, and whoever holds the lock next does not fetch.
+            None => drop(self.asked.lock().await),
+        }
+        self.known().filter(|(fetched, _)| fetched.elapsed() <= KEPT_MAX).map(|(_, keys)| keys)
     }
 
-    /// The key of that name, from what is known or from the issuer.
-    async fn key(&self, kid: &str) -> Option<DecodingKey> {
-        let now = Instant::now();
-        // Whoever comes while the keys are being fetched waits for them, and does not fetch them again.
-        let mut known = self.known.lock().await;
-        let age = known.keys.as_ref().map(|(fetched, _)| now.saturating_duration_since(*fetched));
-        let has_it = known.keys.as_ref().is_some_and(|(_, keys)| keys.find(kid).is_some());
-        let is_stale = age.is_none_or(|age| age > KEPT);
-        let may_ask = known.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= PAUSE);
-        if (is_stale || !has_it) && may_ask {
-            known.asked = Some(now);
-            match self.fetch().await {
-                Ok(keys) => known.keys = Some((now, keys)),
-                Err(error) => tracing::warn!(%error, issuer = self.settings.issuer, "no keys of the issuer"),
+    /// Fetches the keys in a task of its own, unless that is being done.
+    fn fetching(self: &Arc<Self>) -> Option<JoinHandle<()>> {
+        let mut asked = self.asked.clone().try_lock_owned().ok()?;
+        let issuer = self.clone();
+        Some(tokio::spawn(async move {
+            if asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
+                return;
             }
-        }
-        let (fetched, keys) = known.keys.as_ref()?;
-        if now.saturating_duration_since(*fetched) > KEPT_MAX {
-            return None;
-        }
-        DecodingKey::from_jwk(keys.find(kid)?).ok()
+            let now = Instant::now();
+            *asked = Some(now);
+            match issuer.fetch().await {
+                Ok(keys) => {
+                    let mut known = issuer.known.write().unwrap_or_else(PoisonError::into_inner);
+                    *known = Some((now, Arc::new(keys)));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, issuer = issuer.settings.issuer, "no keys of the issuer");
+                }
+            }
+        }))
+    }
+
+    fn known(&self) -> Option<(Instant, Arc<JwkSet>)> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn fetch(&self) -> Result<JwkSet, Unusable> {
@@ -174,6 +190,32 @@ impl Oidc {
         }
         serde_json::from_slice(&bytes).map_err(|_| Unusable::Form)
     }
+}
+
+/// The operator whom claims name. Nothing where they name no tenant, or nobody.
+fn principal(settings: &Settings, claims: &Map<String, Value>) -> Option<Principal> {
+    let text = |claim: &str| claims.get(claim).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let tenant = text(&settings.tenant_claim).filter(|tenant| is_slug(tenant))?;
+    let subject = text("sub")
+        .filter(|id| id.len() <= SUBJECT_CHARS_MAX && id.bytes().all(|byte| byte.is_ascii_graphic()))?;
+    let roles: Vec<&str> = match claims.get(&settings.roles_claim) {
+        Some(Value::Array(roles)) => roles.iter().filter_map(Value::as_str).collect(),
+        Some(Value::String(role)) => vec![role.as_str()],
+        _ => Vec::new(),
+    };
+    let mut scopes: Vec<Scope> = roles.iter().flat_map(|role| scopes_of(role)).collect();
+    scopes.sort_unstable();
+    scopes.dedup();
+    Some(Principal {
+        tenant: tenant.to_owned(),
+        kind: Caller::Operator,
+        id: subject.to_owned(),
+        name: text("name").unwrap_or_default().chars().filter(|one| !one.is_control()).take(200).collect(),
+        participation: None,
+        scopes,
+        queues: Vec::new(),
+        speaks_for: SpeaksFor::Nobody,
+    })
 }
 
 /// Why the keys cannot be had.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use phasegate_proto_json::{Fault, Faults};
 use phasegate_rpc_error::{Kind, Refusal, Violation};
+use phasegate_serve::Overloaded;
 
 /// Why the gateway refuses a call.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,12 @@ pub(crate) enum Refused {
     /// The answer did not come in time.
     #[error("the answer did not come in time")]
     Deadline,
+    /// Somebody has called too often.
+    #[error("this {limit} has made more than {per_second} calls a second; try again in {} ms", .wait.as_millis())]
+    RateLimited { limit: &'static str, per_second: u32, wait: Duration },
+    /// As many calls are under way as are taken on.
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
     /// Too many streams.
     #[error("at most {streams_max} streams are open at a time")]
     TooManyStreams { streams_max: usize },
@@ -99,6 +106,7 @@ impl Refusal for Refused {
             Self::BodyTooLarge { .. }
             | Self::MessageTooLarge { .. }
             | Self::HeadersTooLarge { .. }
+            | Self::RateLimited { .. }
             | Self::TooManyStreams { .. } => Kind::Exhausted,
             Self::BodyTooSlow(_) | Self::Deadline => Kind::Deadline,
             Self::NoRoute { .. } => Kind::NotFound,
@@ -107,6 +115,7 @@ impl Refusal for Refused {
                 Kind::Unauthenticated
             }
             Self::ForeignSite | Self::ForeignHost => Kind::Forbidden,
+            Self::Overloaded(overloaded) => overloaded.kind(),
             Self::Down { .. } | Self::Draining => Kind::Unavailable,
             Self::Internal(_) => Kind::Internal,
         }
@@ -129,6 +138,8 @@ impl Refusal for Refused {
             Self::ForeignSite | Self::ForeignHost => "CSRF",
             Self::IdMismatch { .. } => "ID_MISMATCH",
             Self::Deadline => "DEADLINE_EXCEEDED",
+            Self::RateLimited { .. } => "RATE_LIMITED",
+            Self::Overloaded(overloaded) => overloaded.reason(),
             Self::TooManyStreams { .. } => "TOO_MANY_STREAMS",
             Self::Down { .. } => "DEPENDENCY_DOWN",
             Self::Draining => "DRAINING",
@@ -154,6 +165,12 @@ impl Refusal for Refused {
             }
             Self::NoMethod { path } => vec![("path", path.clone())],
             Self::CredentialsInUrl { parameter } => vec![("parameter", parameter.clone())],
+            Self::RateLimited { limit, per_second, wait } => vec![
+                ("limit", (*limit).to_owned()),
+                ("per_second", per_second.to_string()),
+                ("retry_after_ms", wait.as_millis().to_string()),
+            ],
+            Self::Overloaded(overloaded) => overloaded.metadata(),
             Self::TooManyStreams { streams_max } => vec![("streams_max", streams_max.to_string())],
             Self::Down { service } => vec![("service", (*service).to_owned())],
             Self::BodyCut
@@ -184,7 +201,13 @@ impl Refusal for Refused {
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        let passes = matches!(self, Self::Down { .. } | Self::Draining | Self::TooManyStreams { .. });
+        if let Self::RateLimited { wait, .. } = self {
+            return Some(*wait);
+        }
+        let passes = matches!(
+            self,
+            Self::Down { .. } | Self::Draining | Self::TooManyStreams { .. } | Self::Overloaded(_)
+        );
         passes.then_some(Duration::from_secs(1))
     }
 }

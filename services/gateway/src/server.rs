@@ -1,6 +1,7 @@
 //! Connections: HTTP/1.1 and HTTP/2 without TLS on one port, each bounded in size, number and time.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Limits;
 use crate::door::Door;
 use crate::error::Error;
+use crate::rate::Peer;
 
 /// How an HTTP/2 connection begins.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -39,6 +41,7 @@ pub(crate) async fn serve(
     limits: &Limits,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let calls = door.calls.clone();
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let connections = TaskTracker::new();
     let dropped = CancellationToken::new();
@@ -49,9 +52,9 @@ pub(crate) async fn serve(
         };
         // The semaphore is never closed.
         let Ok(place) = place else { break };
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok((stream, peer)) => (stream, peer.ip()),
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -60,7 +63,7 @@ pub(crate) async fn serve(
             },
             () = shutdown.cancelled() => break,
         };
-        let connection = connection(door.clone(), stream, limits.clone(), shutdown.clone());
+        let connection = connection(door.clone(), stream, peer, limits.clone(), shutdown.clone());
         let dropped = dropped.clone();
         connections.spawn(async move {
             let _place = place;
@@ -71,14 +74,27 @@ pub(crate) async fn serve(
         });
     }
     connections.close();
-    if tokio::time::timeout(DRAIN_TIME_MAX, connections.wait()).await.is_err() {
+    // A client that is idle, or that does not answer, is not waited for.
+    let done = async {
+        tokio::select! {
+            () = connections.wait() => {}
+            () = phasegate_serve::drained(&calls) => {}
+        }
+    };
+    if tokio::time::timeout(DRAIN_TIME_MAX, done).await.is_err() {
         tracing::warn!("calls from outside were still under way when the time to stop ran out");
-        dropped.cancel();
     }
+    dropped.cancel();
     Ok(())
 }
 
-async fn connection(door: Arc<Door>, stream: TcpStream, limits: Limits, shutdown: CancellationToken) {
+async fn connection(
+    door: Arc<Door>,
+    stream: TcpStream,
+    peer: IpAddr,
+    limits: Limits,
+    shutdown: CancellationToken,
+) {
     // Small answers must not wait for the acknowledgement of earlier ones.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection broke at once");
@@ -89,7 +105,8 @@ async fn connection(door: Arc<Door>, stream: TcpStream, limits: Limits, shutdown
         () = shutdown.cancelled() => return,
     };
     let Ok(Some(is_http2)) = is_http2 else { return };
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
         let door = door.clone();
         async move { Ok::<Response<Body>, Infallible>(door.enter(request.map(Body::new)).await) }
     });

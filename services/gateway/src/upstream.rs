@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use phasegate_principal::Principal;
 use phasegate_serve::{MESSAGE_BYTES_MAX, Peers, Raw, Service};
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::client::{Grpc, GrpcService};
 use tonic::service::Routes;
@@ -22,11 +23,13 @@ use crate::refusal::Refused;
 pub(crate) struct Upstream {
     peers: Peers,
     local: Routes,
+    shutdown: CancellationToken,
 }
 
 impl Upstream {
-    pub(crate) fn new(peers: Peers, local: Routes) -> Self {
-        Self { peers, local }
+    /// What waits for work by itself is given up with `shutdown`.
+    pub(crate) fn new(peers: Peers, local: Routes, shutdown: CancellationToken) -> Self {
+        Self { peers, local, shutdown }
     }
 
     /// Calls a method with one answer.
@@ -36,10 +39,15 @@ impl Upstream {
         principal: &Principal,
         message: Vec<u8>,
     ) -> Result<Response<Bytes>, Status> {
-        let time_max = method.time_max.unwrap_or(Duration::MAX);
+        // What is left since the call arrived.
+        let left = phasegate_serve::remaining().or(method.time_max);
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(phasegate_rpc_error::status(&Refused::Deadline));
+        }
+        let time_max = left.unwrap_or(Duration::MAX);
         let instance = instance_in(method, &message);
         let mut request = self.request(method, principal, message);
-        if let Some(limit) = method.time_max {
+        if let Some(limit) = left {
             request.set_timeout(limit);
         }
         let path = method.path.clone();
@@ -53,7 +61,8 @@ impl Upstream {
                 Home::Gateway => client(self.local.clone()).unary(request, path, Raw).await,
             }
         };
-        let answer = tokio::time::timeout(time_max, Box::pin(call)).await;
+        let call = self.unless_idle(method, Box::pin(call));
+        let answer = tokio::time::timeout(time_max, call).await;
         let answer = answer.unwrap_or_else(|_| Err(phasegate_rpc_error::status(&Refused::Deadline)));
         answer.map_err(|status| foreign::translate(status, method))
     }
@@ -101,8 +110,9 @@ impl Upstream {
                     }
                     None => (request, None),
                 };
-                let answer = self.channel(service, instance.as_deref()).oneshot(request).await;
-                answer.map_err(|error| Status::from_error(Box::new(error)))
+                let answer = self.channel(service, instance.as_deref()).oneshot(request);
+                let answer = async { answer.await.map_err(|error| Status::from_error(Box::new(error))) };
+                self.unless_idle(method, answer).await
             }
             Home::Gateway => {
                 request.extensions_mut().insert(principal.clone());
@@ -110,6 +120,23 @@ impl Upstream {
             }
         };
         answer.map_err(|status| foreign::translate(status, method))
+    }
+
+    /// Waits for an answer. A poll, which may wait for a minute for nothing, does not keep a gateway from stopping: its
+    /// worker goes on at another one, and the engine takes back what it hands out to nobody.
+    async fn unless_idle<T>(
+        &self,
+        method: &PublicMethod,
+        answer: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        if !method.waits {
+            return answer.await;
+        }
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = self.shutdown.cancelled() => Err(phasegate_rpc_error::status(&Refused::Draining)),
+        }
     }
 
     /// Answers a call to what the gateway serves itself.

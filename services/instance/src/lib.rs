@@ -52,7 +52,7 @@ pub async fn migrate(database: &Settings) -> Result<(), Error> {
 }
 
 impl Service {
-    /// Opens the store, migrating it, and begins to listen to the other services.
+    /// Opens the store, migrating or checking it as the settings say, and begins to listen to the other services.
     pub async fn open(config: Config, context: Context) -> Result<Self, Error> {
         let store = store::Store::open(&config.database).await;
         let store = store.map_err(|error| Error::Store(Box::new(error)))?;
@@ -76,7 +76,9 @@ impl Service {
             let routes = self
                 .routes()
                 .add_service(phasegate_outbox::event_service(self.app.store().database().clone()));
-            let served = phasegate_serve::serve(service, routes, &self.context, listener).await;
+            let answers = self.database().answers();
+            let served =
+                phasegate_serve::serve_while(service, routes, &self.context, listener, answers).await;
             // A server that failed takes the loops with it.
             shutdown.cancel();
             served

@@ -19,7 +19,9 @@ mod tests;
 
 use std::sync::Arc;
 
+use phasegate_clock::Timestamp;
 use phasegate_database::Settings;
+use phasegate_id::NotificationId;
 use phasegate_outbox::{Guard, Relay};
 use phasegate_page_token::PageTokens;
 use phasegate_proto::notification::v1::notification_service_server::NotificationServiceServer;
@@ -29,6 +31,7 @@ use tonic::service::Routes;
 
 pub use config::{Config, Tls};
 pub use domain::RetryPolicy;
+pub use store::{GivenUp, GivenUpPosition};
 
 pub use app::unwired;
 
@@ -66,6 +69,34 @@ pub async fn migrate(database: &Settings) -> Result<(), Error> {
     let store = Store::open(database).await.map_err(|error| Error::Store(Box::new(error)))?;
     store.database().close().await;
     Ok(())
+}
+
+/// Messages that were given up, over all tenants, the oldest first, behind the given one.
+pub async fn given_up_list(
+    database: &Settings,
+    after: Option<&GivenUpPosition>,
+    limit: u32,
+) -> Result<Vec<GivenUp>, Error> {
+    let store = Store::open(database).await.map_err(failed)?;
+    let listed = store.given_up_list(after, limit).await;
+    store.database().close().await;
+    listed.map_err(failed)
+}
+
+/// Queues messages anew that were given up: one, or all without an id. How many.
+pub async fn given_up_replay(
+    database: &Settings,
+    id: Option<NotificationId>,
+    now: Timestamp,
+) -> Result<u64, Error> {
+    let store = Store::open(database).await.map_err(failed)?;
+    let replayed = store.given_up_replay(id, now).await;
+    store.database().close().await;
+    replayed.map_err(failed)
+}
+
+fn failed(error: store::Error) -> Error {
+    Error::Store(Box::new(error))
 }
 
 impl Service {
@@ -107,6 +138,7 @@ impl Service {
             retry: config.retry,
             clock: context.clock.clone(),
             settled: Arc::clone(&settled),
+            shutdown: context.shutdown.clone(),
         });
         Ok(Service { context, store, guard, courier, added, settled })
     }
@@ -124,11 +156,12 @@ impl Service {
                 relay.wake();
             }
         };
-        let serve = phasegate_serve::serve(
+        let serve = phasegate_serve::serve_while(
             phasegate_serve::Service::Notification,
             self.routes().add_service(phasegate_outbox::event_service(database)),
             &self.context,
             listener,
+            self.database().answers(),
         );
         let work = async {
             tokio::join!(serve, deliver, relay.run(shutdown.clone()), self.guard.run(shutdown.clone())).0
@@ -148,6 +181,6 @@ impl Service {
     pub fn routes(&self) -> Routes {
         let tokens = PageTokens::new(&self.context.keys.page);
         let api = grpc::Api::new(self.store.clone(), self.context.peers.clone(), tokens);
-        Routes::new(NotificationServiceServer::new(api))
+        Routes::new(phasegate_serve::bounded!(NotificationServiceServer::new(api)))
     }
 }

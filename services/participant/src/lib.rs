@@ -110,11 +110,12 @@ impl Service {
         });
         let sweeping =
             tokio::spawn(sweep::run(self.app.store().clone(), self.context.clock.clone(), shutdown));
-        let served = phasegate_serve::serve(
+        let served = phasegate_serve::serve_while(
             phasegate_serve::Service::Participant,
             self.routes().add_service(phasegate_outbox::event_service(self.app.store().db().clone())),
             &self.context,
             listener,
+            self.database().answers(),
         )
         .await;
         for task in [relaying, guarding, sweeping] {

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use phasegate::admin;
 use phasegate::cli;
 use phasegate::demo::{self, Style};
 use phasegate::dev::mail_catcher::Alone;
@@ -22,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Stack of a worker thread. Unoptimised builds use several times the stack of release builds.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long what was left behind may take to end with the process.
+const ENDED_WITHIN: Duration = Duration::from_millis(500);
 
 /// Process orchestration for work that AI agents do and people answer for.
 ///
@@ -57,15 +60,10 @@ impl Program {
         let program = Self::read_as_given(Self::definition(), &arguments)?;
         match &program.command {
             Some(Command::Serve(args)) => Self::read_file(&args.options, &["serve"], &arguments),
-            Some(Command::Admin(Admin::Migrate(args))) => {
-                Self::read_file(&args.options, &["admin", "migrate"], &arguments)
-            }
-            Some(Command::Admin(Admin::Tenant(Tenant::Create(args)))) => {
-                Self::read_file(&args.options, &["admin", "tenant", "create"], &arguments)
-            }
-            Some(Command::Admin(Admin::Tenant(Tenant::List(args)))) => {
-                Self::read_file(&args.options, &["admin", "tenant", "list"], &arguments)
-            }
+            Some(Command::Admin(admin)) => match admin.options() {
+                Some((options, path)) => Self::read_file(options, path, &arguments),
+                None => Ok(program),
+            },
             Some(_) => Ok(program),
             None => {
                 Self::read_as_given(Self::definition(), &[arguments, vec![OsString::from("dev")]].concat())
@@ -133,7 +131,7 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Look after an installation: its databases.
     #[command(subcommand)]
-    Admin(Admin),
+    Admin(admin::Command),
     /// Play a customer's SSO deployment from definition to completion.
     Demo(DemoArgs),
     /// Take mail and show it instead of sending it on, for trying `serve` without a mail server.
@@ -154,51 +152,6 @@ struct ServeArgs {
     options: serve::Options,
 }
 
-#[derive(Debug, Subcommand)]
-enum Admin {
-    /// Bring the databases of services to what this program needs. `serve` only checks that this was done.
-    Migrate(Box<MigrateArgs>),
-    /// Tenants: the customers of the installation.
-    #[command(subcommand)]
-    Tenant(Tenant),
-    /// Ask a process whether it is ready; for health checks where there is no curl.
-    Ready(ReadyArgs),
-}
-
-#[derive(Debug, Subcommand)]
-enum Tenant {
-    /// Make a tenant and print its first key, which is shown this once and may do everything
-    Create(Box<TenantCreateArgs>),
-    /// List the tenants
-    List(Box<TenantListArgs>),
-}
-
-#[derive(Debug, Args)]
-struct TenantCreateArgs {
-    /// Lower-case letters, digits, - and _, beginning with a letter
-    name: String,
-    /// Make a further key for a tenant that is there already: when all of its keys are lost
-    #[arg(long)]
-    new_key: bool,
-    #[command(flatten)]
-    options: serve::Options,
-}
-
-#[derive(Debug, Args)]
-struct TenantListArgs {
-    #[command(flatten)]
-    options: serve::Options,
-}
-
-#[derive(Debug, Args)]
-struct MigrateArgs {
-    /// Services; all without any
-    #[arg(value_enum, value_name = "SERVICE")]
-    services: Vec<serve::Name>,
-    #[command(flatten)]
-    options: serve::Options,
-}
-
 #[derive(Debug, Args)]
 struct DevArgs {
     /// Port on the loopback address; 0 for any free one.
@@ -213,13 +166,6 @@ struct DevArgs {
     /// Links begin with this; by default the address that it listens on.
     #[arg(long, env = "PHASEGATE_PUBLIC_URL", value_parser = public_url, value_name = "URL")]
     public_url: Option<String>,
-}
-
-#[derive(Debug, Args)]
-struct ReadyArgs {
-    /// Where its probes are answered
-    #[arg(default_value = "http://127.0.0.1:9460/readyz", value_name = "URL")]
-    url: String,
 }
 
 #[derive(Debug, Args)]
@@ -267,7 +213,12 @@ fn main() -> ExitCode {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build();
     match runtime {
-        Ok(runtime) => runtime.block_on(run(program)),
+        Ok(runtime) => {
+            let code = runtime.block_on(run(program));
+            // What blocks a thread, such as the look for a name, is not waited for.
+            runtime.shutdown_timeout(ENDED_WITHIN);
+            code
+        }
         Err(error) => fail(&anyhow::Error::new(error).context("the runtime cannot start")),
     }
 }
@@ -295,10 +246,7 @@ async fn run(program: Program) -> ExitCode {
         None => ExitCode::SUCCESS,
         Some(Command::Dev(args)) => end(dev(args).await),
         Some(Command::Serve(args)) => end(serve(*args).await),
-        Some(Command::Admin(Admin::Migrate(args))) => end(migrate(*args).await),
-        Some(Command::Admin(Admin::Tenant(Tenant::Create(args)))) => end(tenant_create(*args).await),
-        Some(Command::Admin(Admin::Tenant(Tenant::List(args)))) => end(tenant_list(*args).await),
-        Some(Command::Admin(Admin::Ready(args))) => end(ready(args).await),
+        Some(Command::Admin(command)) => end(admin::run(command).await),
         Some(Command::MailCatcher(args)) => end(mail_catcher(args).await),
         Some(Command::Demo(args)) => {
             let address = args.address.or_else(|| program.calls.address().map(str::to_owned));
@@ -324,37 +272,6 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let stopping = stop.clone();
     tokio::spawn(stop_on_signal(async move || stopping.stop().await));
     Serve::start(&settings, stop).await?.finished().await
-}
-
-async fn migrate(args: MigrateArgs) -> anyhow::Result<()> {
-    let services = if args.services.is_empty() { serve::Name::ALL.to_vec() } else { args.services };
-    serve::migrate(&args.options, &services).await
-}
-
-/// The key goes to standard output, alone, so that it can be put where it belongs without being seen.
-async fn tenant_create(args: TenantCreateArgs) -> anyhow::Result<()> {
-    let key = serve::tenant_create(&args.options, &args.name, args.new_key).await?;
-    writeln!(std::io::stdout().lock(), "{}", key.expose())?;
-    let note = "This key may do everything in the tenant, and is not shown again. Call with it by --key-file or PHASEGATE_KEY.";
-    writeln!(std::io::stderr().lock(), "{note}")?;
-    Ok(())
-}
-
-async fn tenant_list(args: TenantListArgs) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    for tenant in serve::tenant_list(&args.options).await? {
-        writeln!(out, "{}  {}", tenant.id, tenant.created_at)?;
-    }
-    Ok(())
-}
-
-/// Fails unless the process says that it is ready.
-async fn ready(args: ReadyArgs) -> anyhow::Result<()> {
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(3)).build()?;
-    let answer =
-        client.get(&args.url).send().await.with_context(|| format!("nobody answers at {}", args.url))?;
-    anyhow::ensure!(answer.status().is_success(), "{} is not ready: {}", args.url, answer.status());
-    Ok(())
 }
 
 async fn mail_catcher(args: MailCatcherArgs) -> anyhow::Result<()> {

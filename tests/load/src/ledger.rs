@@ -64,9 +64,7 @@ impl Kind {
         let over = reason == "INSTANCE_TERMINAL";
         match self {
             Self::Start | Self::Comment => false,
-            Self::Fail | Self::Release => reason == "LEASE_LOST",
-            // Whoever lost the lease before it stored is told the one or the other.
-            Self::Complete => matches!(reason, "LEASE_LOST" | "ARTIFACTS_MISSING"),
+            Self::Complete | Self::Fail | Self::Release => reason == "LEASE_LOST",
             Self::Store => over || matches!(reason, "LEASE_LOST"),
             Self::Request => over || matches!(reason, "LEASE_LOST" | "INVALID_STATE" | "ARTIFACT_UNKNOWN"),
             Self::Decide => {

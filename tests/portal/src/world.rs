@@ -81,12 +81,21 @@ impl World {
 
     /// The agent takes its task, stores `content` as the notes, and hands in.
     pub async fn work(&self, content: &Value) -> anyhow::Result<()> {
+        self.work_saying(content, "").await
+    }
+
+    /// The same, with the agent's own words on what it did: its reviewers read them.
+    pub async fn work_saying(&self, content: &Value, summary: &str) -> anyhow::Result<()> {
         let poll = json!({ "worker": { "workerId": "w" }, "queues": ["writer"], "wait": "15s" });
         let polled = self.post("/api/workers/tasks/poll", &poll).await?;
         let token = polled["tasks"][0]["lease"]["taskToken"].as_str().context("a task")?;
         let store = json!({ "key": "notes", "type": "document", "content": content, "taskToken": token });
         self.post(&format!("{}/artifacts", self.base()), &store).await?;
-        self.post("/api/workers/tasks/complete", &json!({ "taskToken": token, "output": {} })).await?;
+        self.post(
+            "/api/workers/tasks/complete",
+            &json!({ "taskToken": token, "output": {}, "summary": summary }),
+        )
+        .await?;
         Ok(())
     }
 

@@ -236,6 +236,42 @@ async fn a_link_that_has_ended_says_so_and_offers_a_fresh_one() -> anyhow::Resul
     .await
 }
 
+#[tokio::test]
+async fn a_link_that_was_used_in_too_many_places_offers_a_fresh_one() -> anyhow::Result<()> {
+    on_both(async |world| {
+        world.work(&json!({ "title": "2.4" })).await?;
+        let (link, seen) = world.mailed_link("ed@example.com", 0).await?;
+        let mut answers = Vec::new();
+        let mut last = None;
+        for _ in 0..11 {
+            let mut browser = Browser::new(&world.address)?;
+            let (base, _) = browser.enter(&link).await?;
+            let (_, page) = review(&world, &mut browser, &base).await?;
+            let answer = browser.submit(&page.form("/review")?, &[("decision", "approve")]).await?;
+            answers.push(answer.status);
+            last = Some((browser, answer));
+        }
+        assert_eq!(answers, [&[200; 10][..], &[429]].concat(), "ten may write");
+        let (mut browser, refusal) = last.context("eleven")?;
+        assert!(refusal.html.contains("used in too many places"), "{}", refusal.html);
+        let form = refusal.form("/renew")?;
+        let asked = browser.submit(&form, &[]).await?;
+        assert_eq!(asked.status, 202, "{}", asked.html);
+        let (fresh, _) = world.mailed_link("ed@example.com", seen).await?;
+        assert_ne!(fresh, link);
+        let (base, home) = browser.enter(&fresh).await?;
+        assert_eq!(home.status, 200);
+        let (_, page) = review(&world, &mut browser, &base).await?;
+        let confirm = browser.submit(&page.form("/review")?, &[("decision", "approve")]).await?;
+        assert_eq!(browser.submit(&confirm.form("/confirm")?, &[]).await?.status, 303);
+        // Who never came in by the link asks for nothing.
+        let mut stranger = Browser::new(&world.address)?;
+        assert_eq!(stranger.submit(&form, &[]).await?.status, 401);
+        Ok(())
+    })
+    .await
+}
+
 /// A link's token with its last character changed.
 fn flipped(link: &str) -> String {
     let token = link.split("token=").nth(1).unwrap_or_default();
@@ -297,6 +333,26 @@ async fn what_agents_and_people_write_is_never_live() -> anyhow::Result<()> {
         let file = browser.get(&format!("{base}/artifacts/notes/download")).await?;
         assert!(file.header("content-disposition").starts_with("attachment"));
         assert!(file.header("content-security-policy").contains("sandbox"));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_to_be_decided_reads_as_it_is_written() -> anyhow::Result<()> {
+    on_both(async |world| {
+        let turned = "pay \u{202e}lanif\u{202c}\u{2066}x\u{2069}";
+        world.work_saying(&json!({ "title": turned }), turned).await?;
+        let (link, _) = world.mailed_link("ed@example.com", 0).await?;
+        let mut browser = Browser::new(&world.address)?;
+        let (base, home) = browser.enter(&link).await?;
+        let (_, page) = review(&world, &mut browser, &base).await?;
+        assert!(page.html.matches("lanif").count() >= 2, "the summary and the artifact: {}", page.html);
+        for page in [&home, &page] {
+            let turning =
+                page.html.chars().find(|c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
+            assert_eq!(turning, None, "{}", page.html);
+        }
         Ok(())
     })
     .await

@@ -72,6 +72,19 @@ impl Body {
     }
 }
 
+impl Call {
+    /// Whether its request id stands in the record once it has taken effect.
+    fn leaves_a_mark(&self) -> bool {
+        match &self.body {
+            Body::Engine(_) => self.is_repeatable,
+            Body::Decide(_) | Body::Withdraw(_) => true,
+            Body::Store(put) => put.content == self.once.id,
+            Body::Link(doing) => matches!(doing, Doing::Create(..)),
+            Body::Ask(_) | Body::Beat { .. } => false,
+        }
+    }
+}
+
 /// The number in a request id.
 pub(crate) fn number_of(once: &str) -> Option<u64> {
     once.strip_prefix('r')?.parse().ok()
@@ -200,10 +213,29 @@ impl World {
         if self.traces() {
             self.say(&format!("{} is answered {answer:?}", once.id));
         }
+        if let Some(fault) = self.calls.get(&id).and_then(|call| self.answer_fault(call, &answer)) {
+            self.witness.accuse(fault);
+        }
         self.learn(id, &answer);
         if let Some(call) = self.calls.get_mut(&id) {
             call.answer = Some(answer);
         }
+    }
+
+    /// What is wrong with an answer: what is acknowledged stands in the record by then, once, and what is refused does not.
+    pub(crate) fn answer_fault(&self, call: &Call, answer: &Answer) -> Option<String> {
+        if !call.leaves_a_mark() {
+            return None;
+        }
+        let count = self.witness.count(call.body.service(), &call.once.id);
+        let wanted = match answer {
+            Answer::Done(what) if what == "unchanged" => return None,
+            Answer::Done(_) => 1,
+            Answer::Refused(_) => 0,
+        };
+        let (id, name) = (&call.once.id, call.name);
+        let fault = || format!("{id} {name} was answered {answer:?}, and stands in the record {count} times");
+        (count != wanted).then(fault)
     }
 
     /// What a caller takes from an answer.

@@ -1,6 +1,7 @@
 //! What a copy of a service is at: it has decided something, and writes it now, or later, or never.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use phasegate_id::TaskId;
 use phasegate_instance::domain::Action;
@@ -8,13 +9,16 @@ use phasegate_proto::internal::event::v1::Event;
 
 use crate::bug::Bug;
 use crate::bus::Delivery;
-use crate::client::Body;
+use crate::client::{Body, Call};
 use crate::engine::{Order, Prepared, Transition};
 use crate::kept::{Answer, Conflict};
 use crate::mail::Noting;
 use crate::people::Changing;
 use crate::shelf::Storing;
 use crate::world::{Copy, World, kind};
+
+/// What failed for a reason that passes is tried again after so long.
+pub(crate) const RETRIED_AFTER: Duration = Duration::from_millis(200);
 
 /// What a copy is at.
 #[derive(Debug)]
@@ -53,6 +57,20 @@ pub(crate) enum Outcome {
     Write(Pending),
     NotYet,
     Poison(String),
+}
+
+impl Flight {
+    /// Whether somebody is handing this message to the mail server.
+    pub(crate) fn is_about_message(&self, id: &str) -> bool {
+        match &self.pending {
+            Pending::Mail(noting) => noting.is_about(id),
+            Pending::Engine(_)
+            | Pending::Desk(_)
+            | Pending::Shelf(_)
+            | Pending::People(_)
+            | Pending::Nothing => false,
+        }
+    }
 }
 
 impl<T> Prepared<T> {
@@ -99,7 +117,13 @@ impl World {
 
     /// Writes what was decided, and does what comes after.
     fn land(&mut self, flight: Flight) {
+        self.by_clock_of(flight.copy, |world| world.write(flight));
+    }
+
+    fn write(&mut self, flight: Flight) {
         let Flight { copy, work, pending } = flight;
+        let is_in_doubt = !self.calm && self.chance.below(1_000) < self.plan.doubt;
+        let remembered = is_in_doubt.then(|| self.caches.clone());
         let mut lapsed = false;
         let done = match pending {
             Pending::Engine(transition) => self.engine_commit(copy.number, *transition),
@@ -112,6 +136,13 @@ impl World {
             Pending::Mail(noting) => self.mail_commit(*noting),
             Pending::Nothing => Ok(Answer::Done(String::new())),
         };
+        if let Some(remembered) = remembered
+            && done.is_ok()
+        {
+            self.caches = remembered;
+            self.nobody_knows(work);
+            return;
+        }
         let word = match &done {
             Ok(Answer::Done(what)) => what.clone(),
             Ok(Answer::Refused(why)) => format!("refused: {why}"),
@@ -135,11 +166,11 @@ impl World {
                 match done {
                     Ok(_) => {
                         self.cover.events += 1;
-                        self.acknowledge(copy, &delivery);
+                        self.taken(copy, &delivery);
                     }
                     Err(Conflict::Seen) => {
                         self.cover.note("an event comes again and changes nothing");
-                        self.acknowledge(copy, &delivery);
+                        self.taken(copy, &delivery);
                     }
                     Err(Conflict::Stale | Conflict::Raced | Conflict::Lease | Conflict::Exists) => {
                         self.cover.note("two copies race");
@@ -160,6 +191,19 @@ impl World {
         }
     }
 
+    /// The connection was lost over a commit: it took effect, and who wrote it does not know.
+    fn nobody_knows(&mut self, work: Work) {
+        self.cover.fault("nobody learns whether a commit took effect");
+        match work {
+            Work::Call(call) => self.unanswered(call),
+            Work::Event(mut delivery) => {
+                delivery.not_before = self.now + RETRIED_AFTER;
+                self.bus.waiting.push(delivery);
+            }
+            Work::Own(_) | Work::Sent(_) => {}
+        }
+    }
+
     /// Whoever took the id may have been the same request.
     fn exists(&mut self, call: u64) {
         let kept = self.calls.get(&call).map(|call| self.engine.kept.answer(&call.once));
@@ -169,10 +213,16 @@ impl World {
         };
         self.reply(call, answer);
     }
+
     /// A copy of the service that a call is for takes it.
     pub(crate) fn handle(&mut self, id: u64, number: usize) {
         let Some(call) = self.calls.get(&id).cloned() else { return };
         let copy = Copy { service: call.body.service(), number };
+        self.by_clock_of(copy, |world| world.take_call(id, &call, copy));
+    }
+
+    fn take_call(&mut self, id: u64, call: &Call, copy: Copy) {
+        let number = copy.number;
         let outcome = match &call.body {
             Body::Engine(order) => {
                 let mut order = order.clone();

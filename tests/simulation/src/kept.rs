@@ -9,12 +9,16 @@ use phasegate_bus::Receiver;
 use phasegate_clock::Timestamp;
 use phasegate_proto::internal::event::v1::Event;
 
+use crate::bus::Delivery;
+
 /// What was sent is sent again when it has not been confirmed by then, as `libs/outbox` has it; doubles with each time.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 /// Longest wait for a confirmation.
 const CONFIRMED_WITHIN_MAX: Duration = Duration::from_mins(1);
 /// A relay that has not renewed its claim by then has died.
 const CLAIM: Duration = Duration::from_secs(8);
+/// How often a receiver tries what an operator wants tried anew.
+const LETTERS_EVERY: Duration = Duration::from_secs(2);
 /// Tries after which an event that cannot be taken is set aside.
 pub(crate) const TRIES_MAX: u32 = 8;
 
@@ -59,6 +63,9 @@ pub(crate) struct Kept {
     answers: BTreeMap<String, (String, Answer)>,
     /// Tries that failed for good, by event; set aside at the last one.
     pub(crate) failures: BTreeMap<String, u32>,
+    /// Events that were set aside, and those of them that are to be tried anew.
+    pub(crate) letters: BTreeMap<String, Delivery>,
+    wanted: BTreeSet<String>,
     /// Instances whose events somebody is sending, and until when nobody else does.
     lanes: BTreeMap<String, Timestamp>,
     /// What a relay that reads by position believes to have sent.
@@ -133,6 +140,11 @@ impl Kept {
             self.unsent.insert(position);
             self.outbox.insert(position, Row { event, left, sent: false, due_at: now, failures: 0 });
         }
+    }
+
+    /// Whether something is written that nobody has sent yet.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
     }
 
     /// Whether an event was ever committed here.
@@ -216,8 +228,40 @@ impl Kept {
         .min()
     }
 
-    /// Whether an event was set aside.
+    /// Whether an event was set aside, and nobody wants it tried anew.
     pub(crate) fn is_set_aside(&self, event: &str) -> bool {
-        self.failures.get(event).is_some_and(|tries| *tries >= TRIES_MAX)
+        let is_over = self.failures.get(event).is_some_and(|tries| *tries >= TRIES_MAX);
+        is_over && !self.wanted.contains(event)
+    }
+
+    /// An operator wants everything tried anew that was set aside.
+    pub(crate) fn want_letters(&mut self) {
+        self.wanted.extend(self.letters.keys().cloned());
+    }
+
+    /// What is to be tried anew, at most once in a while each.
+    pub(crate) fn letters_due(&mut self, now: Timestamp) -> Vec<Delivery> {
+        let mut due = Vec::new();
+        for event in &self.wanted {
+            let letter = self.letters.get_mut(event).filter(|letter| letter.not_before <= now);
+            let Some(letter) = letter else { continue };
+            letter.not_before = now + LETTERS_EVERY;
+            due.push(letter.clone());
+        }
+        due
+    }
+
+    /// When a dead letter is tried anew next.
+    pub(crate) fn next_letter(&self, now: Timestamp) -> Option<Timestamp> {
+        let wanted = self.wanted.iter().filter_map(|event| self.letters.get(event));
+        wanted.map(|letter| letter.not_before).filter(|due| *due > now).min()
+    }
+
+    /// An event was taken after all.
+    pub(crate) fn forget_letter(&mut self, event: &str) {
+        if self.letters.remove(event).is_some() {
+            self.wanted.remove(event);
+            self.failures.remove(event);
+        }
     }
 }

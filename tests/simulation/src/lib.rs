@@ -8,8 +8,8 @@
 //! moment what they have not committed; clients, who ask again under the same request id until they have an answer.
 //!
 //! - [`plan`] is the mixture of troubles that a seed draws, `client` are those who call and `wish` what they want, `world` does
-//!   one thing after another, `flight` is what is decided and not yet written, `traffic` goes between the services, and
-//!   `bus` loses, repeats, reorders and delays.
+//!   one thing after another, `flight` is what is decided and not yet written, `reconcile` what happens when its time has come,
+//!   `traffic` goes between the services, and `bus` loses, repeats, reorders and delays.
 //! - `engine`, `desk`, `shelf`, `people` and `mail` are the services: instance, approval, artifact, participant and
 //!   notification. Where the code of a service asks its peers on its way (an agent's own request, an artifact's writer, a
 //!   link), the steps in between are a thin copy around its real rules; the module says so.
@@ -33,6 +33,7 @@ mod kept;
 mod mail;
 mod people;
 pub mod plan;
+mod reconcile;
 mod run;
 mod shelf;
 mod traffic;

@@ -8,6 +8,10 @@ use phasegate_properties::chance::Chance;
 /// Commands of one seed: at least so many.
 const COMMANDS_MIN: usize = 310;
 
+/// By how much the clock of a machine may be wrong, ahead or behind: what a lease is relied upon for ends two seconds
+/// before the promise that it rests on, and two clocks may be that far apart together.
+pub(crate) const SKEW_MILLIS_MAX: usize = 990;
+
 /// The mixture of a seed. Figures are out of a thousand.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -41,6 +45,14 @@ pub(crate) struct Plan {
     pub(crate) mail_lost: usize,
     /// Events that a receiver cannot take for a reason that passes.
     pub(crate) hiccup: usize,
+    /// Events that a receiver cannot take at all, until somebody has mended it.
+    pub(crate) poison: usize,
+    /// Commits of which nobody learns whether they took effect.
+    pub(crate) doubt: usize,
+    /// Steps at which the bus is set back to what it was a while ago.
+    pub(crate) rollback: usize,
+    /// By how much a clock may be wrong, in milliseconds.
+    pub(crate) skew: usize,
     /// Deadlines, reminders and escalations are short, and met.
     pub(crate) hurried: bool,
 }
@@ -70,6 +82,10 @@ impl Plan {
             mail_refused: often(300),
             mail_lost: often(100),
             hiccup: often(80),
+            poison: often(10),
+            doubt: often(40),
+            rollback: often(4),
+            skew: often(SKEW_MILLIS_MAX),
             hurried: false,
         };
         plan.linger = 100 + often(500);

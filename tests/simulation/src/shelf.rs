@@ -13,7 +13,7 @@ use phasegate_proto::internal::event::v1::{ArtifactStored, Event, event::Payload
 use crate::bug::Bug;
 use crate::engine::{Prepared, variant, version};
 use crate::kept::{Answer, Conflict, Kept, Once, Receipt};
-use crate::world::World;
+use crate::world::{Service, World};
 
 /// No new lease of a task is granted for so long after one was confirmed to a writer.
 const HOLD: Duration = Duration::from_secs(5);
@@ -73,6 +73,11 @@ impl World {
         task: &TaskId,
         fencing: u64,
     ) -> Option<String> {
+        let copy = self.some_copy(Service::Instance);
+        self.by_clock_of(copy, |world| world.hold(instance, task, fencing))
+    }
+
+    fn hold(&mut self, instance: &InstanceId, task: &TaskId, fencing: u64) -> Option<String> {
         let hold = self.next_id("hold");
         let (now, ignores) = (self.now, self.bug == Some(Bug::NoFence));
         let row = self.engine.rows.get_mut(instance)?;

@@ -1,7 +1,6 @@
 //! What goes between the services: relays send, the bus carries, receivers take and confirm.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use phasegate_bus::Receiver;
 use phasegate_instance::domain::Action;
@@ -11,7 +10,7 @@ use phasegate_proto::internal::event::v1::Event;
 use crate::bug::Bug;
 use crate::bus::Delivery;
 use crate::engine::{By, Order, Prepared, Transition};
-use crate::flight::{Outcome, Pending, Work};
+use crate::flight::{Outcome, Pending, RETRIED_AFTER, Work};
 use crate::kept::{Answer, TRIES_MAX};
 use crate::people::Doing;
 use crate::world::{Copy, Service, World, kind};
@@ -25,8 +24,12 @@ impl World {
 
     /// True when there was something to send.
     pub(crate) fn relay_of(&mut self, service: Service) -> bool {
-        let now = self.now;
-        let copy = Copy { service, number: self.chance.below(2) };
+        let copy = self.some_copy(service);
+        self.by_clock_of(copy, |world| world.relays(copy))
+    }
+
+    fn relays(&mut self, copy: Copy) -> bool {
+        let (now, service) = (self.now, copy.service);
         let position = if self.bug == Some(Bug::OutboxByPosition) {
             let kept = self.kept(service);
             let next = kept.outbox.range(kept.sent_up_to + 1..).next().map(|(position, _)| *position);
@@ -63,12 +66,31 @@ impl World {
         if self.bug == Some(Bug::NeverResent) {
             return;
         }
-        let now = self.now;
         for service in Service::ALL {
-            for event in self.kept(service).overdue(now) {
-                self.cover.note("an unconfirmed event is sent again");
-                self.publish(service, &event);
-            }
+            let copy = self.some_copy(service);
+            self.by_clock_of(copy, |world| {
+                let now = world.now;
+                for event in world.kept(service).overdue(now) {
+                    world.cover.note("an unconfirmed event is sent again");
+                    world.publish(service, &event);
+                }
+            });
+        }
+    }
+
+    /// The bus is set back to what it was a while ago: what was taken long since comes once more.
+    pub(crate) fn roll_back(&mut self) {
+        let service = Service::ALL[self.chance.below(Service::ALL.len())];
+        let sent = self.kept(service).outbox.values().filter(|row| row.sent);
+        let sent: Vec<Arc<Event>> = sent.map(|row| Arc::clone(&row.event)).collect();
+        if sent.is_empty() {
+            return;
+        }
+        self.say("the bus is set back");
+        self.cover.fault("the bus is set back");
+        for _ in 0..self.chance.between(1, 6) {
+            let event = Arc::clone(&sent[self.chance.below(sent.len())]);
+            self.publish(service, &event);
         }
     }
 
@@ -95,7 +117,7 @@ impl World {
         let plan = self.storm();
         let (now, chance, cover) = (self.now, &mut self.chance, &mut self.cover);
         let Some(delivery) = self.bus.take(now, plan.as_ref(), chance, cover) else { return };
-        let copy = Copy { service: Service::of(delivery.receiver), number: self.chance.below(2) };
+        let copy = self.some_copy(Service::of(delivery.receiver));
         if self.bug == Some(Bug::AckBeforeCommit) {
             self.acknowledge(copy, &delivery);
         }
@@ -104,13 +126,21 @@ impl World {
             self.not_yet(copy, delivery);
             return;
         }
-        self.take_event(copy, delivery);
+        if !self.calm && self.chance.below(1_000) < self.plan.poison {
+            self.cover.fault("a receiver cannot take an event at all");
+            self.poisoned.insert((copy.service, delivery.event.event_id.clone()));
+        }
+        self.by_clock_of(copy, |world| world.take_event(copy, delivery));
     }
 
     pub(crate) fn take_event(&mut self, copy: Copy, delivery: Delivery) {
         let event = Arc::clone(&delivery.event);
         if self.kept(copy.service).is_set_aside(&event.event_id) {
             self.acknowledge(copy, &delivery);
+            return;
+        }
+        if self.is_poisoned(copy.service, &event.event_id) {
+            self.poison(copy, delivery, "the receiver has a mistake");
             return;
         }
         let prepared = match delivery.receiver {
@@ -123,7 +153,7 @@ impl World {
         };
         match prepared {
             Outcome::Answered(Answer::Refused(why)) => self.poison(copy, delivery, &why),
-            Outcome::Answered(Answer::Done(_)) => self.acknowledge(copy, &delivery),
+            Outcome::Answered(Answer::Done(_)) => self.taken(copy, &delivery),
             Outcome::Write(pending) => {
                 if self.bug == Some(Bug::InboxApart) {
                     let id = delivery.event.event_id.clone();
@@ -165,7 +195,7 @@ impl World {
             return;
         }
         self.cover.note("an event is tried again");
-        delivery.not_before = self.now + Duration::from_millis(200);
+        delivery.not_before = self.now + RETRIED_AFTER;
         self.bus.waiting.push(delivery);
     }
 
@@ -177,11 +207,50 @@ impl World {
         let tries = self.kept(copy.service).failures.entry(event.clone()).or_default();
         *tries += 1;
         if *tries >= TRIES_MAX {
-            self.witness.accuse(format!("{:?} set {event} aside: {why}", copy.service));
+            if self.is_poisoned(copy.service, &event) {
+                self.cover.note("an event is set aside");
+                self.acknowledge(copy, &delivery);
+                self.kept(copy.service).letters.insert(event, delivery);
+            } else {
+                self.witness.accuse(format!("{:?} set {event} aside: {why}", copy.service));
+            }
             return;
         }
-        delivery.not_before = self.now + Duration::from_millis(200);
+        delivery.not_before = self.now + RETRIED_AFTER;
         self.bus.waiting.push(delivery);
+    }
+
+    fn is_poisoned(&self, service: Service, event: &str) -> bool {
+        self.poisoned.contains(&(service, event.to_owned()))
+    }
+
+    /// The receivers are mended, and an operator has them try anew what was set aside.
+    pub(crate) fn replay(&mut self) {
+        if Service::ALL.into_iter().all(|service| self.kept(service).letters.is_empty()) {
+            return;
+        }
+        self.poisoned.clear();
+        for service in Service::ALL {
+            self.kept(service).want_letters();
+        }
+    }
+
+    /// Receivers try anew what an operator wants them to, until they have taken it.
+    pub(crate) fn try_anew(&mut self) {
+        for service in Service::ALL {
+            let now = self.now;
+            for delivery in self.kept(service).letters_due(now) {
+                self.cover.note("an event that was set aside is tried anew");
+                let copy = self.some_copy(service);
+                self.by_clock_of(copy, |world| world.take_event(copy, delivery));
+            }
+        }
+    }
+
+    /// Notes that an event was taken: it is no dead letter any more, and is to be confirmed.
+    pub(crate) fn taken(&mut self, copy: Copy, delivery: &Delivery) {
+        self.kept(copy.service).forget_letter(&delivery.event.event_id);
+        self.acknowledge(copy, delivery);
     }
 
     /// Notes that an event was taken, to be confirmed to its sender.

@@ -151,6 +151,9 @@ impl World {
             if granted != fencing {
                 faults.push(format!("lease #{fencing} of {task} counted when #{granted} was the newest"));
             }
+            if is_expiry && told.state.paused_at.is_some() {
+                faults.push(format!("lease #{fencing} of {task} ran out while the instance was on hold"));
+            }
             if is_expiry && end > event.at {
                 faults.push(format!("lease #{fencing} of {task} ended before its time"));
             }
@@ -334,7 +337,7 @@ impl World {
     /// A receiver says that it has taken an event: then the effect must be durable.
     pub(crate) fn witness_confirmation(&mut self, event: &str, receiver: Receiver) {
         let service = Service::of(receiver);
-        if self.kept(service).inbox.contains(event) || self.kept(service).is_set_aside(event) {
+        if self.kept(service).inbox.contains(event) || self.kept(service).letters.contains_key(event) {
             return;
         }
         if receiver == Receiver::Notification {

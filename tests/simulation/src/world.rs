@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use phasegate_bus::Receiver;
 use phasegate_clock::Timestamp;
-use phasegate_id::{ApprovalId, InstanceId, TaskId};
-use phasegate_instance::domain::{Action, Actor, Instance};
+use phasegate_id::InstanceId;
+use phasegate_instance::domain::Instance;
 use phasegate_instance::unwired::Script;
 use phasegate_properties::chance::Chance;
 use phasegate_proto::internal::event::v1::Event;
@@ -18,8 +18,8 @@ use crate::bus::Bus;
 use crate::client::{Call, Client};
 use crate::cover::Cover;
 use crate::desk::Desk;
-use crate::engine::{By, Engine, Guard, Order, Prepared};
-use crate::flight::{Flight, Pending, Work};
+use crate::engine::Engine;
+use crate::flight::{Flight, Work};
 use crate::kept::Kept;
 use crate::mail::Mail;
 use crate::people::People;
@@ -33,6 +33,8 @@ pub(crate) const TENANT: &str = "default";
 pub(crate) const EARLY: Duration = Duration::from_secs(2);
 /// When every seed begins, in microseconds.
 const BEGIN: i64 = 1_700_000_000_000_000;
+/// Steps, of a thousand, at which an operator has receivers try anew what was set aside.
+const REPLAY: usize = 5;
 /// Things that happen before a seed counts as stuck.
 const STEPS_MAX: u64 = 60_000;
 
@@ -96,6 +98,12 @@ pub(crate) struct World {
     pub(crate) cover: Cover,
     pub(crate) calm: bool,
     pub(crate) ids: u64,
+    /// Events that a service cannot take.
+    pub(crate) poisoned: BTreeSet<(Service, String)>,
+    /// By how many microseconds the clock of each copy is ahead.
+    skews: [[i64; 2]; Service::ALL.len()],
+    /// What the right time is, while something is done by the clock of a copy.
+    right: Option<Timestamp>,
     /// What happened, for whoever reads a failure; nothing is written while nobody will read it.
     trace: Option<String>,
 }
@@ -104,6 +112,7 @@ impl World {
     pub(crate) fn new(seed: u64, bug: Option<Bug>, traces: bool) -> Self {
         let mut chance = Chance::new(seed);
         let plan = Plan::draw(&mut chance);
+        let skews = Service::ALL.map(|_| [(); 2].map(|()| skew(&mut chance, plan.skew)));
         let scripts = (0..2).map(|number| crate::wish::script(&mut chance, &plan, number)).collect();
         Self {
             seed,
@@ -127,6 +136,9 @@ impl World {
             cover: Cover::default(),
             calm: false,
             ids: 0,
+            poisoned: BTreeSet::new(),
+            skews,
+            right: None,
             trace: traces.then(String::new),
         }
     }
@@ -184,13 +196,22 @@ impl World {
             self.cover.fault("the bus loses everything");
             self.bus.waiting.clear();
         }
+        if self.chance.below(1_000) < self.plan.rollback {
+            self.roll_back();
+        }
+        if self.chance.below(1_000) < REPLAY {
+            self.replay();
+        }
         match self.chance.below(100) {
             0..26 => self.client_acts(),
             26..46 => self.fly(),
             46..66 => self.deliver(),
             66..78 => self.relay(),
             78..84 => self.confirm(),
-            84..87 => self.send_again(),
+            84..87 => {
+                self.send_again();
+                self.try_anew();
+            }
             87..92 => self.timers(),
             92..94 => self.post(),
             _ => {
@@ -218,6 +239,9 @@ impl World {
             self.say(&format!("{service:?} {} dies", copy.number));
         }
         self.cover.fault("a copy dies");
+        if self.kept(service).has_unsent() {
+            self.cover.fault("a copy dies between writing and sending");
+        }
         let (gone, left): (Vec<Flight>, Vec<Flight>) =
             std::mem::take(&mut self.flights).into_iter().partition(|flight| flight.copy == copy);
         self.flights = left;
@@ -252,71 +276,21 @@ impl World {
         }
     }
 
-    /// Timers of requests, and leases whose time is over.
-    pub(crate) fn timers(&mut self) {
-        let early = if self.bug == Some(Bug::EarlyTimer) { EARLY } else { Duration::ZERO };
-        let now = self.now;
-        let due = self.desk.timers.iter().filter(|(_, timer)| timer.due_at <= now + early && !timer.paused);
-        let due: Vec<ApprovalId> = due.map(|(id, _)| id.clone()).collect();
-        for id in due {
-            self.elapse(&id);
-        }
-        let early = if self.bug == Some(Bug::EarlyExpiry) { Duration::from_secs(5) } else { Duration::ZERO };
-        let mut over: Vec<(InstanceId, TaskId, u64)> = Vec::new();
-        for (instance, row) in &self.engine.rows {
-            let ended =
-                row.leases.iter().filter(|(_, lease)| lease.ends_at.is_some_and(|at| at <= now + early));
-            over.extend(ended.map(|(task, lease)| (instance.clone(), task.clone(), lease.fencing)));
-        }
-        for (instance, task, fencing) in over {
-            let jitter = if self.chance.percent(50) { 1.0 } else { 0.0 };
-            let action = Action::ExpireLease { task: task.clone(), fencing, jitter };
-            let mut order = Order::new(&instance, By::Somebody(Actor::engine()), action);
-            order.guard = Some(Guard::Over(task.clone(), fencing));
-            let copy = Copy { service: Service::Instance, number: self.chance.below(2) };
-            if let Prepared::Write(transition) = self.engine_prepare(copy.number, &order) {
-                let what = format!("the lease #{fencing} of {task} in {instance} is over");
-                self.take_off(copy, Work::Own(what), Pending::Engine(transition));
-            }
-        }
+    /// A copy of a service, any.
+    pub(crate) fn some_copy(&mut self, service: Service) -> Copy {
+        Copy { service, number: self.chance.below(2) }
     }
 
-    fn elapse(&mut self, id: &ApprovalId) {
-        let Some(record) = self.desk.load(id) else { return };
-        // For an instance that was put on hold after the claim no time passes.
-        if record.instance == phasegate_approval::domain::InstanceCondition::Paused {
-            return;
-        }
-        let copy = Copy { service: Service::Approval, number: self.chance.below(2) };
-        let command = phasegate_approval::domain::Command::Elapse;
-        if let Prepared::Write(write) = self.desk_step(&record, &command, None) {
-            self.take_off(copy, Work::Own(format!("a timer of {id} is due")), Pending::Desk(write));
-        }
-    }
-
-    /// Messages that are due are handed to the mail server.
-    pub(crate) fn post(&mut self) {
-        for id in self.mail_due() {
-            let busy = self.flights.iter().any(|flight| match &flight.pending {
-                Pending::Mail(noting) => noting.is_about(&id),
-                Pending::Engine(_)
-                | Pending::Desk(_)
-                | Pending::Shelf(_)
-                | Pending::People(_)
-                | Pending::Nothing => false,
-            });
-            if busy {
-                continue;
-            }
-            if let Prepared::Write(noting) = self.mail_try(&id) {
-                let copy = Copy { service: Service::Notification, number: self.chance.below(2) };
-                if !self.calm && self.chance.below(1_000) < self.plan.mail_lost {
-                    self.cover.fault("the mail server takes a message and its answer is lost");
-                    continue;
-                }
-                self.take_off(copy, Work::Own(format!("message {id}")), Pending::Mail(noting));
-            }
-        }
+    /// Does something by the clock of a copy, which is ahead or behind while there are troubles.
+    pub(crate) fn by_clock_of<T>(&mut self, copy: Copy, does: impl FnOnce(&mut Self) -> T) -> T {
+        let outside = (self.now, self.right);
+        let right = self.right.unwrap_or(self.now);
+        let skew = if self.calm { 0 } else { self.skews[copy.service as usize][copy.number] };
+        self.right = Some(right);
+        self.now = Timestamp::from_micros(right.as_micros() + skew);
+        let done = does(self);
+        (self.now, self.right) = outside;
+        done
     }
 
     /// Instances that have not ended.
@@ -335,6 +309,13 @@ impl World {
         let open = self.calls.iter().filter(|(id, call)| call.answer.is_none() && !flying.contains(id));
         open.map(|(id, _)| *id).collect()
     }
+}
+
+/// By how much a clock is wrong.
+fn skew(chance: &mut Chance, millis_max: usize) -> i64 {
+    let millis = i64::try_from(chance.below(millis_max + 1)).unwrap_or_default();
+    let micros = millis * 1_000;
+    if chance.percent(50) { -micros } else { micros }
 }
 
 /// The name of an event.

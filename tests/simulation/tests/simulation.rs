@@ -46,11 +46,13 @@ const CALLS: [(&str, &[&str]); 25] = [
 ];
 
 /// Everything else that must have been met.
-const CASES: [&str; 24] = [
+const CASES: [&str; 30] = [
     "fault: a call is lost",
     "fault: a confirmation is lost",
     "fault: a copy dies",
     "fault: a copy dies before it has written",
+    "fault: a copy dies between writing and sending",
+    "fault: a receiver cannot take an event at all",
     "fault: a receiver cannot take an event for a moment",
     "fault: a relay dies between sending and noting it",
     "fault: a reply is lost",
@@ -58,11 +60,15 @@ const CASES: [&str; 24] = [
     "fault: an event is late",
     "fault: an event is lost",
     "fault: events come out of order",
+    "fault: nobody learns whether a commit took effect",
+    "fault: the bus is set back",
     "fault: the bus loses everything",
     "fault: the mail server refuses",
     "fault: the mail server takes a message and its answer is lost",
     "a request is asked again before an answer",
     "an event comes again and changes nothing",
+    "an event is set aside",
+    "an event that was set aside is tried anew",
     "an unconfirmed event is sent again",
     "request id: used for something else",
     "two copies race",

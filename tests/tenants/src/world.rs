@@ -77,6 +77,7 @@ impl World {
             bus: Bus::local(),
             keys,
             public_url: address.clone(),
+            limits: phasegate_serve::Limits::default(),
             draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         };

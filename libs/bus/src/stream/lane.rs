@@ -1,16 +1,19 @@
 //! Takes the entries that were read: those of one instance one after the other, instances side by side. One that fails
-//! keeps its own instance waiting and nobody else.
+//! keeps its own instance waiting; others wait only where there is no room left, which is why an event has one place
+//! however often it is sent again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use phasegate_proto::internal::event::v1::Event;
 use rand::Rng as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
-use super::Stream;
-use crate::{Confirmation, HandleError, Handler, Receiver, take};
+use super::{Stream, field};
+use crate::{Confirmation, HandleError, Handler, Receiver, take, unwound};
 
 /// Entries that are held at once; the rest stays in Redis.
 pub(super) const ENTRIES_MAX: usize = 1_024;
@@ -18,10 +21,20 @@ pub(super) const ENTRIES_MAX: usize = 1_024;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Tries before an entry is left to be claimed again. As many as it takes to set a poisonous event aside.
 const TRIES: u32 = 8;
-/// Wait after the first failure; doubles with each.
-const BACKOFF: Duration = Duration::from_millis(100);
-/// Longest wait between two tries.
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Wait after the first failure, as a part of the time after which an entry counts as left; doubles with each.
+const BACKOFF: u32 = 120;
+/// Longest wait between two tries, likewise.
+const BACKOFF_MAX: u32 = 6;
+/// How long a handler may take once the process stops.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What became of an entry.
+enum Outcome {
+    /// Its effect is durable.
+    Taken,
+    /// Others are to take it.
+    Handed,
+}
 
 /// One entry of a stream.
 pub(super) struct Entry {
@@ -29,6 +42,8 @@ pub(super) struct Entry {
     pub(super) id: String,
     pub(super) sender: String,
     pub(super) event: Arc<Event>,
+    /// The event as it was written.
+    pub(super) bytes: Vec<u8>,
     /// A process took it before and did not finish.
     pub(super) was_left: bool,
     pub(super) _room: OwnedSemaphorePermit,
@@ -42,6 +57,8 @@ pub(super) struct Lanes {
     handler: Arc<dyn Handler>,
     room: Arc<Semaphore>,
     state: Arc<Mutex<State>>,
+    /// What is not taken by then is handed back.
+    shutdown: CancellationToken,
 }
 
 #[derive(Default)]
@@ -49,12 +66,19 @@ struct State {
     waiting: BTreeMap<(String, String), VecDeque<Entry>>,
     /// Entries that are held, so that none is taken twice by this process at the same time.
     held: BTreeSet<(u16, String)>,
+    /// Their events, by tenant and id.
+    events: BTreeSet<(String, String)>,
 }
 
 impl Lanes {
-    pub(super) fn new(stream: Stream, receiver: Receiver, handler: Arc<dyn Handler>) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        receiver: Receiver,
+        handler: Arc<dyn Handler>,
+        shutdown: CancellationToken,
+    ) -> Self {
         let room = Arc::new(Semaphore::new(ENTRIES_MAX));
-        Self { stream, receiver, handler, room, state: Arc::default() }
+        Self { stream, receiver, handler, room, state: Arc::default(), shutdown }
     }
 
     /// Takes room for a batch of entries of each of `streams` streams, once there is room for one of each, so that
@@ -75,6 +99,11 @@ impl Lanes {
         self.state().held.contains(&(stream, id.to_owned()))
     }
 
+    /// Whether an event is being worked on.
+    pub(super) fn holds_event(&self, event: &Event) -> bool {
+        self.state().events.contains(&name(event))
+    }
+
     /// Puts an entry behind the others of its instance.
     pub(super) fn add(&self, entry: Entry) {
         let lane = (entry.event.tenant_id.clone(), entry.event.instance_id.clone());
@@ -82,6 +111,7 @@ impl Lanes {
         if !state.held.insert((entry.stream, entry.id.clone())) {
             return;
         }
+        state.events.insert(name(&entry.event));
         if let Some(waiting) = state.waiting.get_mut(&lane) {
             waiting.push_back(entry);
             return;
@@ -100,17 +130,21 @@ impl Lanes {
 
     async fn work(&self, lane: (String, String)) {
         while let Some(entry) = self.next(&lane) {
-            match self.take(&entry).await {
-                Ok(()) => self.finish(&entry).await,
-                // It stays pending in Redis and is claimed again, by us or by another copy.
-                Err(error) => tracing::warn!(
+            match self.take_or_leave(&entry).await {
+                Ok(Outcome::Taken) => self.finish(&entry).await,
+                Ok(Outcome::Handed) => self.hand_back(&entry).await,
+                // It stays pending in Redis and is claimed again, by us or by another copy. What is not there tells so
+                // itself; an event that cannot be taken is counted and set aside.
+                Err(error) => tracing::debug!(
                     event_id = entry.event.event_id,
                     receiver = self.receiver.name(),
                     %error,
                     "an event was left for later"
                 ),
             }
-            self.state().held.remove(&(entry.stream, entry.id.clone()));
+            let mut state = self.state();
+            state.events.remove(&name(&entry.event));
+            state.held.remove(&(entry.stream, entry.id.clone()));
         }
     }
 
@@ -123,9 +157,40 @@ impl Lanes {
         next
     }
 
-    async fn take(&self, entry: &Entry) -> Result<(), HandleError> {
+    /// Takes an entry, unless the time to stop comes first. What a handler has begun may take a moment longer.
+    async fn take_or_leave(&self, entry: &Entry) -> Result<Outcome, HandleError> {
+        if self.shutdown.is_cancelled() {
+            return Ok(Outcome::Handed);
+        }
+        let stopped = async {
+            self.shutdown.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        let is_counted = AtomicBool::new(false);
+        let outcome = tokio::select! {
+            taken = self.take(entry, &is_counted) => taken.map(|()| Outcome::Taken),
+            () = stopped => Ok(Outcome::Handed),
+        };
+        if matches!(outcome, Ok(Outcome::Handed)) {
+            self.survive(entry, &is_counted).await;
+        }
+        outcome
+    }
+
+    /// Puts an entry into its stream anew, for this receiver alone, where another copy finds it at once. Left as it is, it
+    /// would wait until it is claimed, and pass for one that ended a process.
+    async fn hand_back(&self, entry: &Entry) {
+        if let Err(error) = self.stream.put_back(self.receiver, entry).await {
+            tracing::debug!(%error, "an entry could not be handed back; it is claimed by others later");
+        }
+    }
+
+    /// Tries several times. One that was left is counted for the first try only: a process that has an answer, whatever it
+    /// says, did not end.
+    async fn take(&self, entry: &Entry, is_counted: &AtomicBool) -> Result<(), HandleError> {
         if entry.was_left {
-            self.handler.was_left(Arc::clone(&entry.event)).await?;
+            unwound(self.handler.was_left(Arc::clone(&entry.event))).await?;
+            is_counted.store(true, Ordering::Relaxed);
         }
         let mut tries = 0;
         loop {
@@ -135,20 +200,36 @@ impl Lanes {
                 Err(_) => Err(HandleError::Transient("it was not taken in time".to_owned())),
             };
             tries += 1;
+            if taken.is_err() {
+                self.survive(entry, is_counted).await;
+            }
             match taken {
                 Ok(()) => return Ok(()),
                 Err(error) if tries == TRIES => return Err(error),
                 Err(error) => {
                     tracing::debug!(event_id = entry.event.event_id, %error, "an event was not taken");
-                    tokio::time::sleep(backoff(tries)).await;
+                    tokio::time::sleep(backoff(self.stream.0.left_after, tries)).await;
                 }
             }
         }
     }
 
+    /// Takes back what was counted, if it was.
+    async fn survive(&self, entry: &Entry, is_counted: &AtomicBool) {
+        if is_counted.swap(false, Ordering::Relaxed) {
+            let surviving = self.handler.was_survived(Arc::clone(&entry.event));
+            // What panics here leaves the count as it is.
+            let surviving = async {
+                surviving.await;
+                Ok(())
+            };
+            let _ = unwound(Box::pin(surviving)).await;
+        }
+    }
+
     /// Its effect is durable: Redis may forget it, and the sender stops sending it.
     async fn finish(&self, entry: &Entry) {
-        self.stream.acknowledge(self.receiver, entry.stream, &entry.id).await;
+        self.stream.acknowledge(self.receiver, entry.stream, std::slice::from_ref(&entry.id)).await;
         let confirmation = Confirmation {
             sender: entry.sender.clone(),
             receiver: self.receiver,
@@ -168,23 +249,41 @@ impl Lanes {
     }
 }
 
+fn name(event: &Event) -> (String, String) {
+    (event.tenant_id.clone(), event.event_id.clone())
+}
+
 /// Doubling, half of it chance.
-fn backoff(tries: u32) -> Duration {
-    let full = BACKOFF.saturating_mul(1 << tries.min(16)).min(BACKOFF_MAX);
+fn backoff(left_after: Duration, tries: u32) -> Duration {
+    let full = (left_after / BACKOFF).saturating_mul(1 << tries.min(16)).min(left_after / BACKOFF_MAX);
     full.mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
 impl Stream {
-    /// Tells Redis that an entry is done. If that fails it comes again, and is known.
-    pub(super) async fn acknowledge(&self, receiver: Receiver, stream: u16, id: &str) {
+    /// Adds an entry anew for one receiver, and is done with the old one.
+    pub(super) async fn put_back(&self, receiver: Receiver, entry: &Entry) -> redis::RedisResult<()> {
+        let key = self.key(entry.stream);
+        let mut pipeline = redis::pipe();
+        pipeline.atomic();
+        pipeline.cmd("XADD").arg(&key).arg("*").arg(field::SENDER).arg(&entry.sender);
+        pipeline.arg(field::RECEIVERS).arg(receiver.bit()).arg(field::EVENT).arg(&entry.bytes);
+        pipeline.cmd("XACK").arg(&key).arg(receiver.name()).arg(&entry.id);
+        pipeline.exec_async(&mut self.writer().await?).await
+    }
+
+    /// Tells Redis that entries are done. If that fails they come again, and are known.
+    pub(super) async fn acknowledge(&self, receiver: Receiver, stream: u16, ids: &[String]) {
+        if ids.is_empty() {
+            return;
+        }
         let mut command = redis::cmd("XACK");
-        command.arg(self.key(stream)).arg(receiver.name()).arg(id);
+        command.arg(self.key(stream)).arg(receiver.name()).arg(ids);
         let acknowledged = match self.writer().await {
             Ok(mut writer) => command.exec_async(&mut writer).await,
             Err(error) => Err(error),
         };
         if let Err(error) = acknowledged {
-            tracing::debug!(%error, "an entry could not be acknowledged");
+            tracing::debug!(%error, "entries could not be acknowledged");
         }
     }
 }

@@ -11,17 +11,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use phasegate_proto::internal::event::v1::Event;
-use prost::Message as _;
+use phasegate_telemetry::Outage;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::{HandleError, Handler, Receiver};
+use crate::{HandleError, Handler, Receiver, Written};
 
 /// Entries that a stream keeps, about. What is trimmed unread is sent again.
 const ENTRIES_KEPT: usize = 10_000;
 /// Streams when nothing else is set.
 const STREAMS: u16 = 16;
+/// When nothing else is set, whoever took an entry and has not finished it by then is believed to be gone.
+const LEFT_AFTER: Duration = Duration::from_secs(12);
 /// More would leave too few entries for each.
 const STREAMS_MAX: u16 = 256;
 /// A Redis that does not answer by then is away.
@@ -48,6 +50,9 @@ pub struct Settings {
     pub prefix: String,
     /// Number of streams, 1 to 256. Senders and receivers of one installation must agree.
     pub streams: u16,
+    /// Whoever took an entry and has not finished it by then is believed to be gone, which need not be true: effects are
+    /// once. How often the entries of others are looked at, and how long is waited between tries, goes by it.
+    pub left_after: Duration,
 }
 
 /// A Redis that cannot be meant.
@@ -78,10 +83,15 @@ struct Inner {
     client: redis::Client,
     prefix: String,
     streams: u16,
+    left_after: Duration,
     /// For everything that does not block.
     writer: OnceCell<ConnectionManager>,
     subscribers: RwLock<Vec<(Receiver, Arc<dyn Handler>)>>,
     confirmations: mpsc::Sender<Confirmation>,
+    /// Whether Redis answers, for the log.
+    outage: Outage,
+    /// Whether it takes what it is given: one that is full answers, too.
+    refusal: Outage,
 }
 
 // === impl Settings ===
@@ -89,7 +99,7 @@ struct Inner {
 impl Settings {
     /// The streams of the only installation on a server.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), prefix: "phasegate".to_owned(), streams: STREAMS }
+        Self { url: url.into(), prefix: "phasegate".to_owned(), streams: STREAMS, left_after: LEFT_AFTER }
     }
 }
 
@@ -113,9 +123,12 @@ impl Stream {
             client,
             prefix: settings.prefix.clone(),
             streams: settings.streams.clamp(1, STREAMS_MAX),
+            left_after: settings.left_after,
             writer: OnceCell::new(),
             subscribers: RwLock::default(),
             confirmations,
+            outage: Outage::new("Redis", "redis"),
+            refusal: Outage::new("Redis, asked to keep something,", "redis"),
         };
         Ok((Self(Arc::new(inner)), confirmed))
     }
@@ -125,35 +138,38 @@ impl Stream {
         subscribers.push((receiver, handler));
     }
 
-    pub(crate) async fn publish(&self, sender: &str, event: &Event) -> Result<(), HandleError> {
-        let receivers = Receiver::set_of(event.payload.as_ref());
-        if receivers == 0 {
+    pub(crate) async fn publish(&self, sender: &str, written: &[Written]) -> Result<(), HandleError> {
+        let mut pipeline = redis::pipe();
+        for one in written.iter().filter(|one| one.receivers != 0) {
+            pipeline
+                .cmd("XADD")
+                .arg(self.key(self.stream_of(&one.event)))
+                .arg("MAXLEN")
+                .arg("~")
+                .arg(ENTRIES_KEPT)
+                .arg("*")
+                .arg(field::SENDER)
+                .arg(sender)
+                .arg(field::RECEIVERS)
+                .arg(one.receivers)
+                .arg(field::EVENT)
+                .arg(&one.bytes);
+        }
+        if pipeline.is_empty() {
             return Ok(());
         }
-        let mut command = redis::cmd("XADD");
-        command
-            .arg(self.key(self.stream_of(event)))
-            .arg("MAXLEN")
-            .arg("~")
-            .arg(ENTRIES_KEPT)
-            .arg("*")
-            .arg(field::SENDER)
-            .arg(sender)
-            .arg(field::RECEIVERS)
-            .arg(receivers)
-            .arg(field::EVENT)
-            .arg(event.encode_to_vec());
-        let mut writer = self.writer().await.map_err(away)?;
-        command.exec_async(&mut writer).await.map_err(away)
+        let published = async { pipeline.exec_async(&mut self.writer().await?).await };
+        self.noted(published.await).map_err(away)?;
+        self.0.outage.passed();
+        self.0.refusal.passed();
+        Ok(())
     }
 
     /// Reads for each subscriber until `shutdown`, then finishes what is under way.
     pub(crate) async fn run(&self, shutdown: CancellationToken) {
         let subscribers = self.0.subscribers.read().unwrap_or_else(PoisonError::into_inner).clone();
         let readers = subscribers.into_iter().map(|(receiver, handler)| {
-            let reader = read::Reader::new(self.clone(), receiver, handler);
-            let shutdown = shutdown.clone();
-            async move { reader.run(shutdown).await }
+            read::Reader::new(self.clone(), receiver, handler, shutdown.clone()).run()
         });
         futures::future::join_all(readers).await;
     }
@@ -163,14 +179,24 @@ impl Stream {
         let mut writer = self.writer().await.ok()?;
         let mut question = redis::cmd("INFO");
         question.arg("memory");
-        let told: String = match question.query_async(&mut writer).await {
-            Ok(told) => told,
-            Err(error) => return Some(format!("Redis is away; events wait until it is back: {error}")),
-        };
+        // That it is away is told as always.
+        let told: String = self.noted(question.query_async(&mut writer).await).ok()?;
         let policy = told.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"))?.trim();
         (policy != "noeviction").then(|| {
             format!("Redis evicts keys (maxmemory-policy {policy}), so that events come late; set it to noeviction")
         })
+    }
+
+    /// Notes for the log how Redis took something. One that has lost a group is well.
+    fn noted<T>(&self, outcome: redis::RedisResult<T>) -> redis::RedisResult<T> {
+        if let Err(error) = &outcome {
+            match error.code() {
+                None => self.0.outage.failed(error),
+                Some("NOGROUP") => {}
+                Some(_) => self.0.refusal.failed(error),
+            }
+        }
+        outcome
     }
 
     /// The connection for what does not block. It is made anew by itself when it breaks.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use phasegate_clock::{Clock as _, SystemClock, Timestamp};
 use phasegate_proto::internal::event::v1::Event;
 use prost::Message as _;
 use rand::Rng as _;
@@ -24,12 +25,16 @@ const BATCH: u32 = 32;
 const BLOCK: Duration = Duration::from_secs(1);
 /// A read that has not answered by then has lost its connection.
 const READ_TIMEOUT: Duration = Duration::from_secs(4);
-/// How often what was left is looked for, with half as much jitter.
-const CLAIM_EVERY: Duration = Duration::from_secs(4);
-/// Whoever took an entry and has not finished it by then is believed to be gone. It need not be true: effects are once.
-const LEFT_AFTER: Duration = Duration::from_secs(12);
+/// What was left is looked for this often in the time after which it is, with half as much jitter.
+const CLAIMS: u32 = 3;
 /// A consumer that has not been heard of for this long, and holds nothing, is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
+/// From the time to stop until everything is taken or handed back.
+const FINISHED_WITHIN: Duration = Duration::from_secs(3);
+/// What was put into a stream before this is not read any more: streams are short and kept for long, and a group that is
+/// made anew begins at their beginning. Much shorter than receivers know what they have taken; what was not confirmed is
+/// sent again, and is new then.
+const OLD_AFTER: Duration = Duration::from_hours(7 * 24);
 /// Wait after a failure, with as much jitter.
 const BACKOFF: Duration = Duration::from_millis(250);
 
@@ -41,6 +46,7 @@ pub(super) struct Reader {
     /// Of this process, among the copies.
     consumer: String,
     lanes: Lanes,
+    shutdown: CancellationToken,
 }
 
 /// Which entries to read.
@@ -54,23 +60,30 @@ enum Which {
 
 impl Reader {
     #[expect(clippy::disallowed_methods, reason = "a name among consumers, and no id that anybody keeps")]
-    pub(super) fn new(stream: Stream, receiver: Receiver, handler: Arc<dyn Handler>) -> Self {
-        let lanes = Lanes::new(stream.clone(), receiver, handler);
-        Self { stream, receiver, consumer: Uuid::now_v7().to_string(), lanes }
+    pub(super) fn new(
+        stream: Stream,
+        receiver: Receiver,
+        handler: Arc<dyn Handler>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let lanes = Lanes::new(stream.clone(), receiver, handler, shutdown.clone());
+        Self { stream, receiver, consumer: Uuid::now_v7().to_string(), lanes, shutdown }
     }
 
-    /// Reads until `shutdown`, then finishes what is under way.
-    pub(super) async fn run(self, shutdown: CancellationToken) {
+    /// Reads until the time to stop, then finishes what is under way and hands back what was not begun.
+    pub(super) async fn run(self) {
+        let shutdown = self.shutdown.clone();
         let claims = tokio::spawn({
             let (reader, shutdown) = (self.clone(), shutdown.clone());
             async move { reader.claim_on(shutdown).await }
         });
         while !shutdown.is_cancelled() {
-            if let Err(error) = self.read_on(&shutdown).await {
+            let read = self.read_on(&shutdown).await;
+            if let Err(error) = self.stream.noted(read) {
                 if error.code() == Some("NOGROUP") {
                     tracing::info!(receiver = self.receiver.name(), "Redis has no such group; making it");
                 } else {
-                    tracing::warn!(receiver = self.receiver.name(), %error, "the streams cannot be read");
+                    tracing::debug!(receiver = self.receiver.name(), %error, "the streams cannot be read");
                 }
                 pause(BACKOFF, &shutdown).await;
             }
@@ -81,8 +94,16 @@ impl Reader {
                 "the search for what was left ended before its time"
             );
         }
-        self.lanes.idle().await;
-        self.leave().await;
+        let finish = async {
+            self.lanes.idle().await;
+            self.leave().await;
+        };
+        if tokio::time::timeout(FINISHED_WITHIN, finish).await.is_err() {
+            tracing::debug!(
+                receiver = self.receiver.name(),
+                "Redis was left in a hurry; others claim the rest"
+            );
+        }
     }
 
     /// Reads on one connection until it fails.
@@ -128,46 +149,74 @@ impl Reader {
             command.arg(if which == Which::New { ">" } else { "0" });
         }
         let reply: Option<StreamReadReply> = answered(command.query_async(connection)).await?;
+        self.stream.0.outage.passed();
         for found in reply.map(|reply| reply.keys).unwrap_or_default() {
             let stream = keys.iter().position(|key| *key == found.key);
             let Some(stream) = stream.and_then(|stream| u16::try_from(stream).ok()) else { continue };
-            for entry in found.ids {
-                self.add(stream, entry, which == Which::Own, &mut room).await;
-            }
+            self.add_all(stream, found.ids, which == Which::Own, &mut room).await;
         }
         Ok(())
     }
 
-    /// Hands an entry on, unless it is none of ours.
-    async fn add(&self, stream: u16, entry: StreamId, was_left: bool, room: &mut OwnedSemaphorePermit) {
+    /// Hands entries on, and is done at once with those that are none of ours.
+    async fn add_all(
+        &self,
+        stream: u16,
+        entries: Vec<StreamId>,
+        was_left: bool,
+        room: &mut OwnedSemaphorePermit,
+    ) {
+        let done: Vec<String> =
+            entries.into_iter().filter_map(|entry| self.add(stream, entry, was_left, room)).collect();
+        self.stream.acknowledge(self.receiver, stream, &done).await;
+    }
+
+    /// Hands an entry on, or returns the id of one that there is nothing to do for.
+    fn add(
+        &self,
+        stream: u16,
+        entry: StreamId,
+        was_left: bool,
+        room: &mut OwnedSemaphorePermit,
+    ) -> Option<String> {
         if self.lanes.holds(stream, &entry.id) {
-            return;
+            return None;
         }
         let receivers: i64 = entry.get(field::RECEIVERS).unwrap_or(0);
-        if receivers & self.receiver.bit() == 0 {
-            self.stream.acknowledge(self.receiver, stream, &entry.id).await;
-            return;
+        if receivers & self.receiver.bit() == 0 || is_old(&entry.id, SystemClock.now()) {
+            return Some(entry.id);
         }
         let sender: Option<String> = entry.get(field::SENDER);
-        let event: Option<Vec<u8>> = entry.get(field::EVENT);
-        let event = event.and_then(|bytes| Event::decode(bytes.as_slice()).ok());
-        let (Some(sender), Some(event)) = (sender, event) else {
+        let bytes: Option<Vec<u8>> = entry.get(field::EVENT);
+        let read = bytes.and_then(|bytes| Some((Event::decode(bytes.as_slice()).ok()?, bytes)));
+        let (Some(sender), Some((event, bytes))) = (sender, read) else {
             // What Redis holds damaged the sender holds whole, and sends again.
             tracing::error!(stream, entry = entry.id, "an entry cannot be read");
-            self.stream.acknowledge(self.receiver, stream, &entry.id).await;
-            return;
+            return Some(entry.id);
         };
+        if event.payload.is_none() {
+            // A later version sends what this one does not know. It is not confirmed, and so it comes again until a copy of
+            // that version takes it.
+            let event_id = event.event_id;
+            tracing::info!(event_id, sender, "an event of an unknown kind is left to a later version");
+            return Some(entry.id);
+        }
+        if self.lanes.holds_event(&event) {
+            // It was sent again while it is being worked on: that one will do.
+            return Some(entry.id);
+        }
         // No more was asked for than there is room for.
         if let Some(room) = room.split(1) {
             let event = Arc::new(event);
-            self.lanes.add(Entry { stream, id: entry.id, sender, event, was_left, _room: room });
+            self.lanes.add(Entry { stream, id: entry.id, sender, event, bytes, was_left, _room: room });
         }
+        None
     }
 
     /// Looks for what others took and left, until `shutdown`.
     async fn claim_on(&self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
-            pause(CLAIM_EVERY, &shutdown).await;
+            pause(self.stream.0.left_after / CLAIMS, &shutdown).await;
             for stream in 0..self.stream.0.streams {
                 if shutdown.is_cancelled() {
                     return;
@@ -190,14 +239,12 @@ impl Reader {
                 .arg(self.stream.key(stream))
                 .arg(self.receiver.name())
                 .arg(&self.consumer)
-                .arg(LEFT_AFTER.as_millis().to_string())
+                .arg(self.stream.0.left_after.as_millis().to_string())
                 .arg(&start)
                 .arg("COUNT")
                 .arg(room.num_permits());
             let reply: StreamAutoClaimReply = command.query_async(&mut writer).await?;
-            for entry in reply.claimed {
-                self.add(stream, entry, true, &mut room).await;
-            }
+            self.add_all(stream, reply.claimed, true, &mut room).await;
             if reply.next_stream_id == "0-0" {
                 break;
             }
@@ -259,10 +306,38 @@ async fn answered<T>(answer: impl Future<Output = redis::RedisResult<T>>) -> red
     }
 }
 
+/// Whether an entry was made long ago: its id begins with the milliseconds.
+fn is_old(id: &str, now: Timestamp) -> bool {
+    let made = id.split_once('-').and_then(|(millis, _)| millis.parse::<i64>().ok());
+    made.is_some_and(|millis| {
+        now.duration_since(Timestamp::from_micros(millis.saturating_mul(1_000))) > OLD_AFTER
+    })
+}
+
 async fn pause(length: Duration, shutdown: &CancellationToken) {
     let length = length.mul_f64(rand::rng().random_range(0.75..1.25));
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = tokio::time::sleep(length) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_a_week_old_is_not_read() {
+        let now = Timestamp::from_micros(1_700_000_000_000_000);
+        let day = 86_400_000;
+        for (id, is_old_one) in [
+            ("1700000000000-0".to_owned(), false),
+            (format!("{}-5", 1_700_000_000_000_i64 - 6 * day), false),
+            (format!("{}-5", 1_700_000_000_000_i64 - 8 * day), true),
+            (format!("{}-5", 1_700_000_000_000_i64 + 8 * day), false),
+            ("no id".to_owned(), false),
+        ] {
+            assert_eq!(is_old(&id, now), is_old_one, "{id}");
+        }
     }
 }

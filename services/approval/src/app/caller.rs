@@ -2,7 +2,7 @@
 
 use phasegate_id::{ParticipantId, TenantId};
 use phasegate_idempotency as idempotency;
-use phasegate_principal::{Caller as Kind, Permission, Principal, SpeaksFor};
+use phasegate_principal::{Caller as Kind, Forbidden, Permission, Principal, SpeaksFor};
 use phasegate_proto::actor::v1::Actor as ActorMessage;
 use phasegate_rpc_error::Invalid;
 
@@ -25,6 +25,11 @@ impl Caller {
     /// As it was verified, to ask another service in its name.
     pub const fn principal(&self) -> &Principal {
         &self.principal
+    }
+
+    /// Refuses an agent's key without a task token.
+    pub fn needs_lease(&self, task_token: &str) -> Result<(), Forbidden> {
+        self.principal.needs_lease(task_token)
     }
 
     /// The tenant.

@@ -88,6 +88,16 @@ pub(super) fn approvers(
     Ok(ask.approvers.clone())
 }
 
+/// The lease of one task asks for nothing about another: the round's request would be taken from whoever works on that.
+pub(super) fn own_task(request: &Request, leased: &str) -> Result<(), Error> {
+    match &request.task {
+        Some(task) if task.as_str() != leased => {
+            Err(Invalid::new("TOKEN_MALFORMED", "task_token", "is for another task than task_id").into())
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Nobody is asked about the own work.
 pub(super) fn own_work(request: &Request) -> Result<(), Error> {
     match request.approvers.iter().position(|one| request.is_own_work_of(one)) {

@@ -1,5 +1,6 @@
 //! Time passes.
 
+use futures::StreamExt as _;
 use phasegate_database::Reach;
 use phasegate_telemetry::{Cause, Subject, WorkKind, work_span};
 use tracing::Instrument as _;
@@ -10,13 +11,15 @@ use crate::store::{Claimed, Record};
 
 /// Timers that one round takes on.
 const BATCH: u32 = 200;
+/// Timers that are looked at side by side.
+const TOGETHER: usize = 8;
 
 impl App {
     /// Gives every request whose timer is due to the rules; returns how many there were. A timer of an instance on hold
     /// is not due, and one that fails is due again later.
     pub async fn elapse(&self) -> Result<usize, Error> {
         let claimed = self.store.timer_claim(self.now(), BATCH).await?;
-        for timer in &claimed {
+        let fired = futures::stream::iter(&claimed).for_each_concurrent(TOGETHER, async |timer| {
             let subject = Subject { tenant_id: timer.key.tenant.as_str(), ..Subject::default() };
             let span = work_span(CONSUMER, WorkKind::Timer, "approval_elapse", Cause::default(), subject);
             span.record("phasegate.approval.id", timer.key.approval.as_str());
@@ -27,7 +30,8 @@ impl App {
                 let approval = timer.key.approval.as_str();
                 tracing::warn!(approval, error = %chain(&error), "a timer did not fire and will be tried again");
             }
-        }
+        });
+        fired.await;
         Ok(claimed.len())
     }
 

@@ -239,6 +239,7 @@ fn failed(error: &Error) -> HandleError {
         | Error::TaskClosed { .. }
         | Error::ContentRejected(_)
         | Error::PermissionMissing(_)
+        | Error::Forbidden(_)
         | Error::RoleForbidden(_)
         | Error::Invalid(_)
         | Error::RequestIdReused(_)

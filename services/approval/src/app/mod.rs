@@ -20,6 +20,7 @@ use phasegate_clock::{SharedClock, Timestamp};
 use phasegate_id::{ApprovalId, InstanceId, TenantId};
 use phasegate_idempotency as idempotency;
 use phasegate_outbox::Relay;
+use phasegate_principal::Forbidden;
 use phasegate_proto::actor::v1::Actor as ActorMessage;
 use phasegate_rpc_error::{Invalid, Relayed};
 
@@ -76,6 +77,9 @@ pub enum Error {
     /// The caller's link does not allow it.
     #[error("this link does not allow to {0}")]
     PermissionMissing(&'static str),
+    /// The caller's key does not allow it.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
     /// The caller's role does not allow it.
     #[error("a {0} may not ask for approval")]
     RoleForbidden(&'static str),

@@ -26,6 +26,18 @@ pub struct Listed {
     pub next: Option<Position>,
 }
 
+impl Listed {
+    /// Where the next page begins, if this one has only so many.
+    pub fn after(&self, kept: usize) -> Option<Position> {
+        self.records.get(kept.checked_sub(1)?).map(position)
+    }
+}
+
+fn position(record: &Record) -> Position {
+    let Record { approval, .. } = record;
+    Position { requested_at: approval.requested_at, approval: approval.request.id.clone() }
+}
+
 impl App {
     /// One request.
     pub async fn get(&self, caller: &Caller, id: &str) -> Result<Record, Error> {
@@ -50,10 +62,7 @@ impl App {
         let Ok(instance) = instance else { return Ok(nothing) };
         let filter = Filter { instance, status: list.status, approver: list.approver, visible_to: person };
         let (records, more) = self.store.approval_list(&caller.tenant(), &filter, &page).await?;
-        let next = records.last().filter(|_| more).map(|record| Position {
-            requested_at: record.approval.requested_at,
-            approval: record.approval.request.id.clone(),
-        });
+        let next = records.last().filter(|_| more).map(position);
         Ok(Listed { records, next })
     }
 

@@ -77,6 +77,7 @@ impl App {
         if caller.person().is_some() {
             return Err(Error::RoleForbidden("participant"));
         }
+        caller.needs_lease(ask.task_token.as_deref().unwrap_or_default())?;
         if let Some(done) = self.answered_before(call).await? {
             return Ok(done);
         }
@@ -107,6 +108,7 @@ impl App {
         if let Some(token) = token {
             let lease = self.peers.confirm_lease(caller, &request.instance, &token).await?;
             let at = tokio::time::Instant::now();
+            check::own_task(&request, &lease.task_id)?;
             confirmed = Some(Confirmed { at, task: lease.task_id, hold: lease.hold_id });
             asked_by_agent(&mut request, &mut actor, lease.agent_id);
         }

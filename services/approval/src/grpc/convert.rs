@@ -209,7 +209,7 @@ fn title(title: String) -> Result<String, Invalid> {
 
 /// Letters that turn the direction of a line, or end it: what is decided must read as it was written.
 fn turns_or_breaks(letter: char) -> bool {
-    matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+    phasegate_plain_text::is_turning(letter) || matches!(letter, '\u{2028}' | '\u{2029}')
 }
 
 /// A text of several lines. Overrides of direction are refused here, too; isolates belong to honest text.

@@ -5,7 +5,7 @@ mod refusal;
 mod watch;
 
 use phasegate_idempotency::respond;
-use phasegate_page_token::{PageTokens, page_size};
+use phasegate_page_token::{PageTokens, cut, page_size};
 use phasegate_principal::Principal;
 use phasegate_proto::approval::v1::approval_service_server::{ApprovalService, ApprovalServiceServer};
 use phasegate_proto::approval::v1::{
@@ -38,7 +38,7 @@ impl Api {
 
     /// As a server takes it.
     pub fn into_server(self) -> ApprovalServiceServer<Self> {
-        ApprovalServiceServer::new(self)
+        phasegate_serve::bounded!(ApprovalServiceServer::new(self))
     }
 }
 
@@ -72,8 +72,9 @@ impl ApprovalService for Api {
         let after = self.pages.decode(&scope, &message.page_token).map_err(refused)?;
         let list = convert::list(message).map_err(refused)?;
         let listed = self.app.list(&caller, list, Page { size, after }).await.map_err(refused)?;
-        let next_page_token = listed.next.map(|next| self.pages.encode(&scope, &next)).unwrap_or_default();
-        let approvals = listed.records.iter().map(message::approval).collect();
+        let mut approvals = listed.records.iter().map(message::approval).collect();
+        let next = if cut(&mut approvals, size) { listed.next } else { listed.after(approvals.len()) };
+        let next_page_token = next.map(|next| self.pages.encode(&scope, &next)).unwrap_or_default();
         Ok(Response::new(ListApprovalsResponse { approvals, next_page_token }))
     }
 

@@ -17,6 +17,7 @@ impl Refusal for Error {
                 Kind::Precondition
             }
             Self::PermissionMissing(_) | Self::RoleForbidden(_) => Kind::Forbidden,
+            Self::Forbidden(forbidden) => forbidden.kind(),
             Self::Invalid(invalid) => invalid.kind(),
             Self::Peer(relayed) => relayed.kind(),
             Self::PersonUnknown(_) | Self::LeaseStale | Self::Busy => Kind::Unavailable,
@@ -36,6 +37,7 @@ impl Refusal for Error {
             Self::ContentRejected(_) => "CONTENT_REJECTED",
             Self::PermissionMissing(_) => "LINK_PERMISSION_MISSING",
             Self::RoleForbidden(_) => "ROLE_FORBIDDEN",
+            Self::Forbidden(forbidden) => forbidden.reason(),
             Self::Invalid(invalid) => invalid.reason,
             Self::Peer(relayed) => relayed.reason(),
             Self::PersonUnknown(_) | Self::LeaseStale => "DEPENDENCY_DOWN",
@@ -65,6 +67,7 @@ impl Refusal for Error {
             Self::ContentRejected(id) => vec![("approval_id", id.to_string())],
             Self::PermissionMissing(permission) => vec![("permission", (*permission).to_owned())],
             Self::RoleForbidden(role) => vec![("role", (*role).to_owned())],
+            Self::Forbidden(forbidden) => forbidden.metadata(),
             Self::Invalid(invalid) => invalid.metadata(),
             Self::Peer(relayed) => relayed.metadata(),
             Self::PersonUnknown(person) => {

@@ -15,7 +15,7 @@ pub async fn run(app: App, interval: Duration, shutdown: CancellationToken) {
             Ok(fired) if fired > 0 => {}
             Ok(_) => pause(interval, &shutdown).await,
             Err(error) => {
-                tracing::warn!(%error, "could not look for timers");
+                phasegate_database::tell(&error, "could not look for timers");
                 pause(interval, &shutdown).await;
             }
         }

@@ -218,6 +218,13 @@ impl participant_server::ParticipantInternalService for Fakes {
     ) -> Result<Response<participant::ConsumeNonceResponse>, Status> {
         Err(status(&No("NOT_ASKED", Kind::Unimplemented)))
     }
+
+    async fn renew_link(
+        &self,
+        _: Request<participant::RenewLinkRequest>,
+    ) -> Result<Response<participant::RenewLinkResponse>, Status> {
+        Err(status(&No("NOT_ASKED", Kind::Unimplemented)))
+    }
 }
 
 impl Refusal for No {

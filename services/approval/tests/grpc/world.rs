@@ -76,6 +76,7 @@ impl World {
             bus: Bus::local(),
             keys,
             public_url: "http://127.0.0.1:7460".into(),
+            limits: phasegate_serve::Limits::default(),
             draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         };

@@ -97,7 +97,7 @@ impl App {
     ) -> Result<(Version, Vec<u8>), Error> {
         let place = self.readable(principal, instance_id).await?;
         let version = Some(version).filter(|version| *version != 0);
-        let not_found = || Error::ArtifactNotFound { key: key.chars().take(128).collect(), version };
+        let not_found = || Error::ArtifactNotFound { key: phasegate_id::shortened(key), version };
         let key = rules::key(key).map_err(|_| not_found())?;
         self.store.artifact_get(&place, &key, version).await?.ok_or_else(not_found)
     }
@@ -129,7 +129,7 @@ impl App {
         limit: usize,
     ) -> Result<Vec<Version>, Error> {
         let place = self.readable(principal, instance_id).await?;
-        let not_found = || Error::ArtifactNotFound { key: key.chars().take(128).collect(), version: None };
+        let not_found = || Error::ArtifactNotFound { key: phasegate_id::shortened(key), version: None };
         let key = rules::key(key).map_err(|_| not_found())?;
         let versions = self.store.version_list(&place, &key, below.unwrap_or(i32::MAX), limit).await?;
         if versions.is_empty() && below.is_none() { Err(not_found()) } else { Ok(versions) }
@@ -199,6 +199,7 @@ impl App {
             rules::phase(phase, &self.instances.parts(place).await?.phases)?;
         }
         let named = put.phase.clone();
+        principal.needs_lease(&put.task_token)?;
         if put.task_token.is_empty() {
             self.instances.going_on(place).await?;
             return Ok(Provenance {

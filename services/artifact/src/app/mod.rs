@@ -10,7 +10,7 @@ use phasegate_clock::SharedClock;
 use phasegate_id::{InstanceId, TenantId};
 use phasegate_idempotency::{Failure, Refused};
 use phasegate_outbox::Relay;
-use phasegate_principal::{Permission, Principal};
+use phasegate_principal::{Forbidden, Permission, Principal};
 use phasegate_rpc_error::{Invalid, Relayed};
 use phasegate_serve::Peers;
 
@@ -64,6 +64,9 @@ pub enum Error {
         /// Version, where one was asked for.
         version: Option<i32>,
     },
+    /// The caller's key does not allow it.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
     /// People who came through a link do not store artifacts.
     #[error("a participant may not store artifacts")]
     ParticipantMayNotStore,
@@ -94,7 +97,7 @@ impl App {
 
     /// The rows that a caller may see: those of the tenant, and of the own instance for people.
     fn place(principal: &Principal, instance_id: &str) -> Result<Place, Error> {
-        let not_found = || Error::InstanceNotFound { instance: instance_id.chars().take(128).collect() };
+        let not_found = || Error::InstanceNotFound { instance: phasegate_id::shortened(instance_id) };
         if !principal.sees_instance(instance_id) {
             return Err(not_found());
         }
@@ -125,8 +128,7 @@ impl Error {
 impl Failure for Error {
     fn is_passing(&self) -> bool {
         match self {
-            // What may have been committed is not done again: a repetition by its id finds out.
-            Self::Store(error) => error.is_race() || (error.is_transient() && !error.is_in_doubt()),
+            Self::Store(error) => error.is_passing(),
             Self::RequestId(refused) => refused.is_passing(),
             Self::Artifact(_)
             | Self::Comment(_)
@@ -135,6 +137,7 @@ impl Failure for Error {
             | Self::InstanceTerminal { .. }
             | Self::ArtifactNotFound { .. }
             | Self::ParticipantMayNotStore
+            | Self::Forbidden(_)
             | Self::MayNotRead
             | Self::LeaseUnsure
             | Self::Peer(_) => false,

@@ -1,13 +1,13 @@
 //! `ArtifactService`.
 
-use phasegate_page_token::page_size;
+use phasegate_page_token::{cut, page_size};
 use phasegate_principal::Principal;
 use phasegate_proto::artifact::v1 as proto;
 use phasegate_proto::artifact::v1::artifact_service_server::ArtifactService;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::{Api, answer, convert, cut, status};
+use super::{Api, answer, convert, status};
 use crate::app::artifact::{Filter, Stored};
 use crate::app::{Error, Once};
 use crate::domain::artifact::Version;

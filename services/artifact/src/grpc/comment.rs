@@ -1,13 +1,13 @@
 //! `CommentService`.
 
-use phasegate_page_token::page_size;
+use phasegate_page_token::{cut, page_size};
 use phasegate_principal::Principal;
 use phasegate_proto::artifact::v1 as proto;
 use phasegate_proto::artifact::v1::comment_service_server::CommentService;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::{Api, answer, convert, cut, status};
+use super::{Api, answer, convert, status};
 use crate::app::Once;
 use crate::app::comment::{After, Written};
 use crate::domain::comment::Subject;

@@ -26,6 +26,7 @@ impl Refusal for Error {
             Self::InstanceNotFound { .. } | Self::ArtifactNotFound { .. } => Kind::NotFound,
             Self::InstanceTerminal { .. } => Kind::Precondition,
             Self::ParticipantMayNotStore | Self::MayNotRead => Kind::Forbidden,
+            Self::Forbidden(forbidden) => forbidden.kind(),
             Self::RequestId(refused) => refused.kind(),
             Self::LeaseUnsure => Kind::Unavailable,
             Self::Peer(relayed) => relayed.kind(),
@@ -43,6 +44,7 @@ impl Refusal for Error {
             Self::ArtifactNotFound { .. } => "ARTIFACT_NOT_FOUND",
             Self::InstanceTerminal { .. } => "INSTANCE_TERMINAL",
             Self::ParticipantMayNotStore => "ROLE_FORBIDDEN",
+            Self::Forbidden(forbidden) => forbidden.reason(),
             Self::MayNotRead => "LINK_PERMISSION_MISSING",
             Self::RequestId(refused) => refused.reason(),
             Self::LeaseUnsure => "STORE_UNAVAILABLE",
@@ -66,6 +68,7 @@ impl Refusal for Error {
                 vec![("instance_id", instance.to_string()), ("status", (*status).to_owned())]
             }
             Self::ParticipantMayNotStore => vec![("role", "participant".to_owned())],
+            Self::Forbidden(forbidden) => forbidden.metadata(),
             Self::MayNotRead => vec![("permission", "view".to_owned())],
             Self::RequestId(refused) => refused.metadata(),
             Self::Peer(relayed) => relayed.metadata(),
@@ -82,6 +85,7 @@ impl Refusal for Error {
             | Self::ArtifactNotFound { .. }
             | Self::InstanceTerminal { .. }
             | Self::ParticipantMayNotStore
+            | Self::Forbidden(_)
             | Self::MayNotRead
             | Self::RequestId(_)
             | Self::LeaseUnsure

@@ -79,9 +79,9 @@ impl Error {
         matches!(self, Self::Database(error) if error.is_transient())
     }
 
-    /// The change may have taken effect.
-    pub fn is_in_doubt(&self) -> bool {
-        matches!(self, Self::Database(error) if error.is_in_doubt())
+    /// Nothing was changed, and the same may succeed if it is tried again.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_passing())
     }
 
     /// Somebody wrote the same key first.

@@ -153,8 +153,7 @@ impl Failure for Error {
         match self {
             Self::Overtaken => true,
             Self::RequestId(refused) => refused.is_passing(),
-            // What may have been committed is not done again: a repetition by its id finds out.
-            Self::Store(error) => error.is_race() || (error.is_transient() && !error.is_in_doubt()),
+            Self::Store(error) => error.is_passing(),
             Self::ValidationFailed { .. }
             | Self::TooLarge { .. }
             | Self::Immutable(_)

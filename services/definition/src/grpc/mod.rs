@@ -11,7 +11,7 @@ use phasegate_page_token::PageTokens;
 use phasegate_proto::definition::v1::definition_service_server::DefinitionServiceServer;
 use phasegate_proto::definition::v1::team_template_service_server::TeamTemplateServiceServer;
 use phasegate_proto::internal::definition::v1::definition_internal_service_server::DefinitionInternalServiceServer;
-use phasegate_serve::MESSAGE_BYTES_MAX;
+use phasegate_serve::{MESSAGE_BYTES_MAX, bounded};
 use tonic::service::Routes;
 use tonic::{Response, Status};
 
@@ -28,13 +28,11 @@ struct Api {
 /// All routes of the service.
 pub(crate) fn routes(app: App, pages: PageTokens) -> Routes {
     let api = Api { app, pages };
-    let definitions = DefinitionServiceServer::new(api.clone())
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let templates = TeamTemplateServiceServer::new(api.clone())
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    Routes::new(definitions).add_service(templates).add_service(DefinitionInternalServiceServer::new(api))
+    let definitions = bounded!(DefinitionServiceServer::new(api.clone()), MESSAGE_BYTES_MAX);
+    let templates = bounded!(TeamTemplateServiceServer::new(api.clone()), MESSAGE_BYTES_MAX);
+    Routes::new(definitions)
+        .add_service(templates)
+        .add_service(bounded!(DefinitionInternalServiceServer::new(api)))
 }
 
 fn status(error: impl Into<Error>) -> Status {

@@ -25,7 +25,7 @@ pub const MIGRATIONS: [Migration; 4] = [
 ];
 
 /// Content of one page, in bytes: a list may hold definitions of a mebibyte each, and an answer has to fit a message.
-const PAGE_BYTES_MAX: i64 = 4 * 1024 * 1024;
+const PAGE_BYTES_MAX: i64 = 3 * 1024 * 1024;
 
 /// The tables.
 #[derive(Debug, Clone)]
@@ -71,9 +71,9 @@ impl Error {
         matches!(self, Self::Database(error) if error.is_transient())
     }
 
-    /// The change may have taken effect.
-    pub fn is_in_doubt(&self) -> bool {
-        matches!(self, Self::Database(error) if error.is_in_doubt())
+    /// Nothing was changed, and the same may succeed if it is tried again.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_passing())
     }
 
     /// Somebody wrote the same key first.

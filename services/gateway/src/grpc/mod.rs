@@ -2,6 +2,7 @@
 //! believes from the gateway gets in from outside.
 
 pub(crate) mod local;
+mod passing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,8 @@ use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::caller::Callers;
@@ -21,6 +24,7 @@ use crate::foreign;
 use crate::method::{Methods, PublicMethod};
 use crate::refusal::Refused;
 use crate::rest::drop_rest;
+use crate::room::Room;
 use crate::upstream::Upstream;
 
 /// A flag for compression, and the length of the message.
@@ -30,7 +34,7 @@ const DEADLINE_MAX: Duration = Duration::from_mins(5);
 /// Open to everybody: they say nothing about anybody.
 const OPEN_PREFIXES: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
 
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static(phasegate_serve::TIMEOUT_HEADER);
 /// What a service gets to see of the headers of a call.
 const PASSED_HEADERS: [HeaderName; 5] = [
     CONTENT_TYPE,
@@ -55,6 +59,8 @@ pub(crate) struct Grpc {
     pub(crate) callers: Arc<Callers>,
     pub(crate) config: Config,
     pub(crate) streams: Arc<Semaphore>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) room: Room,
 }
 
 /// Whether a call is gRPC.
@@ -90,13 +96,14 @@ impl Grpc {
 
     async fn pass_on(
         &self,
-        method: &PublicMethod,
+        method: &Arc<PublicMethod>,
         parts: &Parts,
         body: Body,
     ) -> Result<Response<tonic::body::Body>, Status> {
         let limits = &self.config.limits;
+        let arrived = Instant::now();
         let message = read(body, method.message_bytes_max, limits.arrival_time_max).await?;
-        let principal = self.callers.identify(&parts.headers).await.map_err(Refused::into_status)?;
+        let principal = self.callers.identify(parts).await.map_err(Refused::into_status)?;
         phasegate_serve::note_caller(&principal);
         let asked = deadline(&parts.headers).map_err(Refused::into_status)?;
         // A stream may run for hours; only its client knows when it has had enough.
@@ -105,6 +112,12 @@ impl Grpc {
         } else {
             asked.map(|asked| asked.min(DEADLINE_MAX)).or(method.time_max)
         };
+        // What it took to arrive is gone.
+        let time_max = time_max.map(|time_max| time_max.saturating_sub(arrived.elapsed()));
+        if time_max.is_some_and(|time_max| time_max.is_zero()) {
+            return Err(Refused::Deadline.into_status());
+        }
+        let _place = self.room.enter(method, &principal.tenant).map_err(Refused::into_status)?;
 
         let mut request = Request::new(tonic::body::Body::new(http_body_util::Full::new(message)));
         *request.method_mut() = http::Method::POST;
@@ -139,13 +152,7 @@ impl Grpc {
         {
             return Err(foreign::translate(status, method));
         }
-        Ok(answer.map(|body| {
-            // Holds the place among the streams until the last frame has gone.
-            tonic::body::Body::new(body.map_frame(move |frame| {
-                let _held = &permit;
-                frame
-            }))
-        }))
+        Ok(passing::pass(answer, method, permit, &self.shutdown))
     }
 }
 
@@ -187,22 +194,7 @@ fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Refused> {
         let message = "must be up to eight digits and one of H, M, S, m, u, n";
         Refused::parameter("DURATION_INVALID", GRPC_TIMEOUT.as_str(), message)
     };
-    let text = value.to_str().map_err(|_| malformed())?;
-    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(malformed)?;
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return Err(malformed());
-    }
-    let amount: u64 = digits.parse().map_err(|_| malformed())?;
-    let limit = match unit {
-        "H" => Duration::from_secs(amount * 3600),
-        "M" => Duration::from_secs(amount * 60),
-        "S" => Duration::from_secs(amount),
-        "m" => Duration::from_millis(amount),
-        "u" => Duration::from_micros(amount),
-        "n" => Duration::from_nanos(amount),
-        _ => return Err(malformed()),
-    };
-    Ok(Some(limit))
+    value.to_str().ok().and_then(phasegate_serve::timeout).map(Some).ok_or_else(malformed)
 }
 
 /// Writes a deadline in the finest unit that its eight digits allow.

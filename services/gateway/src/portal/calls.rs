@@ -14,8 +14,8 @@ use phasegate_proto::instance::v1::instance_service_client::InstanceServiceClien
 use phasegate_proto::instance::v1::{GetInstanceRequest, GetTimelineRequest, PhaseTimeline, ProcessInstance};
 use phasegate_proto::internal::participant::v1::participant_internal_service_client::ParticipantInternalServiceClient;
 use phasegate_proto::internal::participant::v1::{
-    ConsumeNonceRequest, ExchangeLinkRequest, ExchangeLinkResponse, IssueNonceRequest, VerifySessionRequest,
-    VerifySessionResponse,
+    ConsumeNonceRequest, ExchangeLinkRequest, ExchangeLinkResponse, IssueNonceRequest, RenewLinkRequest,
+    VerifySessionRequest, VerifySessionResponse,
 };
 use phasegate_proto::participant::v1::RequestNewLinkRequest;
 use phasegate_proto::participant::v1::link_service_client::LinkServiceClient;
@@ -24,6 +24,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::Portal;
+use super::readable;
 use super::session::Visitor;
 
 /// Entries of one list on one page. What is more is reached through the API.
@@ -86,19 +87,31 @@ impl Portal {
         Ok(())
     }
 
+    /// Has a fresh link mailed to who has come in by a link.
+    pub(super) async fn fresh_link_of_session(
+        &self,
+        session_token: &str,
+        link_id: &str,
+    ) -> Result<(), Status> {
+        let (session_token, link_id) = (session_token.to_owned(), link_id.to_owned());
+        self.sessions().renew_link(self.own(RenewLinkRequest { session_token, link_id })).await?;
+        Ok(())
+    }
+
     /// The instance.
     pub(super) async fn instance(&self, visitor: &Visitor) -> Result<ProcessInstance, Status> {
         let message = GetInstanceRequest { instance_id: visitor.instance_id().to_owned() };
         let request = self.context.peers.request(Service::Instance, &visitor.principal, message);
         let answer = self.instances().get_instance(request).await?.into_inner();
-        Ok(answer.instance.unwrap_or_default())
+        Ok(readable::instance(answer.instance.unwrap_or_default()))
     }
 
     /// Its phases.
     pub(super) async fn phases(&self, visitor: &Visitor) -> Result<Vec<PhaseTimeline>, Status> {
         let message = GetTimelineRequest { instance_id: visitor.instance_id().to_owned() };
         let request = self.context.peers.request(Service::Instance, &visitor.principal, message);
-        Ok(self.instances().get_timeline(request).await?.into_inner().phases)
+        let phases = self.instances().get_timeline(request).await?.into_inner().phases;
+        Ok(phases.into_iter().map(readable::phase).collect())
     }
 
     /// Requests that the visitor may see, newest first.
@@ -110,14 +123,16 @@ impl Portal {
             ..ListApprovalsRequest::default()
         };
         let request = self.context.peers.request(Service::Approval, &visitor.principal, message);
-        Ok(self.requests().list_approvals(request).await?.into_inner().approvals)
+        let approvals = self.requests().list_approvals(request).await?.into_inner().approvals;
+        Ok(approvals.into_iter().map(readable::approval).collect())
     }
 
     /// One request.
     pub(super) async fn approval(&self, visitor: &Visitor, approval_id: &str) -> Result<Approval, Status> {
         let message = GetApprovalRequest { approval_id: approval_id.to_owned() };
         let request = self.context.peers.request(Service::Approval, &visitor.principal, message);
-        Ok(self.requests().get_approval(request).await?.into_inner().approval.unwrap_or_default())
+        let answer = self.requests().get_approval(request).await?.into_inner();
+        Ok(readable::approval(answer.approval.unwrap_or_default()))
     }
 
     /// Answers a request.
@@ -138,7 +153,8 @@ impl Portal {
             ..ListArtifactsRequest::default()
         };
         let request = self.context.peers.request(Service::Artifact, &visitor.principal, message);
-        Ok(self.storage().list_artifacts(request).await?.into_inner().artifacts)
+        let artifacts = self.storage().list_artifacts(request).await?.into_inner().artifacts;
+        Ok(artifacts.into_iter().map(readable::artifact).collect())
     }
 
     /// One version of an artifact, with its content; 0 for the newest.
@@ -151,7 +167,8 @@ impl Portal {
         let instance_id = visitor.instance_id().to_owned();
         let message = GetArtifactRequest { instance_id, key: key.to_owned(), version };
         let request = self.context.peers.request(Service::Artifact, &visitor.principal, message);
-        Ok(self.storage().get_artifact(request).await?.into_inner().artifact.unwrap_or_default())
+        let answer = self.storage().get_artifact(request).await?.into_inner();
+        Ok(readable::artifact(answer.artifact.unwrap_or_default()))
     }
 
     /// Comments that the visitor may see, oldest first.
@@ -162,7 +179,8 @@ impl Portal {
             ..ListCommentsRequest::default()
         };
         let request = self.context.peers.request(Service::Artifact, &visitor.principal, message);
-        Ok(self.threads().list_comments(request).await?.into_inner().comments)
+        let comments = self.threads().list_comments(request).await?.into_inner().comments;
+        Ok(comments.into_iter().map(readable::comment).collect())
     }
 
     /// Writes a comment on the instance.

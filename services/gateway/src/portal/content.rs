@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use phasegate_plain_text::{is_turning, shown};
 use phasegate_proto::approval::v1::ReviewedArtifact;
 use phasegate_proto::artifact::v1::Artifact;
 use serde_json::Value;
@@ -223,8 +224,7 @@ fn escape(text: &str, out: &mut String) {
             '&' => out.push_str("&amp;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            // Characters that turn the reading direction around could make a text say something else.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => out.push('\u{fffd}'),
+            turning if is_turning(turning) => out.push('\u{fffd}'),
             other => out.push(other),
         }
     }
@@ -243,9 +243,9 @@ fn changes(before: &Value, after: &Value) -> Vec<Change> {
         .filter(|path| old.get(*path) != new.get(*path))
         .take(CHANGES_MAX)
         .map(|path| Change {
-            path: path.clone(),
-            before: old.get(path).cloned(),
-            after: new.get(path).cloned(),
+            path: shown(path),
+            before: old.get(path).map(|text| shown(text)),
+            after: new.get(path).map(|text| shown(text)),
         })
         .collect()
 }
@@ -310,6 +310,13 @@ mod tests {
     #[test]
     fn a_text_cannot_be_turned_around() {
         assert_eq!(rendered(&json!("a\u{202e}b")), "a\u{fffd}b");
+    }
+
+    #[test]
+    fn a_difference_cannot_be_turned_around_and_is_not_lost() {
+        let found = changes(&json!({"a": "b"}), &json!({"a": "b\u{202e}"}));
+        let after = Some("b\u{fffd}".to_owned());
+        assert_eq!(found, vec![Change { path: "/a".into(), before: Some("b".into()), after }]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use phasegate_proto::instance::v1::{PhaseStatus, PhaseTimeline};
 
 use super::Shared;
 use super::fault::{Fault, render};
-use super::form::{Fields, field, lines, same_site};
+use super::form::{Fields, field, lines};
 use super::page::{ArtifactLine, CommentLine, DecisionLine, Home, Pending};
 use super::session::Visitor;
 use super::view::{self, Step};
@@ -76,7 +76,6 @@ pub(super) async fn comment(
     headers: HeaderMap,
     Form(fields): Form<Fields>,
 ) -> Result<Response, Fault> {
-    same_site(&headers)?;
     let visitor = portal.visitor(&link, &headers, true).await?;
     portal.consume_nonce(&visitor, COMMENT_SUBJECT.to_owned(), field(&fields, "nonce")).await?;
     portal.write_comment(&visitor, lines(field(&fields, "body"))).await?;

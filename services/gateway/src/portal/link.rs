@@ -1,14 +1,14 @@
 //! The link itself: from the mail to a clean URL, and what to do when it has ended.
 
 use axum::Form;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use phasegate_clock::Timestamp;
 
 use super::Shared;
-use super::fault::{Fault, message};
-use super::form::{Fields, field, same_site};
+use super::fault::{Fault, Renewal, message};
+use super::form::{Fields, field};
 
 /// Opens a session and leads to a URL without the token. Decides nothing and counts against nothing, since mail scanners come
 /// here first.
@@ -20,11 +20,7 @@ pub(super) async fn open(
     let session = match portal.exchange(token).await {
         Ok(session) => session,
         Err(status) => {
-            return Err(match phasegate_rpc_error::reason_of(&status).as_deref() {
-                Some("LINK_EXPIRED") => Fault::LinkEnded { revoked: false, token: token.to_owned() },
-                Some("LINK_REVOKED") => Fault::LinkEnded { revoked: true, token: token.to_owned() },
-                _ => Fault::from(status),
-            });
+            return Err(Fault::of_link(status, || Renewal::Token(token.to_owned())));
         }
     };
     let link_id = session.link.as_ref().map_or("", |link| link.id.as_str());
@@ -38,15 +34,29 @@ pub(super) async fn open(
 /// Has a fresh link mailed to the address on file. The answer is the same whatever the token was.
 pub(super) async fn request_new(
     State(portal): State<Shared>,
-    headers: HeaderMap,
     Form(fields): Form<Fields>,
 ) -> Result<Response, Fault> {
-    same_site(&headers)?;
     portal.fresh_link(field(&fields, "token")).await?;
-    Ok(message(
+    Ok(on_its_way())
+}
+
+/// The same for somebody who has come in by the link. What is mailed goes to the address on file, a few times an hour at
+/// most, so that the form needs no nonce.
+pub(super) async fn renew(
+    State(portal): State<Shared>,
+    Path(link): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Fault> {
+    let token = portal.session_token(&headers, &link).ok_or(Fault::NoSession)?;
+    portal.fresh_link_of_session(token, &link).await?;
+    Ok(on_its_way())
+}
+
+fn on_its_way() -> Response {
+    message(
         StatusCode::ACCEPTED,
         "Look into your mailbox",
         "If that link was part of a process that goes on, a new one is on its way to the address on file.",
         None,
-    ))
+    )
 }

@@ -11,6 +11,7 @@ mod form;
 mod home;
 mod link;
 mod page;
+mod readable;
 mod review;
 mod session;
 mod view;
@@ -53,6 +54,7 @@ pub(crate) fn template(path: &str) -> &'static str {
         ["links", "request"] => "/external/links/request",
         [_] => "/external/{link}",
         [_, "comments"] => "/external/{link}/comments",
+        [_, "renew"] => "/external/{link}/renew",
         [_, "artifacts", _] => "/external/{link}/artifacts/{key}",
         [_, "artifacts", _, "download"] => "/external/{link}/artifacts/{key}/download",
         [_, "approvals", _] => "/external/{link}/approvals/{approval}",
@@ -72,6 +74,7 @@ pub fn router(context: Context, dev: bool) -> Router {
         .route("/external/links/request", post(link::request_new))
         .route("/external/{link}", get(home::show))
         .route("/external/{link}/comments", post(home::comment))
+        .route("/external/{link}/renew", post(link::renew))
         .route("/external/{link}/artifacts/{key}", get(content::show))
         .route("/external/{link}/artifacts/{key}/download", get(content::download))
         .route("/external/{link}/approvals/{approval}", get(review::show))

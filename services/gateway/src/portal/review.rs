@@ -5,11 +5,13 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use phasegate_principal::Permission;
-use phasegate_proto::approval::v1::{Approval, ApprovalStatus, DecideApprovalRequest, Decision, SubjectKind};
+use phasegate_proto::approval::v1::{
+    Approval, ApprovalStatus, ApproverStatus, DecideApprovalRequest, Decision, SubjectKind,
+};
 use phasegate_proto::instance::v1::{PhaseTimeline, ProcessInstance, Remark};
 
 use super::fault::{Fault, render};
-use super::form::{Fields, field, lines, remarks, same_site};
+use super::form::{Fields, field, lines, remarks};
 use super::page::{Confirm, Receipt, Review, Reviewed};
 use super::session::Visitor;
 use super::when::When;
@@ -45,7 +47,6 @@ pub(super) async fn choose(
     headers: HeaderMap,
     Form(fields): Form<Fields>,
 ) -> Result<Response, Fault> {
-    same_site(&headers)?;
     let visitor = portal.visitor(&link, &headers, true).await?;
     let approval = portal.approval(&visitor, &approval_id).await?;
     let mut draft = Draft {
@@ -101,12 +102,17 @@ pub(super) async fn confirm(
     headers: HeaderMap,
     Form(fields): Form<Fields>,
 ) -> Result<Response, Fault> {
-    same_site(&headers)?;
     let visitor = portal.visitor(&link, &headers, true).await?;
     let chosen = field(&fields, "decision");
     let digest = field(&fields, "digest");
     let nonce = field(&fields, "nonce");
-    portal.consume_nonce(&visitor, nonce_subject(&approval_id, chosen, digest), nonce).await?;
+    let used = portal.consume_nonce(&visitor, nonce_subject(&approval_id, chosen, digest), nonce).await;
+    if let Err(fault) = used.map_err(Fault::from) {
+        // The same form once more, because the answer to the first was lost on its way: what it recorded stands.
+        let is_repeated = matches!(fault, Fault::Csrf)
+            && portal.has_answered(&visitor, &approval_id, chosen, digest).await?;
+        return if is_repeated { Ok(to_receipt(&visitor, &approval_id)) } else { Err(fault) };
+    }
     let comment = lines(field(&fields, "comment"));
     let written = remarks(&fields);
     let decision = DecideApprovalRequest {
@@ -123,9 +129,7 @@ pub(super) async fn confirm(
         request_id: nonce.to_owned(),
     };
     match portal.decide(&visitor, decision).await {
-        Ok(approval) => {
-            Ok(Redirect::to(&format!("{}/approvals/{}/receipt", visitor.base, approval.id)).into_response())
-        }
+        Ok(approval) => Ok(to_receipt(&visitor, &approval.id)),
         Err(status) => {
             let reason = phasegate_rpc_error::reason_of(&status).unwrap_or_default();
             if !matches!(
@@ -198,11 +202,35 @@ pub(super) async fn receipt(
     Ok(render(StatusCode::OK, &page))
 }
 
+fn to_receipt(visitor: &Visitor, approval_id: &str) -> Response {
+    Redirect::to(&format!("{}/approvals/{approval_id}/receipt", visitor.base)).into_response()
+}
+
 fn nonce_subject(approval_id: &str, chosen: &str, digest: &str) -> String {
     format!("decide:{approval_id}:{chosen}:{digest}")
 }
 
 impl Portal {
+    /// Whether the person has given this very answer to this very content.
+    async fn has_answered(
+        &self,
+        visitor: &Visitor,
+        approval_id: &str,
+        chosen: &str,
+        digest: &str,
+    ) -> Result<bool, Fault> {
+        let approval = self.approval(visitor, approval_id).await?;
+        let given = match view::decision(chosen) {
+            Decision::Approve => ApproverStatus::Approved,
+            Decision::Reject => ApproverStatus::Rejected,
+            Decision::RequestChanges => ApproverStatus::ChangesRequested,
+            Decision::Unspecified => return Ok(false),
+        };
+        let mut approvers = approval.approvers.iter();
+        let own = approvers.find(|approver| approver.participant_id == visitor.person.id);
+        Ok(approval.content_digest == digest && own.is_some_and(|own| own.status() == given))
+    }
+
     /// The review page once more, with what the person had written.
     async fn again(
         &self,

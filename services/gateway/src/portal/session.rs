@@ -9,7 +9,7 @@ use phasegate_principal::{Participation, Permission, Principal};
 use phasegate_proto::participant::v1 as phasegate_participant_v1;
 
 use super::Portal;
-use super::fault::Fault;
+use super::fault::{Fault, Renewal};
 
 /// Somebody behind a link.
 #[derive(Debug)]
@@ -51,8 +51,11 @@ impl Portal {
         headers: &HeaderMap,
         writes: bool,
     ) -> Result<Visitor, Fault> {
-        let token = cookie(headers, &self.cookie_name(link_id)).ok_or(Fault::NoSession)?;
-        let verified = self.verify_session(token, link_id, writes).await?;
+        let token = self.session_token(headers, link_id).ok_or(Fault::NoSession)?;
+        let verified = self
+            .verify_session(token, link_id, writes)
+            .await
+            .map_err(|status| Fault::of_link(status, || Renewal::Session { link: link_id.to_owned() }))?;
         let (Some(link), Some(person)) = (verified.link, verified.participant) else {
             return Err(Fault::NoSession);
         };
@@ -67,6 +70,11 @@ impl Portal {
         phasegate_serve::note_caller(&principal);
         let base = format!("/external/{}", link.id);
         Ok(Visitor { principal, person, link, session_token: token.to_owned(), base })
+    }
+
+    /// What the cookie of a link says.
+    pub(super) fn session_token<'a>(&self, headers: &'a HeaderMap, link_id: &str) -> Option<&'a str> {
+        cookie(headers, &self.cookie_name(link_id))
     }
 
     /// The cookie of a new session. `__Host-` binds it to this host; that needs TLS, which `dev` has not.

@@ -4,6 +4,7 @@
 //! a client back to where it was; a message without events moves the token on without waking anybody.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -18,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::answer;
+use crate::foreign;
+use crate::method::PublicMethod;
 use crate::refusal::Refused;
 
 /// Proxies cut what is silent for half a minute or so; a client is promised a sign of life every 15 s.
@@ -26,6 +29,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// A stream on its way to a client.
 struct Feed {
     upstream: Streaming<Bytes>,
+    method: Arc<PublicMethod>,
     output: MessageDescriptor,
     shutdown: CancellationToken,
     opened: bool,
@@ -36,11 +40,12 @@ struct Feed {
 /// Answers with a stream of events.
 pub(crate) fn respond(
     upstream: Streaming<Bytes>,
-    output: MessageDescriptor,
+    method: &Arc<PublicMethod>,
     shutdown: CancellationToken,
     permit: OwnedSemaphorePermit,
 ) -> Response<Body> {
-    let feed = Feed { upstream, output, shutdown, opened: false, ended: false, _permit: permit };
+    let (method, output) = (Arc::clone(method), method.descriptor.output());
+    let feed = Feed { upstream, method, output, shutdown, opened: false, ended: false, _permit: permit };
     let chunks = stream::unfold(feed, |mut feed| async move {
         let chunk = feed.next().await?;
         Some((Ok::<_, Infallible>(Bytes::from(chunk)), feed))
@@ -77,7 +82,14 @@ impl Feed {
                 }
             },
             Ok(None) => None,
-            Err(status) => Some(self.end(&status)),
+            Err(status) => {
+                let status = foreign::translate(status, &self.method);
+                // Whoever was there has gone. The client comes back by itself, and goes on behind the last id.
+                if foreign::passes(&status) {
+                    return None;
+                }
+                Some(self.end(&status))
+            }
         }
     }
 

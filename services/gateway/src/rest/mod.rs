@@ -14,6 +14,7 @@ use axum::body::Body;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::request::Call;
@@ -22,6 +23,7 @@ use crate::caller::Callers;
 use crate::config::Config;
 use crate::method::PublicMethod;
 use crate::refusal::Refused;
+use crate::room::Room;
 use crate::upstream::Upstream;
 
 pub(crate) use self::body::drop_rest;
@@ -38,6 +40,7 @@ pub(crate) struct Rest {
     pub(crate) callers: Arc<Callers>,
     pub(crate) config: Config,
     pub(crate) streams: Arc<Semaphore>,
+    pub(crate) room: Room,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -67,7 +70,12 @@ impl Rest {
                 });
             }
         };
-        match Box::pin(self.call(route, variables, &parts, body)).await {
+        let call = Box::pin(self.call(route, variables, &parts, body));
+        let answer = match route.method.time_max {
+            Some(time_max) => phasegate_serve::within(Instant::now() + time_max, call).await,
+            None => call.await,
+        };
+        match answer {
             Ok(response) => response,
             Err(refused) => answer::refused(&refused),
         }
@@ -83,18 +91,17 @@ impl Rest {
         let limits = &self.config.limits;
         let bytes_max = route.method.body_bytes_max;
         let body = body::read(&parts.headers, body, bytes_max, limits.arrival_time_max).await?;
-        let principal = self.callers.identify(&parts.headers).await?;
+        let principal = self.callers.identify(parts).await?;
         phasegate_serve::note_caller(&principal);
         let query = parts.uri.query().unwrap_or_default();
         let message = Call { route, variables, query, headers: &parts.headers, body }.message()?;
+        let _place = self.room.enter(&route.method, &principal.tenant)?;
         if route.form == Form::Events {
             let streams_max = limits.streams_max;
             let permit = self.streams.clone().try_acquire_owned();
             let permit = permit.map_err(|_| Refused::TooManyStreams { streams_max })?;
             return Ok(match self.upstream.stream(&route.method, &principal, message).await {
-                Ok(stream) => {
-                    events::respond(stream, route.method.descriptor.output(), self.shutdown.clone(), permit)
-                }
+                Ok(stream) => events::respond(stream, &route.method, self.shutdown.clone(), permit),
                 Err(status) => answer::failure(&status),
             });
         }

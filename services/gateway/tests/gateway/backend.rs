@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use http::HeaderMap;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -34,6 +34,8 @@ pub(crate) enum Answer {
     Message { message: Value, repeated: bool },
     /// Messages in a row.
     Stream(Vec<Value>),
+    /// Messages in a row, and then nothing but a broken connection.
+    Broken(Vec<Value>),
     /// A status.
     Refusal(Status),
     /// What the transport says of a service that is down.
@@ -93,6 +95,7 @@ impl Server {
             bus: Bus::local(),
             keys,
             public_url: format!("http://{address}"),
+            limits: phasegate_serve::Limits::default(),
             draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         };
@@ -218,6 +221,20 @@ async fn respond(backend: &Backend, request: Request) -> Result<Response> {
         }
         Answer::Stream(messages) => {
             Ok(framed_response(messages.iter().map(frame).collect::<Result<Vec<Bytes>>>()?))
+        }
+        Answer::Broken(messages) => {
+            let frames = messages.iter().map(frame).collect::<Result<Vec<Bytes>>>()?;
+            let frames = frames.into_iter().map(|frame| Ok(Frame::data(frame)));
+            let broken = Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+            // Not at once, so that what came before is on its way.
+            let later = stream::once(async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                broken
+            });
+            let body = StreamBody::new(stream::iter(frames).chain(later));
+            let mut response = framed_response(Vec::new());
+            *response.body_mut() = Body::new(body);
+            Ok(response)
         }
         Answer::Refusal(status) => Ok(status.into_http()),
         Answer::Down => {

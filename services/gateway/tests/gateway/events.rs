@@ -43,6 +43,19 @@ async fn events_come_one_by_one_and_can_be_resumed() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_stream_whose_service_dies_ends_without_an_error() -> Result<()> {
+    let server = Server::start().await?;
+    let message = json!({"events": [{"id": "1", "type": "phase.entered"}], "resumeToken": "7"});
+    server.backend.lay("WatchEvents", Answer::Broken(vec![message]));
+    let url = server.url("/api/processes/instances/i/events");
+    // Whoever reads it comes back with the last id, as every browser does by itself.
+    let text = server.http.get(&url).send().await?.text().await?;
+    assert!(text.contains("id: 7\nevent: phase.entered\n"), "{text}");
+    assert!(text.ends_with("\n\n") && !text.contains("phasegate.error"), "{text}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_stream_that_is_refused_is_an_error() -> Result<()> {
     let server = Server::start().await?;
     server.backend.lay("WatchApprovalResponses", Answer::Down);

@@ -4,5 +4,6 @@ mod backend;
 mod bad_input;
 mod events;
 mod golden;
+mod limits;
 mod passing;
 mod surroundings;

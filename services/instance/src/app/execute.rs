@@ -19,8 +19,7 @@ pub(crate) use super::order::{Answered, Once, Outcome};
 use super::order::{Answering, First};
 pub(super) use super::order::{By, Order, Origin, Step, Wish};
 use super::{App, Around, Error, effects, seen};
-use crate::domain::Action;
-use crate::domain::{self, Actor, ActorKind, Channel, Command, CurrentVersion, Instance, Rejection};
+use crate::domain::{self, Action, Actor, ActorKind, Channel, Command, CurrentVersion, Instance, Rejection};
 use crate::store::{self, Answer, Guard, NO_HASH, Pinned, Receipt, Snapshot, Transition};
 
 /// How often a transition is tried again because another process was faster. Within a process they take turns, so two
@@ -99,13 +98,14 @@ impl App {
                 Err(error @ Error::Rejected(_)) if !order.is_start() => {
                     // A refusal, too, must not rest on a state that another process has made old.
                     if is_fresh || self.is_current(&key, &snapshot).await? {
-                        return Err(explain(error, &snapshot.instance));
+                        return Err(self.refusal(&key, order, error, &snapshot.instance).await?);
                     }
                     self.0.cache.forget(&key);
                     continue;
                 }
                 Err(error) => return Err(error),
             };
+            phasegate_telemetry::note("phasegate.process.id", outcome.after.process_id.as_str());
             if outcome.events.is_empty() || order.is_dry {
                 // "Already so" must not rest on an old state either.
                 if !is_fresh && !self.is_current(&key, &snapshot).await? {
@@ -131,7 +131,7 @@ impl App {
 
     /// The state to decide on, and whether it comes from the database.
     async fn begin(&self, key: &Key, order: &Order) -> Result<(Snapshot, bool), Error> {
-        if order.start.is_some() {
+        if order.is_start() {
             return Ok((Snapshot { instance: Arc::new(Instance::unstarted()), head: NO_HASH }, true));
         }
         if let Some(known) = self.0.cache.get(key) {
@@ -145,6 +145,23 @@ impl App {
 
     async fn is_current(&self, key: &Key, snapshot: &Snapshot) -> Result<bool, Error> {
         Ok(self.store().instance_version(&key.0, &key.1).await? == Some(snapshot.instance.version))
+    }
+
+    /// What a caller is told who may not do what it wanted. Whoever holds no lease any more learns that first: nothing
+    /// else that it could mend would help.
+    async fn refusal(
+        &self,
+        key: &Key,
+        order: &Order,
+        error: Error,
+        instance: &Instance,
+    ) -> Result<Error, Error> {
+        if let Some(Guard::Holds { task, fencing }) = &order.guard
+            && !self.store().lease_holds(&key.0, &instance.id, task, *fencing, self.now()).await?
+        {
+            return Ok(lease_lost(order, instance));
+        }
+        Ok(explain(error, instance))
     }
 
     async fn decide(

@@ -243,7 +243,7 @@ impl App {
 
     /// The id of an instance that a caller may see. What it may not see is not found, and so is what cannot be an id.
     pub(crate) fn visible(principal: &Principal, instance_id: &str) -> Result<InstanceId, Error> {
-        let not_found = || Error::NotFound(instance_id.chars().take(phasegate_id::LENGTH_MAX).collect());
+        let not_found = || Error::NotFound(phasegate_id::shortened(instance_id));
         if !principal.sees_instance(instance_id) {
             return Err(not_found());
         }

@@ -132,6 +132,11 @@ impl Order {
             shows: false,
         }
     }
+
+    /// Whether it begins an instance.
+    pub(super) fn is_start(&self) -> bool {
+        self.start.is_some()
+    }
 }
 
 impl Outcome {
@@ -149,11 +154,5 @@ impl Outcome {
     /// Names and addresses, for a start.
     pub(super) fn people(&self) -> BTreeMap<ParticipantId, Person> {
         self.firsts.first().map(|first| first.personal.people.clone()).unwrap_or_default()
-    }
-}
-
-impl Order {
-    pub(super) fn is_start(&self) -> bool {
-        self.start.is_some()
     }
 }

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use phasegate_principal::Principal;
+use phasegate_proto::worker::v1::ReleaseTaskResponse;
 use rand::Rng as _;
 use rand::seq::SliceRandom as _;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::execute::{By, Order, Wish};
 use super::{App, Error, Outcome, TaskToken};
 use crate::domain::{Action, Rejection};
-use crate::store::{self, Candidate, CandidatePosition, LeaseRow, Out};
+use crate::store::{self, Candidate, CandidatePosition, LeaseRow, Out, WorkFilter};
 
 /// Looks again this often for what another process made ready.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -45,8 +49,42 @@ pub(crate) struct Leased {
 }
 
 impl App {
-    /// Waits for work. Nothing came when the answer is empty.
-    pub(crate) async fn poll(&self, principal: &Principal, poll: &Poll) -> Result<Vec<Leased>, Error> {
+    /// Waits for work. Nothing came when the answer is empty. Whoever asked may hang up at any moment: what is leased for
+    /// them just then is taken back, so that no task waits for the end of a lease that nobody knows of.
+    pub(crate) async fn poll(&self, principal: &Principal, poll: Poll) -> Result<Vec<Leased>, Error> {
+        let (app, principal) = (self.clone(), principal.clone());
+        let (answer, heard) = oneshot::channel();
+        let gone = CancellationToken::new();
+        let _told = gone.clone().drop_guard();
+        let polling = async move {
+            let polled = app.wait_for_work(&principal, &poll, &gone).await;
+            if let Err(Ok(unheard)) = answer.send(polled) {
+                app.take_back(&principal, unheard).await;
+            }
+        };
+        tokio::spawn(polling.in_current_span());
+        heard.await.map_err(|_| Error::Broken("a poll ended without an answer".to_owned()))?
+    }
+
+    /// Ends leases that nobody has heard of.
+    async fn take_back(&self, principal: &Principal, unheard: Vec<Leased>) {
+        for leased in unheard {
+            let reason = "whoever asked for work has gone".to_owned();
+            let make = |_: &Out, _: &Outcome| Ok(ReleaseTaskResponse {});
+            let released = self.task_release(principal, &leased.token, reason, None, None, make).await;
+            if let Err(error) = released {
+                let error = &error as &dyn std::error::Error;
+                tracing::info!(error, "a lease that nobody has heard of was not taken back, and runs out");
+            }
+        }
+    }
+
+    async fn wait_for_work(
+        &self,
+        principal: &Principal,
+        poll: &Poll,
+        gone: &CancellationToken,
+    ) -> Result<Vec<Leased>, Error> {
         if principal.participation.is_some() {
             return Err(Rejection::RoleForbidden.into());
         }
@@ -72,6 +110,7 @@ impl App {
             let any = futures::future::select_all(woken);
             tokio::select! {
                 () = self.shutdown().cancelled() => {}
+                () = gone.cancelled() => return Ok(Vec::new()),
                 _ = any => {}
                 () = tokio::time::sleep(pause) => {}
             }
@@ -83,7 +122,8 @@ impl App {
         let now = self.now();
         let mut pause = LOOK_AGAIN.mul_f64(rand::rng().random_range(0.7..1.3));
         for queue in &poll.queues {
-            if let Some(due) = self.store().work_next_due(tenant, queue, now).await? {
+            let filter = WorkFilter { tenant, queue, instance: &poll.instance };
+            if let Some(due) = self.store().work_next_due(filter, now).await? {
                 pause = pause.min(due.duration_since(now));
             }
         }
@@ -112,20 +152,19 @@ impl App {
 
     /// What a worker could take of a queue.
     async fn candidates(&self, tenant: &str, queue: &str, poll: &Poll) -> Result<Vec<Candidate>, Error> {
+        let filter = WorkFilter { tenant, queue, instance: &poll.instance };
         let wanted = poll.tasks_max + SPARE;
         let now = self.now();
         let mut found = Vec::new();
         let mut looked_through = 0;
         let mut after: Option<CandidatePosition> = None;
         while found.len() < wanted && looked_through < LOOKED_THROUGH_MAX {
-            let page = self.store().work_list(tenant, queue, now, after.as_ref(), wanted).await?;
+            let page = self.store().work_list(filter, now, after.as_ref(), wanted).await?;
             looked_through += page.len();
             after = page.last().map(CandidatePosition::from);
             let is_last = page.len() < wanted;
             let fits = |candidate: &Candidate| {
-                let is_wanted = poll.instance.is_empty() || candidate.instance_id.as_str() == poll.instance;
-                let has_tools = candidate.tools.iter().all(|tool| poll.tools.contains(tool));
-                is_wanted && (poll.tools.is_empty() || has_tools)
+                poll.tools.is_empty() || candidate.tools.iter().all(|tool| poll.tools.contains(tool))
             };
             found.extend(page.into_iter().filter(fits));
             if is_last {

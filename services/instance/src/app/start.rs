@@ -115,10 +115,11 @@ impl App {
     ) -> Result<(Arc<PinnedDefinition>, Vec<u8>), Error> {
         let peers = &self.0.context.peers;
         let mut client = DefinitionInternalServiceClient::new(peers.channel(Service::Definition));
+        let ourselves = Principal::system(Service::Instance.name(), &principal.tenant);
         let message =
             PinDefinitionRequest { process_id: wish.process_id.clone(), version: wish.version.clone() };
         let answer = client
-            .pin_definition(peers.request(Service::Definition, principal, message))
+            .pin_definition(peers.request(Service::Definition, &ourselves, message))
             .await
             .map_err(|status| relayed(status, Service::Definition.name()))?
             .into_inner();

@@ -64,9 +64,13 @@ impl App {
     /// The lease of a token. One of another tenant was not made for this caller; one from a queue that the caller's key
     /// is not for came to the caller by mistake, or by theft.
     pub(super) fn lease_of(&self, principal: &Principal, token: &str) -> Result<Out, Error> {
+        self.lease_in(principal, token, "task_token")
+    }
+
+    fn lease_in(&self, principal: &Principal, token: &str, field: &str) -> Result<Out, Error> {
         let shown = self.tokens().decode(token).filter(|(lease, _)| lease.tenant == principal.tenant);
         let (lease, queue) =
-            shown.ok_or_else(|| Invalid::new("TOKEN_MALFORMED", "task_token", "is not one of ours"))?;
+            shown.ok_or_else(|| Invalid::new("TOKEN_MALFORMED", field, "is not one of ours"))?;
         if principal.may_poll(&queue) { Ok(lease) } else { Err(Error::QueueForbidden(queue)) }
     }
 
@@ -77,8 +81,8 @@ impl App {
         items: Vec<(String, BeatWish)>,
     ) -> Result<Vec<Beaten>, Error> {
         let mut beats = Vec::with_capacity(items.len());
-        for (token, wish) in items {
-            let lease = self.lease_of(principal, &token)?;
+        for (index, (token, wish)) in items.into_iter().enumerate() {
+            let lease = self.lease_in(principal, &token, &format!("items[{index}].task_token"))?;
             let kept = |details| bytes_of("details", details, CHECKPOINT_MAX);
             let checkpoint = wish.details.as_ref().map(kept).transpose()?;
             let (progress, message) = (wish.progress, wish.message);

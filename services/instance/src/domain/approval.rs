@@ -104,6 +104,13 @@ pub(super) fn hear_again(work: &mut Work<'_>, actor: &Actor, fact: &Fact, at: Ti
 /// Records what happened in another service, and sets the fact that an approval brings.
 pub(super) fn hear(work: &mut Work<'_>, actor: &Actor, fact: &Fact, at: Timestamp) {
     let before = status_before(&work.instance, fact);
+    if let Fact::ApprovalSettled { status, .. } = fact
+        && !status.is_open()
+        && before == Some(*status)
+    {
+        // Told again first, and in the order of things only then: it is on record.
+        return;
+    }
     work.push(Event { at, actor: actor.clone(), change: Change::Heard(fact.clone()) });
     if work.instance.status.is_terminal() {
         return;

@@ -144,6 +144,8 @@ mod tests {
             ("asked task:a; approve task:a", "again approve task:a", String::new()),
             ("asked task:a; approve task:a; hand a", "again approve task:a", String::new()),
             ("hand a; changes task:a", "again changes task:a round:1", String::new()),
+            ("hand a; again approve task:a", "approve task:a", String::new()),
+            ("hand a; again reject task:a", "reject task:a", String::new()),
             (
                 "hand a",
                 "again approve task:a",

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use futures::{Stream, StreamExt as _};
-use phasegate_page_token::page_size;
+use phasegate_page_token::{cut, page_size};
 use phasegate_principal::Principal;
 use phasegate_proto::instance::v1::event_service_server::EventService;
 use phasegate_proto::instance::v1::{
@@ -18,8 +18,7 @@ use super::Api;
 use super::convert::{count, time};
 use super::record::{Reader, audit_entries, events};
 use super::refusal::{refuse, refuse_about};
-use crate::app::AuditFilter;
-use crate::app::{FeedFilter, Piece};
+use crate::app::{AuditFilter, FeedFilter, Piece};
 use crate::domain::AUDIT_TYPES;
 
 /// Types that one feed may name.
@@ -85,13 +84,12 @@ impl EventService for Api {
         let after: Option<u64> =
             self.pages.decode(&scope, &wanted.page_token).map_err(|invalid| refuse(invalid.into()))?;
         let listed = self.app.audit_list(principal, id, after.unwrap_or(0), &filter, size + 1).await;
-        let mut page = listed.map_err(refuse_about(id))?;
-        let has_more = page.entries.len() > size;
-        page.entries.truncate(size);
-        let last = page.entries.last().filter(|_| has_more);
+        let page = listed.map_err(refuse_about(id))?;
+        let mut entries = audit_entries(&page, Reader::of(principal));
+        let is_last = cut(&mut entries, size);
+        let last = page.entries.get(entries.len().saturating_sub(1)).filter(|_| !is_last);
         let next_page_token =
             last.map(|(entry, _)| self.pages.encode(&scope, &entry.sequence)).unwrap_or_default();
-        let entries = audit_entries(&page, Reader::of(principal));
         Ok(Response::new(ListAuditEntriesResponse { entries, next_page_token }))
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use phasegate_id::{PhaseId, TaskId};
-use phasegate_page_token::page_size;
+use phasegate_page_token::{cut, page_size};
 use phasegate_principal::{Principal, Scope};
 use phasegate_proto::instance::v1::instance_service_server::InstanceService;
 use phasegate_proto::instance::v1::{
@@ -20,8 +20,10 @@ use super::Api;
 use super::convert::{not_a_state, once, respond, shortened};
 use super::refusal::{refuse, refuse_about};
 use super::view;
-use crate::app::{ContextChange, Error, ExternalPerson, FactsWish, Outcome, StartWish, struct_to_json};
-use crate::app::{ListFilter, ListPosition};
+use crate::app::{
+    ContextChange, Error, ExternalPerson, FactsWish, ListFilter, ListPosition, Outcome, StartWish,
+    struct_to_json,
+};
 use crate::domain::{self, Action, Rejection};
 
 /// The current phase of an instance; empty once it has ended.
@@ -59,15 +61,16 @@ fn phase_id(text: &str) -> Result<Option<PhaseId>, Error> {
     if text.is_empty() {
         return Ok(None);
     }
-    let shortened: String = text.chars().take(phasegate_id::LENGTH_MAX).collect();
-    let not_found = || Error::Rejected(Rejection::PhaseNotFound(PhaseId::trusted(shortened)));
+    let not_found =
+        || Error::Rejected(Rejection::PhaseNotFound(PhaseId::trusted(phasegate_id::shortened(text))));
     PhaseId::parse(text).map(Some).map_err(|_| not_found())
 }
 
 /// A task that a caller names, likewise.
 pub(super) fn task_id(text: &str) -> Result<TaskId, Error> {
-    let shortened: String = text.chars().take(phasegate_id::LENGTH_MAX).collect();
-    TaskId::parse(text).map_err(|_| Error::Rejected(Rejection::TaskNotFound(TaskId::trusted(shortened))))
+    let not_found =
+        || Error::Rejected(Rejection::TaskNotFound(TaskId::trusted(phasegate_id::shortened(text))));
+    TaskId::parse(text).map_err(|_| not_found())
 }
 
 #[async_trait]
@@ -137,14 +140,13 @@ impl InstanceService for Api {
             self.pages.decode(&scope, &wanted.page_token).map_err(|invalid| refuse(invalid.into()))?;
         let process_id = Some(wanted.process_id.clone()).filter(|id| !id.is_empty());
         let filter = ListFilter { process_id, status, only: None };
-        let mut found =
+        let found =
             self.app.instance_list(principal, filter, after.as_ref(), size + 1).await.map_err(refuse)?;
-        let has_more = found.len() > size;
-        found.truncate(size);
-        let last = found.last().filter(|_| has_more);
+        let mut instances = found.iter().map(|(outcome, _)| view::instance(outcome)).collect();
+        let is_last = cut(&mut instances, size);
+        let last = found.get(instances.len().saturating_sub(1)).filter(|_| !is_last);
         let next_page_token =
             last.map(|(_, position)| self.pages.encode(&scope, position)).unwrap_or_default();
-        let instances = found.iter().map(|(outcome, _)| view::instance(outcome)).collect();
         Ok(Response::new(ListInstancesResponse { instances, next_page_token }))
     }
 

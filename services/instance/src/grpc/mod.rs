@@ -16,7 +16,7 @@ use phasegate_proto::instance::v1::instance_service_server::InstanceServiceServe
 use phasegate_proto::instance::v1::task_service_server::TaskServiceServer;
 use phasegate_proto::internal::instance::v1::instance_internal_service_server::InstanceInternalServiceServer;
 use phasegate_proto::worker::v1::worker_service_server::WorkerServiceServer;
-use phasegate_serve::{Context, MESSAGE_BYTES_MAX};
+use phasegate_serve::{Context, MESSAGE_BYTES_MAX, bounded};
 use tonic::service::Routes;
 
 use crate::app::App;
@@ -33,10 +33,10 @@ pub(crate) fn routes(app: &App, context: &Context) -> Routes {
     let api = Api { app: app.clone(), pages: PageTokens::new(&context.keys.page) };
     let mut routes = Routes::builder();
     routes
-        .add_service(InstanceServiceServer::new(api.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(TaskServiceServer::new(api.clone()))
-        .add_service(EventServiceServer::new(api.clone()))
-        .add_service(WorkerServiceServer::new(api.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(InstanceInternalServiceServer::new(api));
+        .add_service(bounded!(InstanceServiceServer::new(api.clone()), MESSAGE_BYTES_MAX))
+        .add_service(bounded!(TaskServiceServer::new(api.clone())))
+        .add_service(bounded!(EventServiceServer::new(api.clone())))
+        .add_service(bounded!(WorkerServiceServer::new(api.clone()), MESSAGE_BYTES_MAX))
+        .add_service(bounded!(InstanceInternalServiceServer::new(api)));
     routes.routes()
 }

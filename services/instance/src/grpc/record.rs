@@ -3,29 +3,68 @@
 use std::collections::BTreeMap;
 
 use phasegate_clock::Timestamp;
-use phasegate_principal::Principal;
+use phasegate_principal::{Principal, Scope};
 use phasegate_proto::actor::v1::Actor;
 use phasegate_proto::instance::v1 as proto;
 use prost_types::Struct;
 use serde_json::{Map, Value, json};
 
 use super::convert::count;
-use crate::app::{AuditPage, actor_to_proto, json_object, json_to_struct};
-use crate::app::{Entry, StoredEntry};
+use crate::app::{AuditPage, Entry, StoredEntry, actor_to_proto, json_object, json_to_struct};
 use crate::domain::{self, ActorKind, Change, Fact, Person, Personal};
 
 /// Members whose own keys are ids and names that somebody chose.
 const FREE_KEYS: [&str; 7] = ["context", "facts", "changed", "artifacts", "output", "participants", "labels"];
 
-/// Who reads: a person from outside sees neither addresses nor what is said among those inside.
+/// Who reads the record, and so what of the words and names beside it is shown: what the methods that guard them would
+/// show the same caller. A person from outside sees neither addresses nor what is said among those inside; who may read
+/// the audit log sees all of it.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a right of its own")]
 pub(super) struct Reader {
-    is_inside: bool,
+    addresses: bool,
+    names: bool,
+    internal_comments: bool,
+    comments: bool,
+    answers: bool,
 }
 
 impl Reader {
     pub(super) fn of(principal: &Principal) -> Self {
-        Self { is_inside: principal.participation.is_none() }
+        let is_inside = principal.participation.is_none();
+        let may = |scope| !is_inside || principal.has(Scope::AuditRead) || principal.has(scope);
+        Self {
+            addresses: is_inside && may(Scope::ParticipantsRead),
+            names: may(Scope::ParticipantsRead),
+            internal_comments: is_inside && may(Scope::CommentsRead),
+            comments: may(Scope::CommentsRead),
+            answers: may(Scope::ApprovalsRead),
+        }
+    }
+
+    /// Whether the words beside an entry are shown.
+    fn sees_text(self, change: &Change) -> bool {
+        let Change::Heard(fact) = change else { return true };
+        match fact {
+            Fact::CommentCreated { internal, .. } => {
+                if *internal {
+                    self.internal_comments
+                } else {
+                    self.comments
+                }
+            }
+            Fact::ApprovalResponded { .. } => self.answers,
+            Fact::ApprovalRequested { .. }
+            | Fact::ApprovalSettled { .. }
+            | Fact::ApprovalReminded { .. }
+            | Fact::ApprovalEscalated { .. }
+            | Fact::ArtifactStored { .. }
+            | Fact::LinkCreated { .. }
+            | Fact::LinkRevoked { .. }
+            | Fact::LinkOpened { .. }
+            | Fact::LinkAsked { .. }
+            | Fact::NotificationSettled { .. } => true,
+        }
     }
 }
 
@@ -78,8 +117,10 @@ fn actor(page: &AuditPage, stored: &StoredEntry, reader: Reader) -> Actor {
     if stored.event.actor.kind == ActorKind::Participant
         && let Some(person) = page.people.get(&actor.id)
     {
-        actor.name.clone_from(&person.name);
-        if reader.is_inside {
+        if reader.names {
+            actor.name.clone_from(&person.name);
+        }
+        if reader.addresses {
             actor.email.clone_from(&person.email);
         }
     }
@@ -99,7 +140,7 @@ fn details(page: &AuditPage, entry: &Entry, stored: &StoredEntry, reader: Reader
 }
 
 fn merge(details: &mut Map<String, Value>, change: &Change, personal: &Personal, reader: Reader) {
-    if !personal.people.is_empty() {
+    if !personal.people.is_empty() && reader.names {
         let people: BTreeMap<_, _> = personal
             .people
             .iter()
@@ -107,12 +148,12 @@ fn merge(details: &mut Map<String, Value>, change: &Change, personal: &Personal,
             .collect();
         details.insert("people".to_owned(), json!(people));
     }
-    let is_hidden =
-        !reader.is_inside && matches!(change, Change::Heard(Fact::CommentCreated { internal: true, .. }));
-    if !personal.text.is_empty() && !is_hidden {
+    if !personal.text.is_empty() && reader.sees_text(change) {
         details.insert(text_name(change).to_owned(), Value::String(personal.text.clone()));
     }
-    if let Some(Value::Array(remarks)) = details.get_mut("remarks") {
+    if reader.answers
+        && let Some(Value::Array(remarks)) = details.get_mut("remarks")
+    {
         for (remark, text) in remarks.iter_mut().zip(&personal.remarks) {
             if let Value::Object(remark) = remark {
                 remark.insert("text".to_owned(), Value::String(text.clone()));
@@ -122,7 +163,7 @@ fn merge(details: &mut Map<String, Value>, change: &Change, personal: &Personal,
 }
 
 fn shown_person(person: &Person, reader: Reader) -> Value {
-    if reader.is_inside {
+    if reader.addresses {
         json!({ "name": person.name, "email": person.email })
     } else {
         json!({ "name": person.name })

@@ -23,7 +23,7 @@ pub(crate) fn refuse(error: Error) -> Status {
 
 /// Makes the status of a refusal about an instance.
 pub(crate) fn refuse_about(instance_id: &str) -> impl FnOnce(Error) -> Status {
-    let instance_id = instance_id.chars().take(phasegate_id::LENGTH_MAX).collect();
+    let instance_id = phasegate_id::shortened(instance_id);
     move |error| phasegate_rpc_error::status(&Refused { error, instance_id })
 }
 

@@ -1,6 +1,6 @@
 //! `TaskService`.
 
-use phasegate_page_token::page_size;
+use phasegate_page_token::{cut, page_size};
 use phasegate_principal::Principal;
 use phasegate_proto::instance::v1::task_service_server::TaskService;
 use phasegate_proto::instance::v1::{
@@ -43,14 +43,14 @@ impl TaskService for Api {
         let outcome = self.app.instance_get(principal, id).await.map_err(refuse_about(id))?;
         // Tasks never move in a definition, so a place in it is a place for ever.
         let written = view::written_tasks(&outcome.pinned.definition).enumerate();
-        let mut found = written
+        let found = written
             .skip(after.unwrap_or(0))
             .filter_map(|(place, (_, task))| Some((place, view::task(&outcome, &task.id)?)))
             .filter(|(_, task)| wanted.status == 0 || task.status == wanted.status);
-        let page: Vec<(usize, Task)> = found.by_ref().take(size).collect();
-        let next_page_token =
-            found.next().map(|(place, _)| self.pages.encode(&scope, &place)).unwrap_or_default();
-        let tasks = page.into_iter().map(|(_, task)| task).collect();
+        let (places, mut tasks): (Vec<usize>, Vec<Task>) = found.take(size + 1).unzip();
+        let is_last = cut(&mut tasks, size);
+        let next = places.get(tasks.len()).filter(|_| !is_last);
+        let next_page_token = next.map(|place| self.pages.encode(&scope, place)).unwrap_or_default();
         Ok(Response::new(ListTasksResponse { tasks, next_page_token }))
     }
 

@@ -17,8 +17,7 @@ use super::Api;
 use super::convert::{count, duration, once, respond, shortened};
 use super::refusal::refuse;
 use super::view;
-use crate::app::Out;
-use crate::app::{BeatWish, Beaten, Error, FailWish, Outcome, Poll, struct_to_json};
+use crate::app::{BeatWish, Beaten, Error, FailWish, Out, Outcome, Poll, struct_to_json};
 use crate::domain::{self, Change, Delivery, TaskStatus};
 
 /// Queues of one poll.
@@ -129,7 +128,7 @@ impl WorkerService for Api {
         if let Some(queue) = poll.queues.iter().find(|queue| !principal.may_poll(queue)) {
             return Err(refuse(Error::QueueForbidden(queue.clone())));
         }
-        match self.app.poll(&principal, &poll).await {
+        match self.app.poll(&principal, poll).await {
             Ok(leased) => {
                 let tasks = leased.iter().filter_map(view::leased).collect();
                 Ok(Response::new(PollTasksResponse { tasks, draining: false }))

@@ -41,8 +41,7 @@ pub(crate) async fn check_chains(app: &App) {
         match app.check_next_chain(&at).await {
             Ok(next) => at = next.unwrap_or_default(),
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "an audit trail cannot be checked");
+                phasegate_database::tell(&error, "an audit trail cannot be checked");
             }
         }
     }
@@ -53,16 +52,16 @@ async fn round(app: &App) -> bool {
     let due = match app.leases_due(AT_ONCE).await {
         Ok(due) => due,
         Err(error) => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "leases that have run out cannot be read"
-            );
+            phasegate_database::tell(&error, "leases that have run out cannot be read");
             return false;
         }
     };
     let found = due.len();
     let mut ended = 0;
     for (lease, ended_at) in due {
+        if app.shutdown().is_cancelled() {
+            return false;
+        }
         let span = work_span(
             SERVICE,
             WorkKind::Timer,

@@ -123,6 +123,27 @@ impl Store {
             .await
     }
 
+    /// Whether a lease is out, and its time is not over.
+    pub(crate) async fn lease_holds(
+        &self,
+        tenant: &str,
+        instance_id: &InstanceId,
+        task: &TaskId,
+        fencing: u64,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let row = self
+            .db
+            .fetch_optional(
+                "select task_id from lease
+                  where tenant_id = $1 and instance_id = $2 and task_id = $3 and fencing = $4 and ends_at > $5",
+                args![tenant, instance_id.as_str(), task.as_str(), signed(fencing), now],
+            )
+            .await
+            .map_err(Error::doing("look at the lease"))?;
+        Ok(row.is_some())
+    }
+
     /// Promises, to the writer that is known by `hold`, that no new lease of the task is granted before `hold_until`. False
     /// when the lease does not hold.
     pub(crate) async fn lease_hold(

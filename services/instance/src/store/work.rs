@@ -17,6 +17,27 @@ pub(crate) struct Candidate {
     pub(crate) tools: Vec<String>,
 }
 
+/// Whose work is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WorkFilter<'a> {
+    pub(crate) tenant: &'a str,
+    pub(crate) queue: &'a str,
+    /// Only of this instance, unless empty.
+    pub(crate) instance: &'a str,
+}
+
+impl WorkFilter<'_> {
+    /// The condition on the instance, which stands in `parameter`. As texts of their own, each is a range of an index: of
+    /// the queue's, or of the instance's rows.
+    fn only(&self, parameter: &str) -> String {
+        if self.instance.is_empty() {
+            format!("{parameter} = ''")
+        } else {
+            format!("instance_id = {parameter}")
+        }
+    }
+}
+
 /// Where to go on in a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CandidatePosition {
@@ -47,8 +68,7 @@ impl Store {
     /// those behind it.
     pub(crate) async fn work_list(
         &self,
-        tenant: &str,
-        queue: &str,
+        filter: WorkFilter<'_>,
         now: Timestamp,
         after: Option<&CandidatePosition>,
         limit: usize,
@@ -65,18 +85,22 @@ impl Store {
             let rows = self
                 .db
                 .fetch_all(
-                    "select instance_id, task_id, priority, ready_at, tools from work
-                      where tenant_id = $1 and queue = $2 and priority = $3 and ready_at <= $4
-                        and (ready_at, instance_id, task_id) > ($5, $6, $7)
-                      order by ready_at, instance_id, task_id limit $8",
+                    format!(
+                        "select instance_id, task_id, priority, ready_at, tools from work
+                          where tenant_id = $1 and queue = $2 and priority = $3 and ready_at <= $4
+                            and (ready_at, instance_id, task_id) > ($5, $6, $7) and {}
+                          order by ready_at, instance_id, task_id limit $9",
+                        filter.only("$8")
+                    ),
                     args![
-                        tenant,
-                        queue,
+                        filter.tenant,
+                        filter.queue,
                         priority,
                         now,
                         from,
                         instance_id,
                         task_id,
+                        filter.instance,
                         i64::try_from(limit - found.len()).unwrap_or(i64::MAX)
                     ],
                 )
@@ -95,8 +119,7 @@ impl Store {
     /// When something of a queue comes due next, after `now`.
     pub(crate) async fn work_next_due(
         &self,
-        tenant: &str,
-        queue: &str,
+        filter: WorkFilter<'_>,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, Error> {
         let mut next: Option<Timestamp> = None;
@@ -104,10 +127,13 @@ impl Store {
             let row = self
                 .db
                 .fetch_optional(
-                    "select ready_at from work
-                      where tenant_id = $1 and queue = $2 and priority = $3 and ready_at > $4
-                      order by ready_at limit 1",
-                    args![tenant, queue, priority, now],
+                    format!(
+                        "select ready_at from work
+                          where tenant_id = $1 and queue = $2 and priority = $3 and ready_at > $4 and {}
+                          order by ready_at limit 1",
+                        filter.only("$5")
+                    ),
+                    args![filter.tenant, filter.queue, priority, now, filter.instance],
                 )
                 .await
                 .map_err(Error::doing("look for work"))?;

@@ -231,10 +231,13 @@ async fn workers_are_checked() -> anyhow::Result<()> {
         };
         let refused = house.workers().fail_task(house.call(late)).await.err().context("a refusal")?;
         ensure!(reason(&refused) == "DURATION_INVALID");
-        let item = Item { task_token: "nonsense".to_owned(), ..Default::default() };
-        let beat = HeartbeatTasksRequest { items: vec![item] };
+        // Nothing is extended for the one that is right, either.
+        let item = |token: &str| Item { task_token: token.to_owned(), ..Default::default() };
+        let beat = HeartbeatTasksRequest { items: vec![item(&token), item("nonsense")] };
         let refused = house.workers().heartbeat_tasks(house.call(beat)).await.err().context("a refusal")?;
-        ensure!(reason(&refused) == "TOKEN_MALFORMED");
+        ensure!(
+            reason(&refused) == "TOKEN_MALFORMED" && refused.message().starts_with("items[1].task_token")
+        );
         ensure!(rows(&db).await? == before, "a refused call left something behind");
         ensure!(house.get(&id).await?.version > 0);
         Ok(())

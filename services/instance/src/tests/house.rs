@@ -43,6 +43,7 @@ use tonic::service::Routes;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::app::App;
 use crate::store::MIGRATIONS;
 use crate::{Config, Service};
 
@@ -64,6 +65,8 @@ pub(super) struct House {
     pub(super) neighbours: Neighbours,
     pub(super) channel: Channel,
     pub(super) principal: Principal,
+    /// The copies of the service from within.
+    pub(super) apps: Vec<App>,
     settings: Settings,
     running: Vec<JoinHandle<Result<(), crate::Error>>>,
     neighbours_stop: CancellationToken,
@@ -149,6 +152,7 @@ impl House {
             bus: Bus::local(),
             keys,
             public_url: "http://127.0.0.1:7460".into(),
+            limits: phasegate_serve::Limits::default(),
             draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         };
@@ -159,6 +163,7 @@ impl House {
             neighbours,
             channel,
             principal: Principal::dev_operator(),
+            apps: Vec::new(),
             settings,
             running: Vec::new(),
             neighbours_stop,
@@ -190,6 +195,7 @@ impl House {
         let mut config = Config::new(self.settings.clone());
         config.lease_scan = Duration::from_millis(20);
         let service = Service::open(config, context).await?;
+        self.apps.push(service.app.clone());
         self.running.push(tokio::spawn(service.run(listener)));
         Ok(())
     }

@@ -119,6 +119,25 @@ async fn a_lease_that_ran_out_is_refused_and_changes_nothing() -> anyhow::Result
 }
 
 #[tokio::test]
+async fn who_lost_the_lease_learns_that_and_not_what_it_left_undone() -> anyhow::Result<()> {
+    both(async |house: &mut House| {
+        let mut definition = plain();
+        definition["phases"][0]["tasks"][0]["artifacts"] = json!(["notes"]);
+        house.define(definition)?;
+        house.start("plain").await?;
+        let (_, token) = house.lease("bot", "first").await?;
+        let refused = house.complete(&token).await.err().context("a refusal")?;
+        ensure!(reason(&refused) == "ARTIFACTS_MISSING", "{refused:?}");
+        // Nobody has ended the lease yet, perhaps.
+        house.clock.advance(Duration::from_secs(61));
+        let refused = house.complete(&token).await.err().context("a refusal")?;
+        ensure!(reason(&refused) == "LEASE_LOST", "{refused:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_failed_attempt_is_tried_again_after_its_wait_and_then_goes_up() -> anyhow::Result<()> {
     both(async |house: &mut House| {
         let mut definition = plain();
@@ -408,6 +427,34 @@ async fn urgent_work_comes_first_and_tools_must_fit() -> anyhow::Result<()> {
         let polled = house.workers().poll_tasks(house.call(all)).await?.into_inner();
         let tasks: Vec<_> = polled.tasks.iter().map(|task| task.task_id.as_str()).collect();
         ensure!(tasks == ["tooled", "later"], "{tasks:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_polls_for_one_instance_gets_its_work_however_much_waits_before_it() -> anyhow::Result<()> {
+    both(async |house: &mut House| {
+        house.define(plain())?;
+        let id = house.start("plain").await?;
+        let waiting = "insert into work
+                           (tenant_id, instance_id, task_id, queue, priority, ready_at, fencing, tools)
+                       with recursive numbers (number) as
+                           (select 1 union all select number + 1 from numbers where number < 2500)
+                       select tenant_id, 'other-' || number, task_id, queue, 3, 0, 0, tools from work, numbers";
+        let db = house.database().await?;
+        db.transaction(move |tx| {
+            Box::pin(async move { tx.execute(waiting, phasegate_database::args![]).await })
+        })
+        .await?;
+        let of = |instance: &str| PollTasksRequest {
+            instance_id: instance.to_owned(),
+            ..House::poll_request("bot")
+        };
+        let nobody = house.workers().poll_tasks(house.call(of("proc-inst-other"))).await?.into_inner();
+        ensure!(nobody.tasks.is_empty(), "{nobody:?}");
+        let polled = house.workers().poll_tasks(house.call(of(&id))).await?.into_inner();
+        ensure!(polled.tasks.len() == 1 && polled.tasks[0].instance_id == id, "{polled:?}");
         Ok(())
     })
     .await

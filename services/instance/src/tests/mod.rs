@@ -2,6 +2,7 @@
 //! services that it asks.
 
 mod bad;
+mod hang_up;
 mod house;
 mod lease;
 mod record;

@@ -9,6 +9,7 @@ use phasegate_database::Reach;
 use phasegate_id::LinkId;
 use phasegate_telemetry::{Cause, Subject, WorkKind, work_span};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::directory::{Directory, LinkError};
@@ -20,6 +21,8 @@ use crate::store::{self, CONSUMER, Claim, Settled, Store};
 
 /// How often a claim is kept up while its message is under way: several times while it lasts.
 const CLAIM_KEPT_EVERY: Duration = Duration::from_secs(4);
+/// How long a message that is under way may take once the service stops.
+const GRACE: Duration = Duration::from_millis(1_500);
 
 /// Hands messages to the mail server.
 pub(crate) struct Courier {
@@ -31,6 +34,8 @@ pub(crate) struct Courier {
     pub(crate) clock: SharedClock,
     /// Rung when an outcome was stored that others have to hear of.
     pub(crate) settled: Arc<Notify>,
+    /// The time to stop.
+    pub(crate) shutdown: CancellationToken,
 }
 
 /// What became of one try.
@@ -71,6 +76,7 @@ impl Courier {
     async fn try_and_settle(&self, claim: Claim) -> Result<(), store::Error> {
         let outcome = tokio::select! {
             outcome = self.attempt(&claim) => outcome,
+            () = self.stopped() => Try::NotTried("the service stopped; another copy goes on".to_owned()),
             () = self.lose(&claim) => {
                 tracing::warn!(notification = claim.notification.id.as_str(), "another copy has taken the message");
                 return Ok(());
@@ -98,6 +104,13 @@ impl Courier {
         Ok(())
     }
 
+    /// Returns a moment after the time to stop: what the mail server has not taken by then is handed back. Should it take
+    /// it all the same, the message goes out a second time, with the same id.
+    async fn stopped(&self) {
+        self.shutdown.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    }
+
     /// Keeps a claim up, and returns once it is another's.
     async fn lose(&self, claim: &Claim) {
         loop {
@@ -106,7 +119,7 @@ impl Courier {
                 Ok(true) => {}
                 Ok(false) => return,
                 // The claim may hold until the database is back; where it does not, only the newest one is settled.
-                Err(error) => tracing::warn!(%error, "a claim could not be kept up"),
+                Err(error) => phasegate_database::tell(&error, "a claim could not be kept up"),
             }
         }
     }

@@ -3,7 +3,7 @@
 mod convert;
 mod refusal;
 
-use phasegate_id::{InstanceId, NotificationId, TenantId};
+use phasegate_id::{InstanceId, NotificationId, TenantId, shortened};
 use phasegate_page_token::{PageTokens, page_size};
 use phasegate_principal::Principal;
 use phasegate_proto::internal::instance::v1::DescribeInstanceRequest;
@@ -16,8 +16,7 @@ use phasegate_rpc_error::{relayed, status};
 use phasegate_serve::{Peers, Service};
 use tonic::{Request, Response, Status};
 
-use crate::app::Error;
-use crate::app::{Position, Store};
+use crate::app::{Error, Position, Store};
 
 /// The service as others see it.
 #[derive(Debug)]
@@ -90,19 +89,16 @@ impl Api {
             return Err(unknown());
         }
         if self.store.instance_find(&tenant, &instance).await?.is_none() {
+            // The caller's right to see it has been looked at; the question is our own.
+            let ourselves = Principal::system(Service::Notification.name(), tenant.as_str());
             let message = DescribeInstanceRequest { instance_id: id.to_owned(), task_id: String::new() };
             InstanceInternalServiceClient::new(self.peers.channel(Service::Instance))
-                .describe_instance(self.peers.request(Service::Instance, caller, message))
+                .describe_instance(self.peers.request(Service::Instance, &ourselves, message))
                 .await
                 .map_err(|status| relayed(status, Service::Instance.name()))?;
         }
         Ok((tenant, instance))
     }
-}
-
-/// What a caller asked for, no longer than an id can be: it goes back in a header.
-fn shortened(id: &str) -> String {
-    id.chars().take(phasegate_id::LENGTH_MAX).collect()
 }
 
 #[tonic::async_trait]

@@ -16,15 +16,15 @@ const AT_ONCE: usize = 8;
 /// How often it looks without being woken: what failed before has a time of its own.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// How long messages under way may take once the service stops. What is cut off then is tried again after its lease.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long it waits for messages under way once the service stops: longer than they take to give themselves up.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Delivers until `shutdown`. `wake` rings when messages were added.
 pub(crate) async fn deliver_due(courier: Arc<Courier>, wake: Arc<Notify>, shutdown: CancellationToken) {
     let mut under_way = JoinSet::new();
     while !shutdown.is_cancelled() {
         if let Err(error) = take(&courier, &mut under_way).await {
-            tracing::warn!(%error, source = ?std::error::Error::source(&error), "messages cannot be claimed");
+            phasegate_database::tell(&error, "messages cannot be claimed");
         }
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -54,8 +54,7 @@ async fn take(courier: &Arc<Courier>, under_way: &mut JoinSet<()>) -> Result<(),
             let courier = Arc::clone(courier);
             under_way.spawn(async move {
                 if let Err(error) = courier.deliver(claim).await {
-                    let source = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!(%error, ?source, "the outcome of a message could not be stored");
+                    phasegate_database::tell(&error, "the outcome of a message could not be stored");
                 }
             });
         }

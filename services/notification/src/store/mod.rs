@@ -3,10 +3,12 @@
 //! A message is taken by a claim: a lease of bounded length with a number that grows. Only the newest claim writes the
 //! outcome, so that a copy of the service that was away for longer than its lease cannot undo what another one did.
 
+mod given_up;
 mod instance;
 mod notification;
 mod row;
 
+pub use given_up::{GivenUp, GivenUpPosition};
 pub(crate) use notification::{Claim, Position, Settled};
 
 use phasegate_database::{Database, Migration, Settings};
@@ -15,7 +17,7 @@ use phasegate_database::{Database, Migration, Settings};
 pub(crate) const CONSUMER: &str = "notification";
 
 /// Steps that make the tables.
-pub(crate) const MIGRATIONS: [Migration; 3] = [
+pub(crate) const MIGRATIONS: [Migration; 4] = [
     phasegate_outbox::MIGRATION,
     Migration {
         version: 10,
@@ -28,6 +30,12 @@ pub(crate) const MIGRATIONS: [Migration; 3] = [
         name: "seen",
         postgres: include_str!("../../migrations/postgres/0020_seen.sql"),
         sqlite: include_str!("../../migrations/sqlite/0020_seen.sql"),
+    },
+    Migration {
+        version: 30,
+        name: "given_up",
+        postgres: include_str!("../../migrations/postgres/0030_given_up.sql"),
+        sqlite: include_str!("../../migrations/sqlite/0030_given_up.sql"),
     },
 ];
 

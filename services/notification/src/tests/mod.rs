@@ -154,6 +154,7 @@ fn context() -> Context {
         bus: Bus::local(),
         keys,
         public_url: "https://app.example.com".to_owned(),
+        limits: phasegate_serve::Limits::default(),
         draining: CancellationToken::new(),
         shutdown: CancellationToken::new(),
     }

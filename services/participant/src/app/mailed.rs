@@ -2,6 +2,7 @@
 
 use phasegate_clock::Timestamp;
 use phasegate_database::Reach;
+use phasegate_id::LinkId;
 use phasegate_principal::Principal;
 use phasegate_proto::internal::event::v1::FreshLinkAsked;
 use phasegate_proto::internal::event::v1::event::Payload;
@@ -82,7 +83,22 @@ impl App {
     /// comes of it.
     pub async fn link_renew(&self, token: &Secret) -> Result<(), Error> {
         let Some(id) = self.tokens.verify(token) else { return Ok(()) };
-        let Some(link) = self.store.link_find(&id).await? else { return Ok(()) };
+        self.renew(&id).await
+    }
+
+    /// The same for who came in by that link: the session, whether it has ended or not, shows that its holder had it.
+    pub async fn link_renew_of_session(&self, token: &Secret, link_id: &str) -> Result<(), Error> {
+        if !token.is_short() {
+            return Ok(());
+        }
+        match self.store.session_find(&token.hash()).await? {
+            Some(session) if session.link.as_str() == link_id => self.renew(&session.link).await,
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn renew(&self, id: &LinkId) -> Result<(), Error> {
+        let Some(link) = self.store.link_find(id).await? else { return Ok(()) };
         Reach::of_tenant(link.tenant.as_str()).within(self.link_replace(link)).await
     }
 

@@ -14,7 +14,7 @@ pub mod token;
 
 use phasegate_clock::{SharedClock, Timestamp};
 use phasegate_database::Transaction;
-use phasegate_id::{InstanceId, LinkId, TenantId};
+use phasegate_id::{InstanceId, LinkId, TenantId, shortened};
 use phasegate_idempotency::{Failure, Refused};
 use phasegate_outbox::Relay;
 use phasegate_principal::{Permission, Principal};
@@ -181,8 +181,7 @@ impl Error {
 impl Failure for Error {
     fn is_passing(&self) -> bool {
         match self {
-            // What may have been committed is not done again: a repetition by its id finds out.
-            Self::Store(error) => error.is_race() || (error.is_transient() && !error.is_in_doubt()),
+            Self::Store(error) => error.is_passing(),
             Self::RequestId(refused) => refused.is_passing(),
             Self::Link(_)
             | Self::Key(_)
@@ -246,9 +245,4 @@ fn link_not_found(id: &str) -> Error {
 
 fn parse_link(id: &str) -> Result<LinkId, Error> {
     LinkId::parse(id).map_err(|_| link_not_found(id))
-}
-
-/// What a caller asked for, no longer than an id can be.
-fn shortened(id: &str) -> String {
-    id.chars().take(phasegate_id::LENGTH_MAX).collect()
 }

@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use phasegate_bus::{HandleError, Handler};
 use phasegate_clock::Timestamp;
 use phasegate_id::{InstanceId, ParticipantId, TenantId};
+use phasegate_idempotency::Failure as _;
 use phasegate_outbox::inbox_receive;
 use phasegate_proto::definition::v1::RaidRole as ProtoRole;
 use phasegate_proto::instance::v1::InstanceStatus;
@@ -130,11 +131,17 @@ fn person(participant: &Participant, created_at: Timestamp) -> Result<Person, Ha
     })
 }
 
-/// What the database could not do may go right later; a row that makes no sense will not.
+/// What passes is tried again for as long as it takes; what the database refuses, or makes no sense, never goes right.
 fn handle_error(error: Error) -> HandleError {
-    if matches!(error, Error::Store(crate::store::Error::Inconsistent { .. })) {
-        HandleError::Poison(error.to_string())
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    if error.is_passing() || matches!(&error, Error::Store(store) if store.is_transient()) {
+        HandleError::Transient(text)
     } else {
-        HandleError::Transient(error.to_string())
+        HandleError::Poison(text)
     }
 }

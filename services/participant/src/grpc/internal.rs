@@ -122,4 +122,15 @@ impl ParticipantInternalService for Api {
         self.app.nonce_consume(&token, &request.subject, &nonce).await.map_err(status)?;
         Ok(Response::new(proto::ConsumeNonceResponse {}))
     }
+
+    async fn renew_link(
+        &self,
+        request: Request<proto::RenewLinkRequest>,
+    ) -> Result<Response<proto::RenewLinkResponse>, Status> {
+        Principal::of(&request)?;
+        let request = request.into_inner();
+        let token = Secret::new(request.session_token);
+        self.app.link_renew_of_session(&token, &request.link_id).await.map_err(status)?;
+        Ok(Response::new(proto::RenewLinkResponse {}))
+    }
 }

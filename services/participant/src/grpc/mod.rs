@@ -14,6 +14,7 @@ use phasegate_proto::internal::participant::v1::participant_internal_service_ser
 use phasegate_proto::participant::v1::key_service_server::KeyServiceServer;
 use phasegate_proto::participant::v1::link_service_server::LinkServiceServer;
 use phasegate_proto::participant::v1::participant_service_server::ParticipantServiceServer;
+use phasegate_serve::bounded;
 use tonic::Status;
 use tonic::service::Routes;
 
@@ -29,11 +30,11 @@ struct Api {
 /// All routes of the service.
 pub(crate) fn routes(app: App, pages: PageTokens) -> Routes {
     let api = Api { app, pages };
-    Routes::new(ParticipantServiceServer::new(api.clone()))
-        .add_service(LinkServiceServer::new(api.clone()))
-        .add_service(KeyServiceServer::new(api.clone()))
-        .add_service(KeyInternalServiceServer::new(api.clone()))
-        .add_service(ParticipantInternalServiceServer::new(api))
+    Routes::new(bounded!(ParticipantServiceServer::new(api.clone())))
+        .add_service(bounded!(LinkServiceServer::new(api.clone())))
+        .add_service(bounded!(KeyServiceServer::new(api.clone())))
+        .add_service(bounded!(KeyInternalServiceServer::new(api.clone())))
+        .add_service(bounded!(ParticipantInternalServiceServer::new(api)))
 }
 
 fn status(error: impl Into<Error>) -> Status {

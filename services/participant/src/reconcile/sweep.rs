@@ -26,7 +26,7 @@ pub async fn run(store: Store, clock: SharedClock, shutdown: CancellationToken) 
             () = tokio::time::sleep(pause) => {}
         }
         if let Err(error) = round(&store, &clock, &shutdown).await {
-            tracing::warn!(%error, "old sessions could not be deleted; the next round tries again");
+            phasegate_database::tell(&error, "old sessions could not be deleted; the next round tries again");
         }
     }
 }

@@ -6,7 +6,8 @@ use crate::world::{INSTANCE, World};
 use phasegate_clock::Timestamp;
 use phasegate_principal::Principal;
 use phasegate_proto::internal::participant::v1::{
-    ConsumeNonceRequest, EnsureLinkRequest, ExchangeLinkRequest, IssueNonceRequest, VerifySessionRequest,
+    ConsumeNonceRequest, EnsureLinkRequest, ExchangeLinkRequest, IssueNonceRequest, RenewLinkRequest,
+    VerifySessionRequest,
 };
 use phasegate_proto::participant::v1::RequestNewLinkRequest;
 
@@ -52,6 +53,11 @@ pub(crate) async fn consume(
 pub(crate) async fn renew(world: &World, token: &str) -> Result<(), tonic::Status> {
     let message = RequestNewLinkRequest { token: token.into() };
     world.links().request_new_link(world.gateway(message)).await.map(drop)
+}
+
+pub(crate) async fn renew_of_session(world: &World, session: &str, link: &str) -> Result<(), tonic::Status> {
+    let message = RenewLinkRequest { session_token: session.into(), link_id: link.into() };
+    world.internal().renew_link(world.gateway(message)).await.map(drop)
 }
 
 pub(crate) async fn ensure(

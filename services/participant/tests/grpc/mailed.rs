@@ -15,7 +15,7 @@ use phasegate_proto::participant::v1::{
 use phasegate_test_database::both;
 use tonic::Code;
 
-use crate::calls::{DAY, HOUR, ensure, exchange, for_notification, renew, verify};
+use crate::calls::{DAY, HOUR, ensure, exchange, for_notification, renew, renew_of_session, verify};
 
 #[tokio::test]
 async fn a_called_off_instance_ends_its_links_and_a_completed_one_does_not() -> anyhow::Result<()> {
@@ -189,6 +189,14 @@ async fn an_exhausted_link_can_be_replaced() -> anyhow::Result<()> {
         renew(&world, &token).await?;
         let events = world.heard.events(4).await?;
         assert_eq!(asked(&events).len(), 1);
+        // Whoever came in has no token any more: the session asks. One of another link, or none, asks for nothing.
+        for (session, link) in [(session.as_str(), "lnk-other"), ("nonsense", id.as_str()), ("", id.as_str())]
+        {
+            renew_of_session(&world, session, link).await?;
+        }
+        renew_of_session(&world, &session, &id).await?;
+        let events = world.heard.events(6).await?;
+        assert_eq!((events.len(), asked(&events).len()), (6, 2));
         Ok(())
     })
     .await

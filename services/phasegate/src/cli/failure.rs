@@ -83,14 +83,16 @@ impl Failure {
     /// Everything that the server named: wrong fields and what is in the way.
     pub(super) fn details(&self) -> Vec<String> {
         let Failure::Server(error) = self else { return Vec::new() };
-        // One that says what the message has said already is left out.
-        let told = |text: &str| error.message.ends_with(text);
-        let violations =
-            error.violations.iter().filter(|violation| !told(&violation.message)).map(|violation| {
-                let code =
-                    if violation.code.is_empty() { String::new() } else { format!(" [{}]", violation.code) };
-                format!("{}: {}{code}", violation.field, violation.message)
-            });
+        // Of the only one there is, the message has often said all.
+        let is_told = match error.violations.as_slice() {
+            [only] => !only.message.is_empty() && error.message.ends_with(&only.message),
+            _ => false,
+        };
+        let violations = error.violations.iter().filter(|_| !is_told).map(|violation| {
+            let code =
+                if violation.code.is_empty() { String::new() } else { format!(" [{}]", violation.code) };
+            format!("{}: {}{code}", violation.field, violation.message)
+        });
         let blockers = error.preconditions.iter().map(|blocker| {
             let subject = [blocker.kind.as_str(), blocker.subject.as_str()];
             let subject: Vec<&str> = subject.into_iter().filter(|part| !part.is_empty()).collect();
@@ -328,16 +330,24 @@ mod tests {
             code: String::new(),
             message: message.to_owned(),
         };
-        let failure = Failure::Server(Error::from(Details {
-            code: Code::InvalidArgument,
-            reason: "COMMENT_REQUIRED".to_owned(),
-            message: "comment must say why".to_owned(),
-            metadata: BTreeMap::new(),
-            violations: vec![violation("comment", "must say why"), violation("title", "must not be empty")],
-            preconditions: Vec::new(),
-            retry_after: None,
-        }));
-        assert_eq!(failure.details(), ["title: must not be empty"]);
+        let told = |message: &str, violations: Vec<Violation>| {
+            let failure = Failure::Server(Error::from(Details {
+                code: Code::InvalidArgument,
+                reason: "COMMENT_REQUIRED".to_owned(),
+                message: message.to_owned(),
+                metadata: BTreeMap::new(),
+                violations,
+                preconditions: Vec::new(),
+                retry_after: None,
+            }));
+            failure.details()
+        };
+        let comment = || violation("comment", "must say why");
+        assert!(told("comment must say why", vec![comment()]).is_empty());
+        assert_eq!(told("the request has 1 fault", vec![comment()]), ["comment: must say why"]);
+        let both = told("comment must say why", vec![comment(), violation("title", "must not be empty")]);
+        assert_eq!(both, ["comment: must say why", "title: must not be empty"], "of several, all");
+        assert_eq!(told("the request is wrong", vec![violation("title", "")]), ["title: "]);
     }
 
     #[test]

@@ -207,8 +207,7 @@ pub(super) fn clean(text: &str) -> String {
     text.chars()
         .map(|c| {
             let obeyed = c.is_control() && c != '\n' && c != '\t';
-            let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if obeyed || turns { '\u{fffd}' } else { c }
+            if obeyed || phasegate_plain_text::is_turning(c) { '\u{fffd}' } else { c }
         })
         .collect()
 }

@@ -17,6 +17,8 @@ use super::patience::{call, fetch};
 use super::setting::{Setting, text};
 use super::story::Story;
 
+/// What a page is called that was confirmed before.
+const OUT_OF_DATE: &str = "That page was out of date";
 /// How often a person looks into the mailbox.
 const LOOK: Duration = Duration::from_millis(150);
 
@@ -147,6 +149,11 @@ impl Person {
         let form =
             form.with_context(|| format!("the page does not ask for confirmation: {}", heading(&confirm)))?;
         let receipt = self.post(&form.action, &form.hidden).await?;
+        if heading(&receipt) == OUT_OF_DATE {
+            // The server ended between taking the form and recording the answer. The request still waits, and is answered
+            // from its beginning.
+            return Ok(());
+        }
         if !receipt.contains("class=\"receipt\"") {
             bail!("{} got no receipt for {title}: {}", self.name, heading(&receipt));
         }

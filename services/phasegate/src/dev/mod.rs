@@ -73,6 +73,7 @@ impl Dev {
             bus: Bus::local(),
             keys,
             public_url: public_url.trim_end_matches('/').to_owned(),
+            limits: phasegate_serve::Limits::default(),
             draining: CancellationToken::new(),
             shutdown: shutdown.clone(),
         };
@@ -119,15 +120,15 @@ impl Dev {
         let pipe = listener(Service::Definition)?;
         tasks.spawn(async move { Ok(definition.run(pipe).await?) });
         let pipe = listener(Service::Instance)?;
-        tasks.spawn(async move { Ok(instance.run(pipe).await?) });
+        tasks.spawn(async move { Ok(Box::pin(instance.run(pipe)).await?) });
         let pipe = listener(Service::Approval)?;
-        tasks.spawn(async move { Ok(approval.run(pipe).await?) });
+        tasks.spawn(async move { Ok(Box::pin(approval.run(pipe)).await?) });
         let pipe = listener(Service::Artifact)?;
         tasks.spawn(async move { Ok(artifact.run(pipe).await?) });
         let pipe = listener(Service::Participant)?;
         tasks.spawn(async move { Ok(participant.run(pipe).await?) });
         let pipe = listener(Service::Notification)?;
-        tasks.spawn(async move { Ok(notification.run(pipe).await?) });
+        tasks.spawn(async move { Ok(Box::pin(notification.run(pipe)).await?) });
         Ok(())
     }
 

@@ -45,8 +45,12 @@ impl Readiness {
         }
         let pings = futures::future::try_join_all(self.databases.iter().map(Database::ping));
         let answered = matches!(tokio::time::timeout(PATIENCE, pings).await, Ok(Ok(_)));
-        if !answered {
-            tracing::warn!("a database does not answer, so that this process is not ready");
+        // That a database does not answer it says itself; here only what follows from it, once.
+        if !answered && heard.is_none_or(|(_, before)| before) {
+            tracing::warn!("this process is not ready until its database answers");
+        }
+        if answered && heard.is_some_and(|(_, before)| !before) {
+            tracing::info!("this process is ready again");
         }
         *heard = Some((Instant::now(), answered));
         answered

@@ -2,20 +2,26 @@
 //! of copies of each can run; every one of them can be killed at any time.
 
 mod admin;
+mod dead_letters;
 mod file;
+mod limits;
 mod places;
 mod secret;
 mod settings;
+#[cfg(test)]
+mod table;
 mod tenant;
+mod time;
 mod tls;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use phasegate_bus::{Bus, Confirmations};
-use phasegate_clock::SystemClock;
+use phasegate_clock::{FollowingClock, SharedClock, SystemClock};
 use phasegate_database::{Opening, Settings as Database};
 use phasegate_principal::Signer;
 use phasegate_serve::{Context, Keys, Listener, Peers, Service, Tls};
@@ -24,7 +30,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+pub use dead_letters::{Letter, Letters, dead_letters_list, dead_letters_replay};
 pub use file::with_file;
+pub use limits::LimitOptions;
 pub use settings::{Name, Options, Settings, SmtpTls};
 pub use tenant::{tenant_create, tenant_list};
 
@@ -38,9 +46,14 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(8);
 pub struct Serve {
     /// Answers probes to the last.
     _admin: AbortOnDropHandle<()>,
-    tasks: JoinSet<anyhow::Result<()>>,
+    tasks: Tasks,
+    /// Those that have not ended.
+    running: BTreeSet<&'static str>,
     stop: Stop,
 }
+
+/// What runs, each with its name.
+type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
 
 /// The two steps of stopping.
 #[derive(Debug, Clone, Default)]
@@ -54,7 +67,8 @@ pub struct Stop {
 impl Serve {
     /// Opens everything, and returns once all ports answer. [`Stop::stop`] stops it.
     pub async fn start(settings: &Settings, stop: Stop) -> anyhow::Result<Self> {
-        let (context, confirmations) = context(settings, &stop)?;
+        let clock = Arc::new(FollowingClock::default());
+        let (context, confirmations) = context(settings, &stop, &clock)?;
         let mut tasks = JoinSet::new();
         let mut opened = Vec::new();
         for (name, address) in &settings.listen {
@@ -72,15 +86,26 @@ impl Serve {
             databases: opened.iter().filter_map(|(service, _)| service.database().cloned()).collect(),
             heard: tokio::sync::Mutex::default(),
         };
+        if let Some(database) = readiness.databases.first().cloned() {
+            // Before anything is done that depends on the time.
+            time::ask(&clock, &database).await;
+            let following = time::follow(clock, database, stop.shutdown.clone());
+            tasks.spawn(async move {
+                following.await;
+                ("clock", Ok(()))
+            });
+        }
         let probes = tokio::spawn(admin::run(admin, Arc::new(readiness)));
         // The bus begins once everybody has subscribed.
-        tasks.spawn(background(context.clone(), confirmations));
-        tasks.spawn(watch_files(settings, &context));
+        background(&context, confirmations, &mut tasks);
+        let files = watch_files(settings, &context);
+        tasks.spawn(async move { ("secrets", files.await) });
+        let running = opened.iter().map(|(service, _)| service.name()).chain(BACKGROUND).collect();
         for (service, listener) in opened {
             service.run(listener, settings.tls.clone(), &mut tasks);
         }
         open.cancel();
-        Ok(Self { _admin: AbortOnDropHandle::new(probes), tasks, stop })
+        Ok(Self { _admin: AbortOnDropHandle::new(probes), tasks, running, stop })
     }
 
     /// Returns once everything has stopped: because it was told to, or because a part failed, which stops the rest. What
@@ -97,12 +122,19 @@ impl Serve {
             let ended = tokio::select! {
                 ended = self.tasks.join_next() => ended,
                 () = &mut deadline => {
-                    tracing::warn!("something was still under way when the time to stop ran out");
+                    let running = &self.running;
+                    tracing::warn!(?running, "something was still under way when the time to stop ran out");
                     None
                 }
             };
             let Some(ended) = ended else { return outcome };
-            let ended = ended.unwrap_or_else(|panic| Err(panic.into()));
+            let ended = match ended {
+                Ok((name, ended)) => {
+                    self.running.remove(name);
+                    ended
+                }
+                Err(panic) => Err(panic.into()),
+            };
             if outcome.is_ok() {
                 outcome = ended;
             }
@@ -145,17 +177,22 @@ async fn migrate_one(service: Service, database: &Database) -> anyhow::Result<()
     Ok(())
 }
 
-fn context(settings: &Settings, stop: &Stop) -> anyhow::Result<(Context, Confirmations)> {
+fn context(
+    settings: &Settings,
+    stop: &Stop,
+    clock: &Arc<FollowingClock>,
+) -> anyhow::Result<(Context, Confirmations)> {
     let secret = settings.secrets.first().context("there is no secret")?;
     let keys = Keys::derive(secret);
     keys.replace(&settings.secrets);
-    let clock = SystemClock::shared();
-    let signer = Signer::new(&keys.principal, clock.clone());
+    let clock: SharedClock = clock.clone();
+    let signer = Signer::new(&keys.principal, SystemClock::shared());
     let (bus, confirmations) = Bus::redis(&settings.redis)?;
     let peers = Peers::over_network(settings.peers.clone(), settings.tls.as_ref(), signer);
     let public_url = settings.public_url.clone();
     let Stop { draining, shutdown } = stop.clone();
-    Ok((Context { clock, peers, bus, keys, public_url, draining, shutdown }, confirmations))
+    let limits = settings.options().limits.service();
+    Ok((Context { clock, peers, bus, keys, public_url, limits, draining, shutdown }, confirmations))
 }
 
 async fn bind(name: Name, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -178,17 +215,31 @@ fn watch_files(settings: &Settings, context: &Context) -> impl Future<Output = a
 }
 
 /// What runs beside the services.
-async fn background(context: Context, confirmations: Confirmations) -> anyhow::Result<()> {
-    let Context { bus, peers, shutdown, .. } = context;
-    if let Some(warning) = bus.warning().await {
-        tracing::warn!("{warning}");
-    }
-    tokio::join!(
-        bus.run(shutdown.clone()),
-        peers.watch(shutdown.clone()),
-        phasegate_serve::confirm(peers.clone(), confirmations, shutdown),
-    );
-    Ok(())
+const BACKGROUND: [&str; 4] = ["bus", "peers", "confirmations", "secrets"];
+
+/// Starts the first three of them.
+fn background(context: &Context, confirmations: Confirmations, tasks: &mut Tasks) {
+    // Takes no new events once it is known that the process stops: others have more time for them.
+    let Context { bus, draining, shutdown, .. } = context.clone();
+    tasks.spawn(async move {
+        if let Some(warning) = bus.warning().await {
+            tracing::warn!("{warning}");
+        }
+        bus.run(draining).await;
+        // Whatever ends ends the rest; and who receives nothing is done at once.
+        shutdown.cancelled().await;
+        ("bus", Ok(()))
+    });
+    let (peers, shutdown) = (context.peers.clone(), context.shutdown.clone());
+    tasks.spawn(async move {
+        peers.watch(shutdown).await;
+        ("peers", Ok(()))
+    });
+    let (peers, shutdown) = (context.peers.clone(), context.shutdown.clone());
+    tasks.spawn(async move {
+        phasegate_serve::confirm(peers, confirmations, shutdown).await;
+        ("confirmations", Ok(()))
+    });
 }
 
 /// A service that is open and does not serve yet.
@@ -210,7 +261,12 @@ impl Opened {
         Ok(match name {
             Name::Gateway => {
                 let portal = phasegate_gateway::portal::router(context.clone(), false);
-                let config = phasegate_gateway::Config { oidc: settings.oidc.clone(), ..Default::default() };
+                let config = phasegate_gateway::Config {
+                    oidc: settings.oidc.clone(),
+                    limits: options.limits.gateway(),
+                    rates: options.limits.rates(&settings.redis),
+                    ..Default::default()
+                };
                 Self::Gateway(Box::new(phasegate_gateway::Service::open(config, context, portal)?))
             }
             Name::Definition => {
@@ -253,39 +309,38 @@ impl Opened {
         }
     }
 
-    fn run(self, socket: TcpListener, tls: Option<Tls>, tasks: &mut JoinSet<anyhow::Result<()>>) {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Gateway(_) => "gateway",
+            Self::Definition(_) => "definition",
+            Self::Instance(_) => "instance",
+            Self::Approval(_) => "approval",
+            Self::Artifact(_) => "artifact",
+            Self::Participant(_) => "participant",
+            Self::Notification(_) => "notification",
+        }
+    }
+
+    fn run(self, socket: TcpListener, tls: Option<Tls>, tasks: &mut Tasks) {
+        let name = self.name();
+        tasks.spawn(async move { (name, self.serve(socket, tls).await) });
+    }
+
+    async fn serve(self, socket: TcpListener, tls: Option<Tls>) -> anyhow::Result<()> {
         // What is outside the gateway comes through whatever keeps the certificate of its name.
         let listener = |socket| match tls {
             Some(tls) => Listener::Tls(socket, tls),
             None => Listener::Tcp(socket),
         };
         match self {
-            Self::Gateway(service) => tasks.spawn(async move { Ok(service.run(socket).await?) }),
-            Self::Definition(service) => {
-                let listener = listener(socket);
-                tasks.spawn(async move { Ok(service.run(listener).await?) })
-            }
-            Self::Instance(service) => {
-                let listener = listener(socket);
-                tasks.spawn(async move { Ok(service.run(listener).await?) })
-            }
-            Self::Approval(service) => {
-                let listener = listener(socket);
-                tasks.spawn(async move { Ok(service.run(listener).await?) })
-            }
-            Self::Artifact(service) => {
-                let listener = listener(socket);
-                tasks.spawn(async move { Ok(service.run(listener).await?) })
-            }
-            Self::Participant(service) => {
-                let listener = listener(socket);
-                tasks.spawn(async move { Ok(service.run(listener).await?) })
-            }
-            Self::Notification(service) => {
-                let listener = listener(socket);
-                tasks.spawn(async move { Ok(service.run(listener).await?) })
-            }
-        };
+            Self::Gateway(service) => Ok(service.run(socket).await?),
+            Self::Definition(service) => Ok(Box::pin(service.run(listener(socket))).await?),
+            Self::Instance(service) => Ok(Box::pin(service.run(listener(socket))).await?),
+            Self::Approval(service) => Ok(Box::pin(service.run(listener(socket))).await?),
+            Self::Artifact(service) => Ok(Box::pin(service.run(listener(socket))).await?),
+            Self::Participant(service) => Ok(Box::pin(service.run(listener(socket))).await?),
+            Self::Notification(service) => Ok(Box::pin(service.run(listener(socket))).await?),
+        }
     }
 }
 

@@ -82,6 +82,7 @@ mod tests {
                 bus: Bus::local(),
                 keys: keys.clone(),
                 public_url: "http://127.0.0.1:7460".to_owned(),
+                limits: phasegate_serve::Limits::default(),
                 draining: CancellationToken::new(),
                 shutdown: shutdown.clone(),
             };

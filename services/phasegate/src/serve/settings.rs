@@ -15,6 +15,8 @@ use phasegate_database::{Opening, Settings as Database};
 use phasegate_gateway::Oidc;
 use phasegate_serve::{Address, Service, Tls};
 
+use super::limits::LimitOptions;
+
 /// What a service is called, with the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Name {
@@ -139,6 +141,9 @@ pub struct Options {
         default_value = "Phasegate <phasegate@localhost>"
     )]
     pub mail_from: String,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "its text would become that of the whole command")]
+    pub limits: LimitOptions,
 }
 
 /// How the connection to the mail server is protected.
@@ -318,6 +323,7 @@ impl Settings {
         line("smtp-user", options.smtp_user.as_deref().unwrap_or_default());
         line("smtp-password-file", &path(options.smtp_password_file.as_deref()));
         line("mail-from", &options.mail_from);
+        text.push_str(&options.limits.effective());
         text
     }
 }
@@ -335,8 +341,19 @@ fn required<'a>(value: Option<&'a str>, option: &str) -> anyhow::Result<&'a str>
     value.filter(|value| !value.is_empty()).context(missing(option))
 }
 
-/// A URL without its password.
+/// A URL without its password, wherever it stands.
 fn masked(url: &str) -> String {
+    let (url, parameters) = url.split_once('?').unwrap_or((url, ""));
+    let shown = parameters.split('&').filter(|one| !one.is_empty()).map(|one| match one.split_once('=') {
+        Some((name, _)) if name.contains("pass") => format!("{name}=…"),
+        Some(_) | None => one.to_owned(),
+    });
+    let shown: Vec<String> = shown.collect();
+    let url = without_password(url);
+    if shown.is_empty() { url } else { format!("{url}?{}", shown.join("&")) }
+}
+
+fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return "…".to_owned() };
     match rest.rsplit_once('@') {
         None => url.to_owned(),

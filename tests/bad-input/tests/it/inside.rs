@@ -19,6 +19,7 @@ use phasegate_test_database::both;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
+use tonic_types::StatusExt as _;
 
 /// Far longer than a principal is believed.
 const LATER: Duration = Duration::from_hours(1);
@@ -36,6 +37,7 @@ async fn services_take_only_signed_principals() -> anyhow::Result<()> {
             bus: Bus::local(),
             keys,
             public_url: "http://127.0.0.1:7460".into(),
+            limits: phasegate_serve::Limits::default(),
             draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         };
@@ -89,6 +91,7 @@ async fn a_call_without_credentials_is_for_development_only() -> anyhow::Result<
         bus: Bus::local(),
         keys,
         public_url: "http://127.0.0.1:7460".into(),
+        limits: phasegate_serve::Limits::default(),
         draining: CancellationToken::new(),
         shutdown: CancellationToken::new(),
     };
@@ -114,6 +117,49 @@ async fn a_call_without_credentials_is_for_development_only() -> anyhow::Result<
             "B017: {by_grpc:?}"
         );
     }
+    context.shutdown.cancel();
+    running.await??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_over_the_rate_is_told_when_to_come_back() -> anyhow::Result<()> {
+    let clock = SystemClock::shared();
+    let keys = Keys::derive(&[1; 32]);
+    let context = Context {
+        peers: Peers::new(BTreeMap::new(), Signer::new(&keys.principal, clock.clone())),
+        clock,
+        bus: Bus::local(),
+        keys,
+        public_url: "http://127.0.0.1:7460".into(),
+        limits: phasegate_serve::Limits::default(),
+        draining: CancellationToken::new(),
+        shutdown: CancellationToken::new(),
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let doors = Doors::new(format!("http://{}", listener.local_addr()?))?;
+    let tenant = Some(phasegate_gateway::Rate { per_second: 1, burst: 3 });
+    let rates = phasegate_gateway::Rates { tenant, ..Default::default() };
+    let config = phasegate_gateway::Config { dev: true, rates, ..Default::default() };
+    let gateway = phasegate_gateway::Service::open(config, context.clone(), axum::Router::new())?;
+    let running = tokio::spawn(gateway.run(listener));
+    let mut refused = Vec::new();
+    while refused.len() < 2 {
+        // B031: over both doors, which have one budget.
+        let by_rest = doors.rest("GetCaller", &json!({})).await?;
+        if by_rest.status == 429 {
+            let seconds: u64 = by_rest.headers["retry-after"].to_str()?.parse()?;
+            ensure!((1..=2).contains(&seconds), "B031: {by_rest:?}");
+            refused.push(Refusal::of_body(&by_rest.body)?);
+        }
+        if let Err(status) = doors.grpc("GetCaller", &json!({})).await? {
+            let wait = status.get_details_retry_info().and_then(|info| info.retry_delay);
+            let is_short = wait.is_some_and(|wait| !wait.is_zero() && wait <= Duration::from_secs(2));
+            ensure!(status.code() == Code::ResourceExhausted && is_short, "B031: {status:?}");
+            refused.push(Refusal::of_status(&status));
+        }
+    }
+    ensure!(refused.iter().all(|refusal| refusal.reason == "RATE_LIMITED"), "B031: {refused:?}");
     context.shutdown.cancel();
     running.await??;
     Ok(())

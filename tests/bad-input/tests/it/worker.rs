@@ -45,7 +45,14 @@ fn lost_leases_change_nothing() -> anyhow::Result<()> {
         check.accepted(Case::new("B082", "a heartbeat", "HeartbeatTasks", beat, "200", "")).await?;
         let beat = json!({"items": [{"taskToken": "x"}]});
         check
-            .refused(Case::new("B082", "a heartbeat", "HeartbeatTasks", beat, MALFORMED, "task_token"))
+            .refused(Case::new(
+                "B082",
+                "a heartbeat",
+                "HeartbeatTasks",
+                beat,
+                MALFORMED,
+                "items[0].task_token",
+            ))
             .await?;
         check.done()
     })

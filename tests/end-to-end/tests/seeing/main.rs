@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use phasegate_end_to_end::{Rest, Server, Storage, program};
+use phasegate_end_to_end::{Production, Rest, Server, Storage, program};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -100,6 +100,30 @@ async fn what_happens_is_seen_on_postgresql() -> anyhow::Result<()> {
     let seen = see(Storage::Postgres(database)).await?;
     metrics::look(&seen)?;
     traces::look(&seen)
+}
+
+/// Each service in a process of its own sends its part of the same trace.
+#[tokio::test]
+async fn a_trace_goes_through_separate_processes() -> anyhow::Result<()> {
+    let collector = Collector::start().await?;
+    let production = Production::start(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "200"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "100000"),
+    ])
+    .await?;
+    let output = production
+        .command(&["demo", "--json", "--address", production.address(), "--mail", production.mail()])?
+        .stderr(Stdio::inherit())
+        .output()
+        .await?;
+    let text = String::from_utf8(output.stdout)?;
+    ensure!(output.status.success(), "the demo failed: {text}");
+    let last: Value = serde_json::from_str(text.lines().last().context("the demo said something")?)?;
+    // Spans are sent in batches.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    traces::follow(&collector, last["instanceId"].as_str().context("an instance id")?)?;
+    production.stop().await
 }
 
 /// One run for all that is looked at: it takes a while.

@@ -87,6 +87,30 @@ async fn a_principal_without_scopes_gets_nowhere() -> anyhow::Result<()> {
     .await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_services_ask_each_other_nobody_else_may_ask() -> anyhow::Result<()> {
+    both(|database| async move {
+        let world = World::start(&database, None).await?;
+        // As it could be read on the wire: genuine, in time, for this service, and of somebody who may do everything.
+        let admin = Principal::dev_operator();
+        let mut tried = 0;
+        for method in all_methods() {
+            let package = method.parent_service().package_name().to_owned();
+            let Some(service) = home(&package).filter(|_| package.contains(".internal.")) else { continue };
+            let port = world.ports.get(&service).context("every service has a port")?.clone();
+            let mut metadata = MetadataMap::new();
+            world.context.peers.sign(service, &admin, &mut metadata);
+            let refused = call(port, &method, &json!({}), metadata).await?;
+            let refused = refused.err().with_context(|| format!("{} answers", method.full_name()))?;
+            ensure!(refused.code() == Code::PermissionDenied, "{}: {refused:?}", method.full_name());
+            tried += 1;
+        }
+        ensure!(tried > 8, "only {tried} methods were tried");
+        Ok(())
+    })
+    .await
+}
+
 /// The service behind the gateway that serves a package.
 fn home(package: &str) -> Option<Service> {
     let mut parts = package.split('.').skip(1);

@@ -87,6 +87,13 @@ async fn a_key_opens_what_its_scopes_say_and_no_more() -> anyhow::Result<()> {
         ] {
             ensure!(refused(&reader, method, message).await? == "SCOPE_MISSING", "B021: {method}");
         }
+        // The feed says what happened, and shows of the people and their words what the key may read elsewhere.
+        let watch = json!({"instanceId": scene.instance, "resumeToken": "0"});
+        let all = world.done(&scene.key, "WatchEvents", watch.clone()).await?.to_string();
+        ensure!(all.contains("approver@acme.example") && all.contains("When?"), "{all}");
+        let little = world.done(&reader, "WatchEvents", watch).await?.to_string();
+        ensure!(little.contains("comment") && !little.contains("approver@acme.example"), "{little}");
+        ensure!(!little.contains("When?"), "{little}");
         let mover = make(json!({"name": "mover", "scopes": ["instances:operate"]})).await?;
         let force = json!({"instanceId": scene.instance, "force": true, "reason": "because"});
         ensure!(refused(&mover, "AdvancePhase", force).await? == "SCOPE_MISSING", "force needs its own scope");
@@ -97,7 +104,7 @@ async fn a_key_opens_what_its_scopes_say_and_no_more() -> anyhow::Result<()> {
 
         // An agent: its own queues, and no decision.
         let agent = json!({
-            "name": "agent", "scopes": ["workers:poll", "artifacts:write"], "queues": ["acme_critic"],
+            "name": "agent", "scopes": ["workers:poll", "artifacts:write", "approvals:request"], "queues": ["acme_critic"],
         });
         let agent = make(agent).await?;
         let poll = |queue: &str| {
@@ -122,6 +129,12 @@ async fn a_key_opens_what_its_scopes_say_and_no_more() -> anyhow::Result<()> {
         }
         let facts = json!({"instanceId": scene.instance, "facts": {"a": true}, "reason": "because"});
         ensure!(refused(&agent, "SetFacts", facts.clone()).await? == "SCOPE_MISSING", "without a lease");
+        let content = json!({"instanceId": scene.instance, "key": "loose", "content": "x", "type": "note"});
+        ensure!(refused(&agent, "StoreArtifact", content).await? == "LEASE_MISSING", "an artifact without a lease");
+        let question = json!({
+            "instanceId": scene.instance, "approverIds": ["acme_approver"], "title": "Rename the logo",
+        });
+        ensure!(refused(&agent, "RequestApproval", question).await? == "LEASE_MISSING", "a request without a lease");
         let mut leased = facts;
         leased["taskToken"] = json!(token);
         world.done(&agent, "SetFacts", leased).await?;

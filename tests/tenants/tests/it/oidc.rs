@@ -1,5 +1,6 @@
 //! Operators who sign in at an issuer of `OpenID` Connect: a small one, started here. Its keys were made for this test.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,24 +25,46 @@ const LATER: Duration = Duration::from_millis(1_100);
 struct Issuer {
     address: String,
     published: Arc<Mutex<Vec<&'static str>>>,
+    /// Whether it keeps whoever asks for its keys waiting.
+    silent: Arc<AtomicBool>,
 }
 
 impl Issuer {
     async fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("http://{}", listener.local_addr()?);
-        let issuer = Self { address: address.clone(), published: Arc::new(Mutex::new(vec!["rsa-1", "ec"])) };
+        let issuer = Self {
+            address: address.clone(),
+            published: Arc::new(Mutex::new(vec!["rsa-1", "ec"])),
+            silent: Arc::default(),
+        };
         let keys = issuer.clone();
         let discovery = json!({"issuer": address, "jwks_uri": format!("{address}/keys")});
         let router = Router::new()
             .route("/.well-known/openid-configuration", get(move || std::future::ready(Json(discovery))))
-            .route("/keys", get(move || std::future::ready(Json(keys.keys()))));
+            .route("/keys", get(move || keys.answer()));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(issuer)
     }
 
     fn publish(&self, names: &[&'static str]) {
         *self.published.lock().unwrap_or_else(PoisonError::into_inner) = names.to_vec();
+    }
+
+    fn settings(&self) -> Oidc {
+        Oidc {
+            issuer: self.address.clone(),
+            audience: "phasegate".to_owned(),
+            roles_claim: "roles".to_owned(),
+            tenant_claim: "tenant".to_owned(),
+        }
+    }
+
+    async fn answer(self) -> Json<Value> {
+        while self.silent.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Json(self.keys())
     }
 
     fn keys(&self) -> Value {
@@ -78,13 +101,7 @@ fn sign(key: &str, claims: &Value) -> anyhow::Result<String> {
 async fn operators_come_with_tokens_of_the_issuer() -> anyhow::Result<()> {
     both(|database| async move {
         let issuer = Issuer::start().await?;
-        let oidc = Oidc {
-            issuer: issuer.address.clone(),
-            audience: "phasegate".to_owned(),
-            roles_claim: "roles".to_owned(),
-            tenant_claim: "tenant".to_owned(),
-        };
-        let world = World::start(&database, Some(oidc)).await?;
+        let world = World::start(&database, Some(issuer.settings())).await?;
         let admin = world.tenant("acme").await?.expose().to_owned();
         let none = json!({});
         for key in ["rsa-1", "ec"] {
@@ -146,6 +163,45 @@ async fn operators_come_with_tokens_of_the_issuer() -> anyhow::Result<()> {
         ensure!(world.call(&new, "ListInstances", &none).await?.is_ok(), "published");
         ensure!(world.call(&old, "ListInstances", &none).await?.is_err(), "no longer published");
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_issuer_holds_up_nobody_whose_key_is_known() -> anyhow::Result<()> {
+    both(|database| async move {
+        let issuer = Issuer::start().await?;
+        let world = Arc::new(World::start(&database, Some(issuer.settings())).await?);
+        world.tenant("acme").await?;
+        issuer.silent.store(true, Ordering::Relaxed);
+        let known = sign("rsa-1", &issuer.claims(json!(["viewer"])))?;
+        let refused = world.call(&known, "ListInstances", &json!({})).await?.err();
+        let refused = refused.context("nobody knows the keys yet")?;
+        ensure!(reason_of(&refused).as_deref() == Some("DEPENDENCY_DOWN"), "{refused:?}");
+        issuer.silent.store(false, Ordering::Relaxed);
+        tokio::time::sleep(LATER).await;
+        ensure!(world.call(&known, "ListInstances", &json!({})).await?.is_ok(), "the issuer has spoken");
+
+        tokio::time::sleep(LATER).await;
+        issuer.silent.store(true, Ordering::Relaxed);
+        let unknown = sign("rsa-2", &issuer.claims(json!(["viewer"])))?;
+        let asking = tokio::spawn({
+            let world = world.clone();
+            async move { world.call(&unknown, "ListInstances", &json!({})).await }
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        ensure!(world.call(&known, "ListInstances", &json!({})).await?.is_ok(), "its key is known");
+        ensure!(!asking.is_finished(), "the other should still be waiting for the issuer");
+        // Whoever goes away does not take the question along.
+        asking.abort();
+        issuer.publish(&["rsa-1", "rsa-2"]);
+        issuer.silent.store(false, Ordering::Relaxed);
+        let token = sign("rsa-2", &issuer.claims(json!(["viewer"])))?;
+        world
+            .eventually("the new key", async || {
+                Ok(world.call(&token, "ListInstances", &json!({})).await?.is_ok().then_some(()))
+            })
+            .await
     })
     .await
 }

@@ -143,7 +143,7 @@ pub(crate) fn letter(
             letter.subject = one_line(&format!("Your new link: {}", process.instance_name));
             "Your new link".clone_into(&mut letter.heading);
             letter.opening =
-                "Here is the fresh link that was asked for. The earlier one stays closed.".into();
+                "Here is the fresh link that was asked for. Use it instead of the earlier one.".into();
             letter.link = Some(view_link(now, "Open"));
             letter.because = "Somebody asked for it on the page of your earlier link.";
         }

@@ -1,5 +1,7 @@
-//! The instance service around its real rules: what it loads, remembers and writes, and in which order. The steps are
-//! those of `services/instance/src/app/execute.rs` and the checks those of its store.
+//! The instance service around its real rules: what it loads and remembers, and in which order. The steps are those of
+//! `services/instance/src/app/execute.rs`; what is checked and written in a transaction is in [`commit`].
+
+mod commit;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -10,13 +12,13 @@ use phasegate_clock::Timestamp;
 use phasegate_id::{ArtifactKey, InstanceId, ParticipantId, TaskId};
 use phasegate_instance::domain::{
     Action, Actor, ActorKind, Channel, Command, CurrentVersion, Event, Instance, Person, Rejection,
-    content_keys, decide, evolve, leases,
+    content_keys, decide, evolve,
 };
 use phasegate_instance::unwired::{self, Script, Step};
 use phasegate_proto::internal::event::v1::event::Payload;
 
 use crate::bug::Bug;
-use crate::kept::{Answer, Conflict, Kept, Once, Receipt};
+use crate::kept::{Answer, Kept, Once, Receipt};
 use crate::world::{TENANT, World};
 
 /// The tables of the service.
@@ -168,7 +170,12 @@ impl World {
                     if order.script.is_none() {
                         self.witness_refusal(&script, order, &rejection);
                     }
-                    return Prepared::Answered(Answer::Refused(variant(&rejection)));
+                    let why = if self.has_lost_its_lease(order) {
+                        "LeaseLost".to_owned()
+                    } else {
+                        variant(&rejection)
+                    };
+                    return Prepared::Answered(Answer::Refused(why));
                 }
                 Ok((after, events, current)) => {
                     if events.is_empty() {
@@ -184,6 +191,12 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Whoever holds no lease any more learns that before anything else.
+    fn has_lost_its_lease(&self, order: &Order) -> bool {
+        let is_over = |guard: &Guard| !guard.fits(self.engine.rows.get(&order.instance), self.now, None);
+        order.guard.as_ref().is_some_and(|guard| matches!(guard, Guard::Holds(..)) && is_over(guard))
     }
 
     fn is_current(&self, instance: &InstanceId, known: &Instance) -> bool {
@@ -281,23 +294,6 @@ impl World {
             answer,
         }))
     }
-
-    /// Writes a transition, or nothing.
-    pub(crate) fn engine_commit(&mut self, copy: usize, transition: Transition) -> Result<Answer, Conflict> {
-        let (instance, after) = (transition.instance.clone(), Arc::clone(&transition.after));
-        let (answer, moved) = (transition.answer.clone(), !transition.entries.is_empty());
-        let current = transition.current.clone();
-        let done = self.engine.commit(transition, self.bug);
-        if done.is_err() {
-            self.caches[copy].remove(&instance);
-        }
-        done?;
-        if moved {
-            self.caches[copy].insert(instance.clone(), after);
-            self.witness_instance(&instance, &current);
-        }
-        Ok(answer)
-    }
 }
 
 impl Transition {
@@ -309,91 +305,6 @@ impl Transition {
     /// Whether it keeps an answer beside its effect.
     pub(crate) fn forget_answer(&mut self) {
         self.receipt.answer = None;
-    }
-}
-
-impl Engine {
-    fn commit(&mut self, transition: Transition, bug: Option<Bug>) -> Result<(), Conflict> {
-        let looks = !matches!(bug, Some(Bug::NoInbox | Bug::InboxApart));
-        self.kept.check(&transition.receipt, looks)?;
-        let Transition {
-            instance, before, after, entries, guard, written, lease, receipt, script, now, ..
-        } = transition;
-        let row = self.rows.get(&instance);
-        if let Some(guard) = guard
-            && bug != Some(Bug::NoFence)
-        {
-            let (Guard::Holds(task, fencing) | Guard::Over(task, fencing)) = &guard;
-            let known = row.and_then(|row| row.leases.get(task)).filter(|known| known.fencing == *fencing);
-            let fits = match (&guard, known.and_then(|known| known.ends_at)) {
-                (Guard::Holds(..), Some(ends_at)) => ends_at > now,
-                (Guard::Over(..), Some(ends_at)) => ends_at <= now || bug == Some(Bug::EarlyExpiry),
-                (_, None) => false,
-            };
-            if !fits {
-                return Err(Conflict::Lease);
-            }
-        }
-        if entries.is_empty() {
-            self.kept.write(receipt, now);
-            self.strike(&instance, written.as_ref());
-            return Ok(());
-        }
-        match (row, &script) {
-            (Some(_), Some(_)) => return Err(Conflict::Exists),
-            (None, None) => return Err(Conflict::Stale),
-            (Some(row), None) if row.state.version != before && bug != Some(Bug::VersionIgnored) => {
-                return Err(Conflict::Stale);
-            }
-            (Some(_), None) | (None, Some(_)) => {}
-        }
-        let held = leases(&after);
-        let known = row.map(|row| row.leases.clone()).unwrap_or_default();
-        let is_new = |task: &TaskId, fencing| known.get(task).is_none_or(|row| row.fencing != fencing);
-        let granted: Vec<_> =
-            held.values().filter(|held| is_new(&held.task, held.fencing)).cloned().collect();
-        if granted.iter().any(|held| known.get(&held.task).is_some_and(|row| row.hold_until > now)) {
-            return Err(Conflict::Lease);
-        }
-        self.kept.write(receipt, now);
-        self.strike(&instance, written.as_ref());
-        if let Some(script) = script {
-            let state = Arc::clone(&after);
-            let row = Row { script, state, history: Vec::new(), leases: BTreeMap::new() };
-            self.rows.insert(instance.clone(), row);
-        }
-        let Some(row) = self.rows.get_mut(&instance) else { return Err(Conflict::Stale) };
-        for (task, lease) in &mut row.leases {
-            if held.get(task).is_none_or(|held| held.fencing != lease.fencing) {
-                lease.ends_at = None;
-            }
-        }
-        for held in granted {
-            let before = row.leases.remove(&held.task);
-            let fresh = LeaseRow {
-                fencing: held.fencing,
-                ends_at: Some(now + lease),
-                duration: lease,
-                hold_until: before.as_ref().map_or(Timestamp::from_micros(0), |before| before.hold_until),
-                holds: before.map(|before| before.holds).unwrap_or_default(),
-            };
-            row.leases.insert(held.task, fresh);
-        }
-        row.history.extend(entries);
-        row.state = after;
-        Ok(())
-    }
-
-    /// Strikes a writer that has written off the list of those that were promised a moment.
-    fn strike(&mut self, instance: &InstanceId, written: Option<&(TaskId, String)>) {
-        let Some((task, hold)) = written else { return };
-        let lease = self.rows.get_mut(instance).and_then(|row| row.leases.get_mut(task));
-        if let Some(lease) = lease
-            && lease.holds.remove(hold)
-            && lease.holds.is_empty()
-        {
-            lease.hold_until = Timestamp::from_micros(0);
-        }
     }
 }
 
