@@ -95,7 +95,8 @@ impl Pool {
                 let rows = tokio::time::timeout(PATIENCE, asked).await;
                 held.heard(rows)
             };
-            return noted(&self.outage, read(&text, rows.await));
+            // Boxed, because whoever asks holds it, and holds many of them.
+            return noted(&self.outage, read(&text, Box::pin(rows).await));
         };
         let pool = self.clone();
         // A task, because a caller that goes away during the `begin` would leave the connection inside a transaction.

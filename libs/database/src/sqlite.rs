@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::{Cell, Error, Row, Value};
 
 /// Only another process could keep us waiting: writers of this one queue for the one connection.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a busy file is tried again while it is opened.
 const OPENINGS: u32 = 100;
 /// The time between two tries.

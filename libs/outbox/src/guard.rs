@@ -50,7 +50,7 @@ impl Guard {
             match dead_letter::wanted(&self.db.across_tenants(), self.receiver.name()).await {
                 Ok(wanted) => {
                     for bytes in wanted {
-                        self.try_anew(&bytes).await;
+                        Box::pin(self.try_anew(&bytes)).await;
                     }
                 }
                 Err(error) => phasegate_database::tell(&error, "the dead letters cannot be read"),

@@ -87,11 +87,11 @@ impl Relay {
     /// Sends until `shutdown`, then finishes what is under way.
     pub async fn run(&self, shutdown: CancellationToken) {
         let _told = seen::observe(self.sender, self.db.clone(), self.clock.clone());
-        // Side by side, so that old events never keep new ones waiting.
+        // Side by side, so that old events never keep new ones waiting; boxed, because whoever runs this holds it.
         tokio::join!(
-            self.send_on(&shutdown),
-            self.send_again_on(&shutdown),
-            shutdown.run_until_cancelled(self.sweep_on())
+            Box::pin(self.send_on(&shutdown)),
+            Box::pin(self.send_again_on(&shutdown)),
+            shutdown.run_until_cancelled(Box::pin(self.sweep_on()))
         );
     }
 

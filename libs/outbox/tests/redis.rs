@@ -319,9 +319,8 @@ async fn what_a_later_version_says_is_kept_whole_for_it() -> anyhow::Result<()> 
         let insert = "insert into outbox
                 (tenant_id, event_id, instance_id, payload, created_at, receivers_left, due_at)
              values ($1, $2, $3, $4, 0, $5, 0)";
-        let put = world.sender.transaction(move |tx| {
-            Box::pin(async move { Ok::<_, Error>(tx.execute(insert, arguments).await?) })
-        });
+        let put =
+            world.sender.transaction(move |tx| Box::pin(async move { tx.execute(insert, arguments).await }));
         put.await?;
     }
     // As the relay of that version sends it.

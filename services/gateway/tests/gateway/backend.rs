@@ -223,15 +223,15 @@ async fn respond(backend: &Backend, request: Request) -> Result<Response> {
             Ok(framed_response(messages.iter().map(frame).collect::<Result<Vec<Bytes>>>()?))
         }
         Answer::Broken(messages) => {
-            let frames = messages.iter().map(frame).collect::<Result<Vec<Bytes>>>()?;
-            let frames = frames.into_iter().map(|frame| Ok(Frame::data(frame)));
+            let whole = messages.iter().map(frame).collect::<Result<Vec<Bytes>>>()?;
+            let whole = whole.into_iter().map(|message| Ok(Frame::data(message)));
             let broken = Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
             // Not at once, so that what came before is on its way.
             let later = stream::once(async {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 broken
             });
-            let body = StreamBody::new(stream::iter(frames).chain(later));
+            let body = StreamBody::new(stream::iter(whole).chain(later));
             let mut response = framed_response(Vec::new());
             *response.body_mut() = Body::new(body);
             Ok(response)

@@ -6,7 +6,6 @@ use futures::future::BoxFuture;
 use phasegate_bus::{HandleError, Handler};
 use phasegate_clock::Timestamp;
 use phasegate_id::{InstanceId, ParticipantId, TenantId};
-use phasegate_idempotency::Failure as _;
 use phasegate_outbox::inbox_receive;
 use phasegate_proto::definition::v1::RaidRole as ProtoRole;
 use phasegate_proto::instance::v1::InstanceStatus;
@@ -139,7 +138,7 @@ fn handle_error(error: Error) -> HandleError {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    if error.is_passing() || matches!(&error, Error::Store(store) if store.is_transient()) {
+    if matches!(&error, Error::Store(store) if store.is_transient()) {
         HandleError::Transient(text)
     } else {
         HandleError::Poison(text)

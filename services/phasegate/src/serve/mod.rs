@@ -323,7 +323,7 @@ impl Opened {
 
     fn run(self, socket: TcpListener, tls: Option<Tls>, tasks: &mut Tasks) {
         let name = self.name();
-        tasks.spawn(async move { (name, self.serve(socket, tls).await) });
+        tasks.spawn(async move { (name, Box::pin(self.serve(socket, tls)).await) });
     }
 
     async fn serve(self, socket: TcpListener, tls: Option<Tls>) -> anyhow::Result<()> {

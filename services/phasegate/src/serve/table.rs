@@ -1,5 +1,7 @@
 //! The table of settings in the README is the options as they are written here, and nothing else.
 
+use std::fmt::Write as _;
+
 use clap::Args as _;
 
 use super::Options;
@@ -23,7 +25,8 @@ fn table() -> String {
         };
         let what = option.get_help().map(ToString::to_string).unwrap_or_default();
         let what = what.replace('|', "\\|").replace('<', "\\<");
-        table += &format!("| `--{name}` | `{variable}` | {default} | {what} |\n");
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "| `--{name}` | `{variable}` | {default} | {what} |");
     }
     table
 }

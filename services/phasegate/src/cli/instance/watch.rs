@@ -83,7 +83,8 @@ async fn follow(watch: Watch, session: &mut Session<'_>) -> Result<(), Failure> 
                 return outcome(&instance, session);
             }
             Ok(_) => {}
-            Err(Failure::Server(error)) if error.code == Code::Unavailable => {}
+            // One that goes just now may not even say so.
+            Err(Failure::Server(error)) if is_absence(error.code) => {}
             Err(failure) => return Err(failure),
         }
         wait = if position == before { (wait * 2).min(WAIT_MAX) } else { WAIT_MIN };
@@ -94,6 +95,11 @@ async fn follow(watch: Watch, session: &mut Session<'_>) -> Result<(), Failure> 
 /// What a server that stops, or a network that hiccups, ends a stream with.
 fn is_passing(code: Code) -> bool {
     matches!(code, Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
+}
+
+/// What a server that is not there answers, or that goes while it is asked.
+fn is_absence(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::Unknown | Code::Cancelled)
 }
 
 async fn connect(
