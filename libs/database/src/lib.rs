@@ -5,6 +5,8 @@
 //! enum and brings its own [`Value`] and [`Row`]: services are compiled once and write one text of SQL for both,
 //! with [`Dialect::pick`] where the texts must differ.
 //!
+//! Statements reach the rows of one tenant, see [`Reach`].
+//!
 //! Every transaction runs in a task of its own. A caller that goes away (a gRPC client that hung up) can then neither
 //! stop it half-way nor drop a `BEGIN` that is under way, which would leave the pooled connection inside an open
 //! transaction.
@@ -16,11 +18,13 @@ mod error;
 mod held;
 mod migrate;
 mod postgres;
+mod reach;
 mod row;
 mod safety;
 mod seen;
 mod sqlite;
 mod value;
+mod wall;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -32,6 +36,7 @@ use tracing::Instrument as _;
 
 pub use error::{Error, tell};
 pub use migrate::Migration;
+pub use reach::Reach;
 pub use row::{Cell, FromCell, Row};
 pub use value::Value;
 
@@ -62,8 +67,8 @@ pub enum Opening {
     /// Makes the schema and brings it to the program's migrations, on any server: for development and tests, and for the
     /// job that migrates.
     Migrate,
-    /// Changes nothing: fails where the schema is older than the program needs, and where the server may lose what it has
-    /// acknowledged. A schema that is newer is fine, so that two versions of the program can run side by side.
+    /// Changes nothing: fails where the schema is older than the program needs, where the server may lose what it has
+    /// acknowledged, and where nothing would keep tenants apart. A schema that is newer is fine, so that two versions of the program can run side by side.
     Check,
 }
 
@@ -78,7 +83,11 @@ pub enum Dialect {
 
 /// An open database. Copies share its connections.
 #[derive(Debug, Clone)]
-pub struct Database(Pools);
+pub struct Database {
+    pools: Pools,
+    /// What statements reach; that of the work under way where it says nothing.
+    reach: Option<Reach>,
+}
 
 /// A transaction under way. It exists only inside [`Database::transaction`].
 #[derive(Debug)]
@@ -126,22 +135,34 @@ impl Database {
             }
             Settings::Sqlite { path } => Pools::Sqlite(sqlite::Pool::open(path).await?),
         };
-        let database = Self(pools);
+        let database = Self { pools, reach: None };
         match settings {
             Settings::Postgres { opening: Opening::Check, .. } => {
+                wall::check(&database).await?;
                 safety::check(&database).await?;
                 migrate::check(&database, migrations).await?;
             }
             Settings::Postgres { .. } | Settings::Sqlite { .. } => {
-                migrate::migrate(&database, settings, migrations).await?;
+                // What a step does to rows, it does to those of all tenants.
+                migrate::migrate(&database.across_tenants(), settings, migrations).await?;
             }
         }
         Ok(database)
     }
 
+    /// The same database, whose statements reach the rows of all tenants: for loops that serve all of them, for what has
+    /// to find out which tenant something belongs to, and for those who run the installation.
+    pub fn across_tenants(&self) -> Self {
+        Self { pools: self.pools.clone(), reach: Some(Reach::across_tenants()) }
+    }
+
+    fn reach(&self) -> Reach {
+        self.reach.clone().unwrap_or_else(Reach::current)
+    }
+
     /// Which SQL is spoken.
     pub const fn dialect(&self) -> Dialect {
-        match self.0 {
+        match self.pools {
             Pools::Postgres(_) => Dialect::Postgres,
             Pools::Sqlite(_) => Dialect::Sqlite,
         }
@@ -153,8 +174,8 @@ impl Database {
         sql: impl Into<Cow<'static, str>> + Send,
         args: Vec<Value>,
     ) -> Result<Vec<Row>, Error> {
-        match &self.0 {
-            Pools::Postgres(pool) => pool.fetch_all(sql.into(), args).await,
+        match &self.pools {
+            Pools::Postgres(pool) => pool.fetch_all(self.reach(), sql.into(), args).await,
             Pools::Sqlite(pool) => pool.fetch_all(sql.into(), args).await,
         }
     }
@@ -178,8 +199,10 @@ impl Database {
         F: for<'t> FnOnce(&'t mut Transaction) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
     {
         let database = self.clone();
+        // The task is outside of the reach of the work that waits for it.
+        let reach = self.reach();
         let task = async move {
-            let mut transaction = database.begin().await?;
+            let mut transaction = database.begin(&reach).await?;
             match work(&mut transaction).await {
                 Ok(answer) if planted::is(Bug::AnswerBeforeCommit) => {
                     tokio::spawn(transaction.commit());
@@ -203,15 +226,15 @@ impl Database {
 
     /// Closes all connections, once those in use are given back.
     pub async fn close(&self) {
-        match &self.0 {
+        match &self.pools {
             Pools::Postgres(pool) => pool.close().await,
             Pools::Sqlite(pool) => pool.close().await,
         }
     }
 
-    async fn begin(&self) -> Result<Transaction, Error> {
-        Ok(Transaction(match &self.0 {
-            Pools::Postgres(pool) => Open::Postgres(pool.begin().await?),
+    async fn begin(&self, reach: &Reach) -> Result<Transaction, Error> {
+        Ok(Transaction(match &self.pools {
+            Pools::Postgres(pool) => Open::Postgres(pool.begin(reach).await?),
             Pools::Sqlite(pool) => Open::Sqlite(pool.begin().await?),
         }))
     }

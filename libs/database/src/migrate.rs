@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{Database, Error, Settings, Transaction, args};
+use crate::{Database, Error, Settings, Transaction, args, wall};
 
 /// The lock that migrations of one PostgreSQL database take: any constant that nobody else uses.
 const LOCK: i64 = 0x7068_6173_6567_6174;
@@ -71,7 +71,7 @@ async fn execute(database: &Database, schema: Option<String>, steps: Vec<Migrati
                 for step in &steps {
                     apply(tx, step).await?;
                 }
-                Ok(())
+                wall::build(tx).await
             })
         })
         .await

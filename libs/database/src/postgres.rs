@@ -11,9 +11,10 @@ use sqlx::{
     Arguments as _, AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Executor as _,
     Row as _, TypeInfo as _, ValueRef as _,
 };
+use tracing::Instrument as _;
 
 use crate::held::Held;
-use crate::{Cell, Error, Row, Value};
+use crate::{Cell, Error, Reach, Row, Value};
 
 /// Longer than any statement of ours takes, and as long as anybody waits for a call.
 const STATEMENT_TIMEOUT: &str = "10s";
@@ -81,26 +82,46 @@ impl Pool {
 
     pub(crate) async fn fetch_all(
         &self,
+        reach: Reach,
         sql: Cow<'static, str>,
         args: Vec<Value>,
     ) -> Result<Vec<Row>, Error> {
-        let text = sql.clone();
-        let arguments = arguments(&text, args)?;
-        let rows = async {
-            let mut held = Held::acquire(&self.pool).await?;
-            let asked = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(held.connection()?);
-            let rows = tokio::time::timeout(PATIENCE, asked).await;
-            held.heard(rows)
+        let Some(begin) = reach.begin("begin read only") else {
+            let text = sql.clone();
+            let arguments = arguments(&text, args)?;
+            let rows = async {
+                let mut held = Held::acquire(&self.pool).await?;
+                let asked = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(held.connection()?);
+                let rows = tokio::time::timeout(PATIENCE, asked).await;
+                held.heard(rows)
+            };
+            // Boxed, because whoever asks holds it, and holds many of them.
+            return noted(&self.outage, read(&text, Box::pin(rows).await));
         };
-        // Boxed, because whoever asks holds it, and holds many of them.
-        noted(&self.outage, read(&text, Box::pin(rows).await))
+        let pool = self.clone();
+        // A task, because a caller that goes away during the `begin` would leave the connection inside a transaction.
+        let task = async move {
+            let mut open = pool.begin_with(begin).await?;
+            // The connection ends the transaction on its way back to the pool, and nobody waits for it.
+            noted(&pool.outage, open.fetch_all(sql, args).await)
+        };
+        match tokio::spawn(task.in_current_span()).await {
+            Ok(rows) => rows,
+            Err(broken) => Err(Error::Aborted(broken.to_string())),
+        }
     }
 
-    pub(crate) async fn begin(&self) -> Result<Open, Error> {
+    /// Begins a transaction, and says in the same breath whose rows it reaches.
+    pub(crate) async fn begin(&self, reach: &Reach) -> Result<Open, Error> {
+        self.begin_with(reach.begin("begin").unwrap_or_else(|| "begin".to_owned())).await
+    }
+
+    async fn begin_with(&self, begin: String) -> Result<Open, Error> {
         let begun = async {
             let mut held = Held::acquire(&self.pool).await?;
             held.is_open = true;
-            let begun = tokio::time::timeout(PATIENCE, held.connection()?.execute("begin")).await;
+            let begin = sqlx::raw_sql(AssertSqlSafe(begin));
+            let begun = tokio::time::timeout(PATIENCE, held.connection()?.execute(begin)).await;
             held.heard(begun)?;
             Ok(held)
         };

@@ -49,7 +49,7 @@ impl Database {
 
 impl Source for Connections {
     fn read(&self) -> BoxFuture<'_, Vec<Sample>> {
-        let (all, idle) = match &self.1.0 {
+        let (all, idle) = match &self.1.pools {
             Pools::Postgres(pool) => pool.connections(),
             Pools::Sqlite(pool) => pool.connections(),
         };

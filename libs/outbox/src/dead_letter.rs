@@ -207,7 +207,7 @@ pub struct DeadLetterPosition {
     pub event_id: String,
 }
 
-/// Events that were set aside, the oldest first, behind the given one.
+/// Events of all tenants that were set aside, the oldest first, behind the given one.
 pub async fn dead_letters(
     db: &Database,
     after: Option<&DeadLetterPosition>,
@@ -217,6 +217,7 @@ pub async fn dead_letters(
         (after.set_aside_at, after.tenant_id.as_str(), after.event_id.as_str())
     });
     let rows = db
+        .across_tenants()
         .fetch_all(
             "select tenant_id, consumer, event_id, instance_id, event, set_aside_at, tries, last_error
                from dead_letter
@@ -242,18 +243,19 @@ pub async fn dead_letters(
         .collect()
 }
 
-/// Has the receiver try an event anew that was set aside: one, or all without an id. Returns how many.
+/// Has the receiver try an event anew that was set aside: one, or all of all tenants without an id. Returns how many.
 pub async fn replay(db: &Database, event_id: Option<&str>, now: Timestamp) -> Result<u64, Error> {
     let event_id = event_id.map(str::to_owned);
-    db.transaction(move |tx| {
-        Box::pin(async move {
-            tx.execute(
-                "update dead_letter set wanted_at = $2
+    db.across_tenants()
+        .transaction(move |tx| {
+            Box::pin(async move {
+                tx.execute(
+                    "update dead_letter set wanted_at = $2
                   where set_aside_at is not null and ($1 is null or event_id = $1)",
-                args![event_id, now],
-            )
-            .await
+                    args![event_id, now],
+                )
+                .await
+            })
         })
-    })
-    .await
+        .await
 }

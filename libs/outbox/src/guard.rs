@@ -9,7 +9,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use phasegate_bus::{HandleError, Handler, Receiver};
 use phasegate_clock::SharedClock;
-use phasegate_database::Database;
+use phasegate_database::{Database, Reach};
 use phasegate_proto::internal::event::v1::Event;
 use phasegate_telemetry::WorkKind;
 use prost::Message as _;
@@ -47,7 +47,7 @@ impl Guard {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            match dead_letter::wanted(&self.db, self.receiver.name()).await {
+            match dead_letter::wanted(&self.db.across_tenants(), self.receiver.name()).await {
                 Ok(wanted) => {
                     for bytes in wanted {
                         Box::pin(self.try_anew(&bytes)).await;
@@ -60,7 +60,10 @@ impl Guard {
 
     async fn try_anew(&self, bytes: &[u8]) {
         let Ok(event) = Event::decode(bytes) else { return };
-        let event = Arc::new(event);
+        Reach::of_tenant(&event.tenant_id).within(self.try_wanted(Arc::new(event))).await;
+    }
+
+    async fn try_wanted(&self, event: Arc<Event>) {
         // One that ends the process is not tried anew by all copies one after the other: its wish is gone by then.
         match dead_letter::wish_take(&self.db, self.receiver.name(), name(&event)).await {
             Ok(true) => {}
@@ -160,23 +163,27 @@ fn name(event: &Event) -> (String, String) {
 impl Handler for Guard {
     fn handle(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {
         let span = seen::span(self.receiver.name(), WorkKind::Receive, &event, self.clock.now());
-        Box::pin(self.take(event).instrument(span))
+        // What follows from an event concerns its tenant.
+        let reach = Reach::of_tenant(&event.tenant_id);
+        Box::pin(reach.within(self.take(event).instrument(span)))
     }
 
     fn was_left(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {
-        Box::pin(async move {
+        let reach = Reach::of_tenant(&event.tenant_id);
+        Box::pin(reach.within(async move {
             // Whether it was the last try is looked at when it is handled.
             self.count(&event, "a process took it and did not finish").await.map(drop)
-        })
+        }))
     }
 
     fn was_survived(&self, event: Arc<Event>) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
+        let reach = Reach::of_tenant(&event.tenant_id);
+        Box::pin(reach.within(async move {
             let (db, receiver) = (&self.db, self.receiver.name());
             if let Err(error) = dead_letter::count_back(db, receiver, name(&event)).await {
                 tracing::debug!(%error, event_id = event.event_id, "a count could not be taken back");
             }
-        })
+        }))
     }
 }
 

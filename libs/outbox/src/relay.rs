@@ -67,11 +67,11 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay from the database of a service to a bus. Nothing is sent before [`Relay::run`].
-    pub fn new(sender: &'static str, db: Database, bus: Bus, clock: SharedClock) -> Self {
+    /// A relay from the database of a service to a bus, for all tenants. Nothing is sent before [`Relay::run`].
+    pub fn new(sender: &'static str, db: &Database, bus: Bus, clock: SharedClock) -> Self {
         Self {
             sender,
-            db,
+            db: db.across_tenants(),
             bus,
             clock,
             wake: Arc::new(Notify::new()),

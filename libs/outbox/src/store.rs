@@ -326,39 +326,41 @@ pub(crate) async fn unconfirmed_give_back(
 /// Notes that a receiver has taken events, each named by its tenant and its id. Unknown ones are passed over.
 pub async fn confirm(db: &Database, receiver: Receiver, events: Vec<(String, String)>) -> Result<(), Error> {
     let others = if planted::is(Bug::ConfirmedForAll) { 0 } else { !receiver.bit() };
-    db.transaction(move |tx| {
-        Box::pin(async move {
-            match tx.dialect() {
-                Dialect::Postgres => {
-                    let (tenants, ids): (Vec<String>, Vec<String>) = events.into_iter().unzip();
-                    // In one order, so that two such statements never wait for each other in a circle.
-                    tx.execute(
-                        "update outbox set receivers_left = receivers_left & $3
+    // A receiver tells of what it took from all tenants at once.
+    db.across_tenants()
+        .transaction(move |tx| {
+            Box::pin(async move {
+                match tx.dialect() {
+                    Dialect::Postgres => {
+                        let (tenants, ids): (Vec<String>, Vec<String>) = events.into_iter().unzip();
+                        // In one order, so that two such statements never wait for each other in a circle.
+                        tx.execute(
+                            "update outbox set receivers_left = receivers_left & $3
                           where (tenant_id, event_id) in (
                                 select tenant_id, event_id from outbox
                                  where (tenant_id, event_id) in (
                                        select * from unnest($1::text[], $2::text[]))
                                  order by tenant_id, event_id
                                    for update)",
-                        args![tenants, ids, others],
-                    )
-                    .await?;
-                }
-                Dialect::Sqlite => {
-                    for (tenant_id, event_id) in events {
-                        tx.execute(
-                            "update outbox set receivers_left = receivers_left & $3
-                              where tenant_id = $1 and event_id = $2",
-                            args![tenant_id, event_id, others],
+                            args![tenants, ids, others],
                         )
                         .await?;
                     }
+                    Dialect::Sqlite => {
+                        for (tenant_id, event_id) in events {
+                            tx.execute(
+                                "update outbox set receivers_left = receivers_left & $3
+                              where tenant_id = $1 and event_id = $2",
+                                args![tenant_id, event_id, others],
+                            )
+                            .await?;
+                        }
+                    }
                 }
-            }
-            Ok(())
+                Ok(())
+            })
         })
-    })
-    .await
+        .await
 }
 
 fn micros(length: Duration) -> i64 {

@@ -72,7 +72,7 @@ impl World {
         settings.left_after = left_after.unwrap_or(settings.left_after);
         let (bus, mut confirmations) = Bus::redis(&settings)?;
         let (clock, stop, mut tasks) = (SystemClock::shared(), CancellationToken::new(), JoinSet::new());
-        let relay = Relay::new("instance", sender.clone(), bus.clone(), clock.clone());
+        let relay = Relay::new("instance", &sender, bus.clone(), clock.clone());
         let handler = Arc::new(Leaning::default());
         let guard = Guard::new(receiver.clone(), Receiver::Approval, handler.clone(), clock);
         bus.subscribe(Receiver::Approval, Arc::new(guard));
@@ -228,7 +228,7 @@ async fn what_failed_elsewhere_is_not_counted_for_ever() -> anyhow::Result<()> {
     });
     put.await?;
     // The receiver's own relay clears up.
-    let relay = Relay::new("approval", world.receiver.clone(), Bus::local(), SystemClock::shared());
+    let relay = Relay::new("approval", &world.receiver, Bus::local(), SystemClock::shared());
     relay.sweep().await;
     ensure!(count(&world.receiver, "dead_letter").await? == 1);
     ensure!(count(&world.receiver, "dead_letter where event_id = 'kept'").await? == 1);

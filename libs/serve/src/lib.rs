@@ -13,6 +13,7 @@ mod pool;
 mod raw;
 mod seen;
 mod server;
+mod tls;
 mod verify;
 
 use phasegate_bus::Bus;
@@ -33,7 +34,8 @@ pub use server::{
     DRAIN_SECONDS, Error, Listener, MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, STREAM_AGE_MAX, drained, serve,
     serve_while,
 };
-pub use verify::VerifyLayer;
+pub use tls::{Certificates, InvalidCertificates, Tls};
+pub use verify::{VerifyLayer, Within};
 
 /// The services behind the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,11 +7,11 @@ use std::time::Duration;
 use phasegate_principal::{HEADER, Principal, Signer};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Channel, ClientTlsConfig};
+use tonic::transport::Channel;
 
-use crate::Service;
 use crate::deadline::remaining;
 use crate::pool::{Address, Pool};
+use crate::{Service, Tls};
 
 /// How long one service waits for another, where whoever it works for does not wait for less.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,10 +31,11 @@ impl Peers {
         Self::with(pools.collect(), signer)
     }
 
-    /// The services over the network, with all their copies, which [`Peers::watch`] keeps looking for.
+    /// The services over the network, with all their copies, which [`Peers::watch`] keeps looking for; with `tls`, each
+    /// side shows the other who it is.
     pub fn over_network(
         addresses: BTreeMap<Service, Vec<Address>>,
-        tls: Option<&ClientTlsConfig>,
+        tls: Option<&Tls>,
         signer: Signer,
     ) -> Self {
         let pools =

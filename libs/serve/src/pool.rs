@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::Tls;
 use crate::server::STREAM_AGE_MAX;
 
 /// Before a copy that is not well is asked for its health once more.
@@ -48,7 +49,7 @@ pub(crate) struct Pool(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     addresses: Vec<Address>,
-    tls: Option<ClientTlsConfig>,
+    tls: Option<Tls>,
     copies: RwLock<Arc<Vec<Copy>>>,
     next: AtomicUsize,
     /// Where each host was found the last time.
@@ -59,6 +60,8 @@ struct Inner {
 struct Copy {
     /// Names the copy for as long as it is where it is.
     id: String,
+    /// Of the certificates that it is spoken to with.
+    generation: u64,
     channel: Channel,
     is_well: Arc<AtomicBool>,
     _listener: Option<Arc<AbortOnDropHandle<()>>>,
@@ -85,6 +88,13 @@ impl std::str::FromStr for Address {
     }
 }
 
+impl Address {
+    /// Whether it is spoken to with TLS.
+    pub fn is_secure(&self) -> bool {
+        self.uri.scheme_str() == Some("https")
+    }
+}
+
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}://{}", self.uri.scheme_str().unwrap_or("http"), self.host)
@@ -96,22 +106,22 @@ impl std::fmt::Display for Address {
 impl Pool {
     /// A service that has one place, which is never asked for its health.
     pub(crate) fn fixed(channel: Channel) -> Self {
-        Self::with(Vec::new(), None, vec![Copy::new(String::new(), channel)])
+        Self::with(Vec::new(), None, vec![Copy::new(String::new(), 0, channel)])
     }
 
     /// A service whose copies are to be found with [`Pool::watch`]. Until then, each address is one.
-    pub(crate) fn of(addresses: Vec<Address>, tls: Option<ClientTlsConfig>) -> Self {
+    pub(crate) fn of(addresses: Vec<Address>, tls: Option<Tls>) -> Self {
         let copies = addresses
             .iter()
             .filter_map(|address| {
-                let channel = connect(address, None, tls.as_ref())?;
-                Some(Copy::new(address.to_string(), channel))
+                let (generation, channel) = connect(address, None, tls.as_ref())?;
+                Some(Copy::new(address.to_string(), generation, channel))
             })
             .collect();
         Self::with(addresses, tls, copies)
     }
 
-    fn with(addresses: Vec<Address>, tls: Option<ClientTlsConfig>, copies: Vec<Copy>) -> Self {
+    fn with(addresses: Vec<Address>, tls: Option<Tls>, copies: Vec<Copy>) -> Self {
         let copies = RwLock::new(Arc::new(copies));
         Self(Arc::new(Inner { addresses, tls, copies, next: AtomicUsize::new(0), places: Mutex::default() }))
     }
@@ -176,14 +186,16 @@ impl Pool {
             return;
         }
         let known = self.copies();
+        // Calls that are under way stay on the connection that they are on.
+        let generation = self.0.tls.as_ref().map_or(0, |tls| tls.client().0);
         let copies: Vec<Copy> = found
             .into_iter()
             .filter_map(|(id, (address, place))| {
-                if let Some(copy) = known.iter().find(|copy| copy.id == id) {
+                if let Some(copy) = known.iter().find(|copy| copy.id == id && copy.generation == generation) {
                     return Some(copy.clone());
                 }
-                let channel = connect(address, Some(place), self.0.tls.as_ref())?;
-                Some(Copy::heard(id, channel))
+                let (generation, channel) = connect(address, Some(place), self.0.tls.as_ref())?;
+                Some(Copy::heard(id, generation, channel))
             })
             .collect();
         *self.0.copies.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(copies);
@@ -206,13 +218,13 @@ impl Pool {
 
 impl Copy {
     /// One that nobody listens to: it counts as well.
-    fn new(id: String, channel: Channel) -> Self {
-        Self { id, channel, is_well: Arc::new(AtomicBool::new(true)), _listener: None }
+    fn new(id: String, generation: u64, channel: Channel) -> Self {
+        Self { id, generation, channel, is_well: Arc::new(AtomicBool::new(true)), _listener: None }
     }
 
     /// One that is listened to for as long as anybody holds it.
-    fn heard(id: String, channel: Channel) -> Self {
-        let copy = Self::new(id, channel);
+    fn heard(id: String, generation: u64, channel: Channel) -> Self {
+        let copy = Self::new(id, generation, channel);
         let listener = tokio::spawn(copy.clone().listen());
         Self { _listener: Some(Arc::new(AbortOnDropHandle::new(listener))), ..copy }
     }
@@ -252,7 +264,7 @@ impl Copy {
 }
 
 /// A connection that is made when it is first needed, and made again when it breaks.
-fn connect(address: &Address, place: Option<SocketAddr>, tls: Option<&ClientTlsConfig>) -> Option<Channel> {
+fn connect(address: &Address, place: Option<SocketAddr>, tls: Option<&Tls>) -> Option<(u64, Channel)> {
     let scheme = address.uri.scheme_str().unwrap_or("http");
     let uri = place.map_or_else(|| address.to_string(), |place| format!("{scheme}://{place}"));
     let endpoint = Endpoint::from_shared(uri).ok()?;
@@ -265,11 +277,15 @@ fn connect(address: &Address, place: Option<SocketAddr>, tls: Option<&ClientTlsC
         .keep_alive_while_idle(true)
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(8 * 1024 * 1024);
-    if let (Some(tls), "https") = (tls, scheme) {
-        let name = address.uri.host().unwrap_or_default();
-        endpoint = endpoint.tls_config(tls.clone().domain_name(name)).ok()?;
+    let mut generation = 0;
+    if let Some(tls) = tls {
+        // Brackets belong to the address of version 6 and not to its name.
+        let name = address.uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let client;
+        (generation, client) = tls.client();
+        endpoint = endpoint.tls_config(client.domain_name(name)).ok()?;
     }
-    Some(endpoint.connect_lazy())
+    Some((generation, endpoint.connect_lazy()))
 }
 
 /// FNV-1a of both, mixed once more so that ids that differ in their last letters do not go together.

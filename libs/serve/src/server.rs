@@ -17,7 +17,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::call::CallLayer;
 use crate::limit::LimitLayer;
-use crate::{Context, Service, VerifyLayer};
+use crate::{Context, Service, Tls, VerifyLayer};
 
 /// After this long, what has not finished is dropped.
 pub const DRAIN_SECONDS: u64 = 8;
@@ -71,8 +71,10 @@ macro_rules! bounded {
 /// Where a service listens.
 #[derive(Debug)]
 pub enum Listener {
-    /// On a port.
+    /// On a port, to whoever can reach it.
     Tcp(TcpListener),
+    /// On a port, to those who show who they are.
+    Tls(TcpListener, Tls),
     /// Within the process, see [`crate::pipe`].
     Pipe(mpsc::Receiver<DuplexStream>),
 }
@@ -158,6 +160,9 @@ where
                 let incoming = TcpIncoming::from(listener);
                 let incoming = incoming.with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEPALIVE));
                 server.serve_with_incoming_shutdown(incoming, stop).await
+            }
+            Listener::Tls(listener, tls) => {
+                server.serve_with_incoming_shutdown(tls.incoming(listener), stop).await
             }
             Listener::Pipe(receiver) => {
                 let incoming = ReceiverStream::new(receiver).map(Ok::<_, std::io::Error>);

@@ -3,7 +3,11 @@
 //! SQLite gets a file in a temporary folder. PostgreSQL gets a schema of its own on the server that
 //! `PHASEGATE_TEST_POSTGRES` names (`postgres://user@host:port/database`) or, without that, on a private server that
 //! is started once in the process and ends with it. No test is left out because a server is missing.
+//!
+//! Whoever the server is named with makes databases and roles; tests sign in as a plain role, for which the walls between
+//! tenants stand as they do in production.
 
+mod role;
 mod server;
 
 use std::future::Future;
@@ -25,6 +29,7 @@ pub struct TestDatabase {
     dialect: Dialect,
     name: String,
     folder: TempDir,
+    /// As the plain role.
     url: String,
 }
 
@@ -47,21 +52,30 @@ pub async fn sqlite() -> anyhow::Result<TestDatabase> {
 
 /// A fresh PostgreSQL schema.
 pub async fn postgres() -> anyhow::Result<TestDatabase> {
-    let url = tokio::task::spawn_blocking(server::url).await??;
-    TestDatabase::new(Dialect::Postgres, url)
+    TestDatabase::new(Dialect::Postgres, role::plain(&server().await?).await?)
 }
 
-/// The URL of a fresh PostgreSQL database, for a program that chooses its schemas itself.
+/// The URL of the server as whoever may do everything there.
+pub async fn server() -> anyhow::Result<String> {
+    tokio::task::spawn_blocking(server::url).await?
+}
+
+/// The URL of a fresh PostgreSQL database, for a program that chooses its schemas itself. It belongs to the plain role.
 pub async fn postgres_url() -> anyhow::Result<String> {
     let database = postgres().await?;
-    let options = PgConnectOptions::from_str(database.url())?;
+    let options = PgConnectOptions::from_str(&server().await?)?;
     let mut connection = options.connect().await?;
     // The name is letters, digits and underscores.
-    let statement = format!("create database {}", database.name);
+    let statement = format!("create database {} owner {}", database.name, role::NAME);
     sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await?;
     connection.close().await?;
     let (server, _) = database.url().rsplit_once('/').context("a URL names a database")?;
     Ok(format!("{server}/{}", database.name))
+}
+
+/// The URL for looking over the walls between tenants, at what a program wrote to a database.
+pub fn over_the_walls(url: &str) -> String {
+    format!("{url}?options[phasegate.tenant]=*")
 }
 
 // === impl TestDatabase ===
@@ -108,12 +122,12 @@ impl TestDatabase {
         }
     }
 
-    /// Opens the one database of the test.
+    /// Opens the one database of the test, with all its tenants. Tests of the walls between them open the settings.
     pub async fn open(&self, migrations: &[Migration]) -> anyhow::Result<Database> {
-        Ok(Database::open(&self.settings(), migrations).await?)
+        Ok(Database::open(&self.settings(), migrations).await?.across_tenants())
     }
 
-    /// The server's URL, for looking at it from outside; empty for SQLite.
+    /// The server's URL, for looking at it from outside as the plain role; empty for SQLite.
     pub fn url(&self) -> &str {
         &self.url
     }

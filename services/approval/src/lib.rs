@@ -61,7 +61,7 @@ impl Service {
     pub async fn open(config: Config, context: Context) -> Result<Self, Error> {
         let store = Store::open(&config.database).await?;
         let (db, clock) = (store.database().clone(), context.clock.clone());
-        let relay = Relay::new(app::CONSUMER, db.clone(), context.bus.clone(), clock.clone());
+        let relay = Relay::new(app::CONSUMER, &db, context.bus.clone(), clock.clone());
         let neighbours = Neighbours::new(context.peers.clone());
         let app = App::new(store, context.clock.clone(), neighbours, relay.clone());
         let guard = Guard::new(db, Receiver::Approval, Arc::new(Inbox::new(app.clone())), clock);

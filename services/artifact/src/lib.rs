@@ -61,7 +61,7 @@ impl Service {
         let store = Store::open(&config.database).await?;
         let db = store.db().clone();
         let name = phasegate_serve::Service::Artifact.name();
-        let relay = Relay::new(name, db.clone(), context.bus.clone(), context.clock.clone());
+        let relay = Relay::new(name, &db, context.bus.clone(), context.clock.clone());
         let app = App::new(store, context.peers.clone(), relay.clone(), context.clock.clone());
         Ok(Self { context, relay, db, app })
     }

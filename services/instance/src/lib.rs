@@ -57,7 +57,7 @@ impl Service {
         let store = store::Store::open(&config.database).await;
         let store = store.map_err(|error| Error::Store(Box::new(error)))?;
         let (db, clock) = (store.database().clone(), context.clock.clone());
-        let relay = Relay::new(app::CONSUMER, db.clone(), context.bus.clone(), clock.clone());
+        let relay = Relay::new(app::CONSUMER, &db, context.bus.clone(), clock.clone());
         let app = App::new(store, relay.clone(), context.clone(), &config);
         let guard = Guard::new(db, Receiver::Instance, Arc::new(app::Inbox(app.clone())), clock);
         context.bus.subscribe(Receiver::Instance, Arc::new(guard.clone()));

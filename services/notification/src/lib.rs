@@ -148,7 +148,7 @@ impl Service {
         let shutdown = self.context.shutdown.clone();
         let database = self.store.database().clone();
         let (bus, clock) = (self.context.bus.clone(), self.context.clock.clone());
-        let relay = Relay::new(store::CONSUMER, database.clone(), bus, clock);
+        let relay = Relay::new(store::CONSUMER, &database, bus, clock);
         let deliver = reconcile::deliver_due(Arc::clone(&self.courier), self.added.clone(), shutdown.clone());
         let wake = async {
             loop {

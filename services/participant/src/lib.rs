@@ -87,7 +87,7 @@ impl Service {
     pub async fn open(config: Config, context: Context) -> Result<Self, Error> {
         let store = Store::open(&config.database).await?;
         let (db, clock) = (store.db().clone(), context.clock.clone());
-        let relay = Relay::new(CONSUMER, db.clone(), context.bus.clone(), clock.clone());
+        let relay = Relay::new(CONSUMER, &db, context.bus.clone(), clock.clone());
         let tokens = Tokens::new(&context.keys.link, &context.public_url);
         let app = App::new(store, context.peers.clone(), relay.clone(), context.clock.clone(), tokens);
         let guard = Guard::new(db, Receiver::Participant, Arc::new(app.clone()), clock);

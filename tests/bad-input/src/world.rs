@@ -177,7 +177,9 @@ impl World {
         let doors = Doors::new(format!("http://{}", dev.address()))?;
         let rows = match kind {
             Kind::Sqlite => Rows::of_folder(&data).await?,
-            Kind::Postgres => Rows::of_server(&database_url).await?,
+            Kind::Postgres => {
+                Rows::of_server(&phasegate_test_database::over_the_walls(&database_url)).await?
+            }
         };
         let dev = tokio::spawn(dev.finished());
         Ok(Self { doors, rows, kind, folder, clock, calm: Mutex::default(), shutdown, _dev: dev })

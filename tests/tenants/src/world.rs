@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use phasegate_bus::Bus;
 use phasegate_clock::{Clock as _, SystemClock};
 use phasegate_principal::{ApiKey, Signer};
-use phasegate_serve::{Context, Keys, Listener, Peers, Service};
+use phasegate_serve::{Context, Keys, Listener, Peers, Service, Tls};
 use phasegate_test_database::TestDatabase;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -30,6 +30,8 @@ pub struct World {
     pub gateway: Channel,
     /// The port of each service.
     pub ports: BTreeMap<Service, Channel>,
+    /// Where each service is: `https://127.0.0.1:port`, or `http://`.
+    pub addresses: BTreeMap<Service, String>,
     /// What the services run with.
     pub context: Context,
     /// Where the data of the participant service is.
@@ -42,20 +44,35 @@ impl World {
         database: &TestDatabase,
         oidc: Option<phasegate_gateway::Oidc>,
     ) -> anyhow::Result<Self> {
+        Self::start_with(database, oidc, None).await
+    }
+
+    /// Starts one on a fresh database whose services show each other certificates, if there are any.
+    pub async fn start_with(
+        database: &TestDatabase,
+        oidc: Option<phasegate_gateway::Oidc>,
+        tls: Option<Tls>,
+    ) -> anyhow::Result<Self> {
         let mut listeners = BTreeMap::new();
-        let mut ports = BTreeMap::new();
+        let mut addresses = BTreeMap::new();
         for service in Service::ALL {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
-            let address = format!("http://{}", listener.local_addr()?);
-            ports.insert(service, Endpoint::from_shared(address)?.connect_lazy());
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            addresses.insert(service, format!("{scheme}://{}", listener.local_addr()?));
             listeners.insert(service, listener);
         }
         let outside = TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("http://{}", outside.local_addr()?);
         let keys = Keys::derive(&[1; 32]);
         let clock = SystemClock::shared();
+        let mut places = BTreeMap::new();
+        for (service, address) in &addresses {
+            places.insert(*service, vec![address.parse()?]);
+        }
+        let peers = Peers::over_network(places, tls.as_ref(), Signer::new(&keys.principal, clock.clone()));
+        let ports = Service::ALL.into_iter().map(|service| (service, peers.channel(service))).collect();
         let context = Context {
-            peers: Peers::new(ports.clone(), Signer::new(&keys.principal, clock.clone())),
+            peers,
             clock,
             bus: Bus::local(),
             keys,
@@ -64,14 +81,16 @@ impl World {
             draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         };
-        serve(database, &context, listeners).await?;
+        serve(database, &context, listeners, tls).await?;
+        let (peers, shutdown) = (context.peers.clone(), context.shutdown.clone());
+        tokio::spawn(async move { peers.watch(shutdown).await });
         let portal = phasegate_gateway::portal::router(context.clone(), false);
         let config = phasegate_gateway::Config { oidc, ..phasegate_gateway::Config::default() };
         let gateway = phasegate_gateway::Service::open(config, context.clone(), portal)?;
         tokio::spawn(gateway.run(outside));
         let gateway = Endpoint::from_shared(address.clone())?.connect_lazy();
         let people = database.settings_named(Service::Participant.name());
-        Ok(Self { address, gateway, ports, context, people })
+        Ok(Self { address, gateway, ports, addresses, context, people })
     }
 
     /// Makes a tenant, as `phasegate admin tenant create` does, and returns its first key.
@@ -137,10 +156,16 @@ async fn serve(
     database: &TestDatabase,
     context: &Context,
     mut listeners: BTreeMap<Service, TcpListener>,
+    tls: Option<Tls>,
 ) -> anyhow::Result<()> {
     let settings = |service: Service| database.settings_named(service.name());
-    let mut listener =
-        |service| listeners.remove(&service).map(Listener::Tcp).context("each service listens once");
+    let mut listener = |service| {
+        let listener = listeners.remove(&service).context("each service listens once")?;
+        anyhow::Ok(match &tls {
+            Some(tls) => Listener::Tls(listener, tls.clone()),
+            None => Listener::Tcp(listener),
+        })
+    };
     let config = phasegate_definition::Config::new(settings(Service::Definition));
     let definition = phasegate_definition::Service::open(config, context.clone()).await?;
     let config = phasegate_instance::Config::new(settings(Service::Instance));

@@ -22,6 +22,11 @@ impl Caller {
         Self { principal }
     }
 
+    /// As it was verified, to ask another service in its name.
+    pub const fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
     /// Refuses an agent's key without a task token.
     pub fn needs_lease(&self, task_token: &str) -> Result<(), Forbidden> {
         self.principal.needs_lease(task_token)

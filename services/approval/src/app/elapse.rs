@@ -1,6 +1,7 @@
 //! Time passes.
 
 use futures::StreamExt as _;
+use phasegate_database::Reach;
 use phasegate_telemetry::{Cause, Subject, WorkKind, work_span};
 use tracing::Instrument as _;
 
@@ -22,7 +23,8 @@ impl App {
             let subject = Subject { tenant_id: timer.key.tenant.as_str(), ..Subject::default() };
             let span = work_span(CONSUMER, WorkKind::Timer, "approval_elapse", Cause::default(), subject);
             span.record("phasegate.approval.id", timer.key.approval.as_str());
-            let elapsed = self.elapse_one(timer).instrument(span).await;
+            let reach = Reach::of_tenant(timer.key.tenant.as_str());
+            let elapsed = reach.within(self.elapse_one(timer).instrument(span)).await;
             phasegate_serve::note_timer(CONSUMER, "approval", self.now().duration_since(timer.due_at));
             if let Err(error) = elapsed {
                 let approval = timer.key.approval.as_str();

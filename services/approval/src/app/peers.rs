@@ -15,7 +15,7 @@ use phasegate_proto::internal::participant::v1::participant_internal_service_cli
 use phasegate_rpc_error::relayed;
 use phasegate_serve::{Peers, Service};
 
-use super::Error;
+use super::{Caller, Error};
 use crate::domain::CurrentArtifact;
 use crate::store::Person;
 
@@ -51,16 +51,16 @@ impl Neighbours {
         Ok(answer.map_err(|status| relayed(status, Service::Instance.name()))?.into_inner())
     }
 
-    /// Whether a lease is the newest one of its task. If so, no other is granted for 5 s.
+    /// Whether a lease is the newest one of its task, and the caller's. If so, no other is granted for 5 s.
     pub(super) async fn confirm_lease(
         &self,
-        tenant: &TenantId,
+        caller: &Caller,
         instance: &InstanceId,
         task_token: &str,
     ) -> Result<ConfirmLeaseResponse, Error> {
         let message =
             ConfirmLeaseRequest { task_token: task_token.to_owned(), instance_id: instance.to_string() };
-        let request = self.peers.request(Service::Instance, &own(tenant), message);
+        let request = self.peers.request(Service::Instance, caller.principal(), message);
         let mut client = InstanceInternalServiceClient::new(self.peers.channel(Service::Instance));
         let answer = client.confirm_lease(request).await;
         Ok(answer.map_err(|status| relayed(status, Service::Instance.name()))?.into_inner())

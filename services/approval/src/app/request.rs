@@ -106,7 +106,7 @@ impl App {
         let mut confirmed = None;
         // Last, because a confirmation holds for a short time only.
         if let Some(token) = token {
-            let lease = self.peers.confirm_lease(tenant, &request.instance, &token).await?;
+            let lease = self.peers.confirm_lease(caller, &request.instance, &token).await?;
             let at = tokio::time::Instant::now();
             check::own_task(&request, &lease.task_id)?;
             confirmed = Some(Confirmed { at, task: lease.task_id, hold: lease.hold_id });

@@ -29,7 +29,7 @@ impl Store {
                from approval where status = 'pending' and requested_at <= $1 group by 1",
         );
         let mut pending = Pending::default();
-        for row in self.db.fetch_all(sql, args![now]).await? {
+        for row in self.db.across_tenants().fetch_all(sql, args![now]).await? {
             let (overdue, number): (bool, u32) = (row.get("overdue")?, row.get("number")?);
             let oldest: Timestamp = row.get("oldest")?;
             if overdue {

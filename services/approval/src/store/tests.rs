@@ -359,7 +359,8 @@ fn reply(record: &Record, who: &str, decision: Decision) -> Command {
 }
 
 async fn open(database: &TestDatabase) -> anyhow::Result<Store> {
-    Ok(Store::open(&database.settings()).await?)
+    let Store { db, .. } = Store::open(&database.settings()).await?;
+    Ok(Store { db: db.across_tenants() })
 }
 
 async fn load(store: &Store, id: &str) -> anyhow::Result<Record> {

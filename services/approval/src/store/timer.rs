@@ -23,7 +23,7 @@ pub struct Claimed {
 const CLAIM: Duration = Duration::from_secs(8);
 
 impl Store {
-    /// Claims timers that are due, longest due first. Those of instances on hold are left alone.
+    /// Claims timers of all tenants that are due, longest due first. Those of instances on hold are left alone.
     pub async fn timer_claim(&self, now: Timestamp, limit: u32) -> Result<Vec<Claimed>, Error> {
         let sql = self.db.dialect().pick(
             // Rows that another copy is claiming are passed over instead of waited for.
@@ -44,6 +44,7 @@ impl Store {
         let claim = args![now, now + CLAIM, limit];
         let rows = self
             .db
+            .across_tenants()
             .transaction(move |tx| Box::pin(async move { Ok::<_, Error>(tx.fetch_all(sql, claim).await?) }))
             .await?;
         let mut claimed = Vec::with_capacity(rows.len());

@@ -10,7 +10,7 @@ use phasegate_approval::store::Store;
 use phasegate_approval::{Config, Service};
 use phasegate_bus::{Bus, HandleError, Handler};
 use phasegate_clock::{ManualClock, Timestamp};
-use phasegate_database::{Database, args};
+use phasegate_database::{Reach, args};
 use phasegate_id::{ApprovalId, InstanceId};
 use phasegate_principal::{Participation, Permission, Principal, Signer};
 use phasegate_proto::approval::v1 as approval_v1;
@@ -203,7 +203,7 @@ impl World {
             "idempotency",
             "inbox",
         ];
-        let db: &Database = self.store().database();
+        let db = self.store().database().across_tenants();
         let mut counts = Vec::new();
         for table in tables {
             let row = db.fetch_optional(format!("select count(*) as n from {table}"), args![]).await?;
@@ -215,11 +215,11 @@ impl World {
     /// Checks that every request's row is what its history tells.
     pub(crate) async fn verify(&self) -> anyhow::Result<()> {
         let tenant = phasegate_id::TenantId::trusted("default");
-        let db = self.store().database();
+        let db = self.store().database().across_tenants();
         for row in db.fetch_all("select approval_id from approval", args![]).await? {
             let approval = ApprovalId::trusted(row.get::<String>("approval_id")?);
             let key = phasegate_approval::store::Key { tenant: tenant.clone(), approval };
-            self.store().approval_verify(&key).await?;
+            Reach::of_tenant("default").within(self.store().approval_verify(&key)).await?;
         }
         Ok(())
     }
@@ -246,6 +246,7 @@ impl World {
         let waiting = self
             .store()
             .database()
+            .across_tenants()
             .fetch_all(
                 "select position, due_at, claimed_until, failures, last_error from outbox where sent_at is null
                   order by position",

@@ -209,7 +209,7 @@ impl App {
                 lease: None,
             });
         }
-        let lease = self.instances.lease(place, &put.task_token).await?;
+        let lease = self.instances.lease(principal, place, &put.task_token).await?;
         let holder = lease.holder.clone();
         Ok(Provenance {
             actor: agent(AgentId::trusted(holder.agent_id)),

@@ -87,15 +87,20 @@ impl Instances {
         Err(Error::InstanceTerminal { instance: place.instance.clone(), status })
     }
 
-    /// Refuses a lease that does not hold.
-    pub(super) async fn lease(&self, place: &Place, task_token: &str) -> Result<Lease, Error> {
+    /// Refuses a lease that does not hold, or is not the caller's.
+    pub(super) async fn lease(
+        &self,
+        principal: &Principal,
+        place: &Place,
+        task_token: &str,
+    ) -> Result<Lease, Error> {
         // Counted from before the question: the promise is no older than that.
         let sure_until = Instant::now() + LEASE_SURE;
         let question = ConfirmLeaseRequest {
             task_token: task_token.to_owned(),
             instance_id: place.instance.as_str().to_owned(),
         };
-        let request = self.peers.request(Service::Instance, &Self::as_ourselves(place), question);
+        let request = self.peers.request(Service::Instance, principal, question);
         let answer = self.client().confirm_lease(request).await;
         let holder = answer.map_err(|status| Error::Peer(relayed(status, INSTANCE)))?.into_inner();
         Ok(Lease { holder, sure_until })

@@ -81,7 +81,8 @@ async fn people_comment_on_the_requests_that_they_see() -> anyhow::Result<()> {
 async fn what_may_have_been_committed_is_not_done_again() -> anyhow::Result<()> {
     let database = postgres().await?;
     let world = World::start(&database).await?;
-    let db = Database::open(&database.settings(), &phasegate_artifact::store::MIGRATIONS).await?;
+    let db =
+        Database::open(&database.settings(), &phasegate_artifact::store::MIGRATIONS).await?.across_tenants();
     db.transaction(|tx| {
         Box::pin(async move {
             // A sequence keeps count whatever becomes of the transaction.

@@ -149,7 +149,8 @@ impl World {
 
     /// Everything that a refused call must leave as it is: the number of rows of each table.
     pub(crate) async fn rows(&self) -> anyhow::Result<Vec<i64>> {
-        let db = Database::open(&self.settings, &phasegate_artifact::store::MIGRATIONS).await?;
+        let db =
+            Database::open(&self.settings, &phasegate_artifact::store::MIGRATIONS).await?.across_tenants();
         let mut counts = Vec::new();
         for table in ["artifact", "artifact_version", "comment", "outbox", "idempotency"] {
             let row = db.fetch_optional(format!("select count(*) as n from {table}"), args![]).await?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use phasegate_database::Reach;
 use phasegate_id::InstanceId;
 use phasegate_planted::{self as planted, Bug};
 use phasegate_principal::Principal;
@@ -103,7 +104,7 @@ impl App {
             position,
             sender,
         };
-        tokio::spawn(feed.run());
+        tokio::spawn(Reach::current().within(feed.run()));
         Ok(receiver)
     }
 

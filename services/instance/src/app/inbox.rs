@@ -67,6 +67,7 @@ fn refused(error: Error) -> HandleError {
         Error::Store(_)
         | Error::NotFound(_)
         | Error::Rejected(_)
+        | Error::QueueForbidden(_)
         | Error::LeaseLost { .. }
         | Error::Exists(_)
         | Error::Invalid(_)

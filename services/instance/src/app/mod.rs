@@ -92,6 +92,9 @@ pub(crate) enum Error {
     /// The rules do not allow it.
     #[error(transparent)]
     Rejected(Rejection),
+    /// The caller's key is for other queues.
+    #[error("the key of the call is not for the queue {0}")]
+    QueueForbidden(String),
     /// The lease is not the newest one of its task, or has ended.
     #[error("the lease on task {task} was lost")]
     LeaseLost {

@@ -210,7 +210,7 @@ impl App {
             fencing: state.fencing,
             task: task.clone(),
         };
-        let token = self.tokens().encode(&lease);
+        let token = self.tokens().encode(&lease, &queue);
         let row = outcome.around.leases.get(&task).cloned();
         Ok(Some(Leased { token, lease, queue, duration: poll.lease, row, outcome }))
     }

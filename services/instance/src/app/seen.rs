@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use phasegate_clock::Timestamp;
+use phasegate_database::Reach;
 use phasegate_id::{PhaseId, TaskId};
 use phasegate_process::Definition;
 use phasegate_telemetry::metrics::{Counter, Gauge, HOURS, Histogram, Sample, Source, WEEKS};
@@ -258,7 +259,8 @@ impl App {
         let Some((tenant, id)) = self.store().instance_after(&after.0, &after.1).await? else {
             return Ok(None);
         };
-        if let Some(verdict) = self.store().history_verify(&tenant, &id).await? {
+        let verifying = self.store().history_verify(&tenant, &id);
+        if let Some(verdict) = Reach::of_tenant(&tenant).within(verifying).await? {
             self.0.chains.note(&tenant, id.as_str(), verdict.broken.is_none());
         }
         Ok(Some((tenant, id.to_string())))

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use phasegate_id::InstanceId;
 use phasegate_principal::Principal;
+use phasegate_proto::definition::v1::GetTeamRequest;
+use phasegate_proto::definition::v1::team_template_service_client::TeamTemplateServiceClient;
 use phasegate_proto::internal::definition::v1::PinDefinitionRequest;
 use phasegate_proto::internal::definition::v1::definition_internal_service_client::DefinitionInternalServiceClient;
 use phasegate_rpc_error::{Violation, relayed};
@@ -15,7 +17,7 @@ use std::collections::BTreeMap;
 use super::execute::{By, Order, Origin, Wish};
 use super::operate::actor_of;
 use super::people::{ExternalPerson, people};
-use super::{Answered, App, Error, LEVELS_MAX, Once, Outcome, PinnedDefinition, levels};
+use super::{Answered, App, CONSUMER, Error, LEVELS_MAX, Once, Outcome, PinnedDefinition, levels};
 use crate::domain::{Action, Rejection, Start};
 use crate::store;
 
@@ -74,6 +76,7 @@ impl App {
         if !faults.is_empty() {
             return Err(Error::Faults(faults));
         }
+        self.check_team(principal, &wish.team_id).await?;
         let start = Start {
             id: instance_id.clone(),
             definition_digest: pinned.digest.clone(),
@@ -126,6 +129,22 @@ impl App {
         };
         self.0.pins.put(&principal.tenant, &pinned);
         Ok((pinned, answer.definition_json))
+    }
+}
+
+impl App {
+    /// Refuses a team that the tenant does not have. Whoever may start instances need not be able to read teams.
+    async fn check_team(&self, principal: &Principal, team_id: &str) -> Result<(), Error> {
+        if team_id.is_empty() {
+            return Ok(());
+        }
+        let peers = &self.0.context.peers;
+        let mut client = TeamTemplateServiceClient::new(peers.channel(Service::Definition));
+        let ourselves = Principal::system(CONSUMER, &principal.tenant);
+        let message = GetTeamRequest { team_id: team_id.to_owned() };
+        let found = client.get_team(peers.request(Service::Definition, &ourselves, message)).await;
+        found.map_err(|status| relayed(status, Service::Definition.name()))?;
+        Ok(())
     }
 }
 

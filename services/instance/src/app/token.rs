@@ -35,13 +35,14 @@ impl TaskTokens {
         Self { keys: keys.into() }
     }
 
-    /// The token of a lease.
-    pub(crate) fn encode(&self, lease: &Out) -> TaskToken {
+    /// The token of a lease of a task from a queue.
+    pub(crate) fn encode(&self, lease: &Out, queue: &str) -> TaskToken {
         let payload = [
             lease.tenant.as_str(),
             lease.instance_id.as_str(),
             lease.task.as_str(),
             &lease.fencing.to_string(),
+            queue,
         ]
         .join("\n");
         let mut mac = Self::mac(&self.keys.signing());
@@ -51,8 +52,8 @@ impl TaskTokens {
         URL_SAFE_NO_PAD.encode(token)
     }
 
-    /// The lease of a token; nothing for one that is not ours.
-    pub(crate) fn decode(&self, token: &str) -> Option<Out> {
+    /// The lease of a token and the queue that its task came from; nothing for one that is not ours.
+    pub(crate) fn decode(&self, token: &str) -> Option<(Out, String)> {
         if token.len() > TOKEN_MAX {
             return None;
         }
@@ -67,12 +68,13 @@ impl TaskTokens {
             return None;
         }
         let mut parts = std::str::from_utf8(payload).ok()?.split('\n');
-        Some(Out {
+        let lease = Out {
             tenant: parts.next()?.to_owned(),
             instance_id: InstanceId::parse(parts.next()?).ok()?,
             task: TaskId::parse(parts.next()?).ok()?,
             fencing: parts.next()?.parse().ok()?,
-        })
+        };
+        Some((lease, parts.next()?.to_owned()))
     }
 
     fn mac(key: &Key) -> Hmac<Sha256> {
@@ -99,8 +101,8 @@ mod tests {
             task: TaskId::trusted("sso_setup"),
             fencing: 7,
         };
-        let token = tokens.encode(&lease);
-        assert_eq!(tokens.decode(&token), Some(lease));
+        let token = tokens.encode(&lease, "sso");
+        assert_eq!(tokens.decode(&token), Some((lease, "sso".to_owned())));
         assert_eq!(TaskTokens::new([4; 32]).decode(&token), None);
         for wrong in ["", "x", "!!", &token[1..], &format!("{token}AA"), &"A".repeat(2_000)] {
             assert_eq!(tokens.decode(wrong), None, "{wrong}");

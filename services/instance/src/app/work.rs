@@ -64,14 +64,19 @@ pub(crate) struct Held {
 }
 
 impl App {
-    /// The lease of a token. One of another tenant was not made for this caller.
+    /// The lease of a token. One of another tenant was not made for this caller; one from a queue that the caller's key
+    /// is not for came to the caller by mistake, or by theft.
     pub(super) async fn lease_of(&self, principal: &Principal, token: &str) -> Result<Out, Error> {
         self.lease_in(principal, token, "task_token").await
     }
 
     async fn lease_in(&self, principal: &Principal, token: &str, field: &str) -> Result<Out, Error> {
-        let lease = self.tokens().decode(token).filter(|lease| lease.tenant == principal.tenant);
-        let lease = lease.ok_or_else(|| Invalid::new("TOKEN_MALFORMED", field, "is not one of ours"))?;
+        let shown = self.tokens().decode(token).filter(|(lease, _)| lease.tenant == principal.tenant);
+        let (lease, queue) =
+            shown.ok_or_else(|| Invalid::new("TOKEN_MALFORMED", field, "is not one of ours"))?;
+        if !principal.may_poll(&queue) {
+            return Err(Error::QueueForbidden(queue));
+        }
         if planted::is(Bug::NoFence) {
             let snapshot = self.snapshot(&lease.tenant, lease.instance_id.as_str()).await?;
             let newest = snapshot.instance.tasks.get(&lease.task).map_or(lease.fencing, |task| task.fencing);

@@ -51,6 +51,7 @@ impl Refusal for Refused {
         match &self.error {
             Error::NotFound(_) => Kind::NotFound,
             Error::Rejected(rejection) => rejection_kind(rejection),
+            Error::QueueForbidden(_) => Kind::Forbidden,
             Error::LeaseLost { .. } => Kind::Precondition,
             Error::Exists(_) => Kind::Exists,
             Error::Invalid(_) | Error::Faults(_) | Error::ContextSchema(_) | Error::RequestIdReused(_) => {
@@ -69,6 +70,7 @@ impl Refusal for Refused {
         match &self.error {
             Error::NotFound(_) => "INSTANCE_NOT_FOUND",
             Error::Rejected(rejection) => rejection_reason(rejection),
+            Error::QueueForbidden(_) => "QUEUE_FORBIDDEN",
             Error::LeaseLost { .. } => "LEASE_LOST",
             Error::Exists(_) => "ALREADY_EXISTS",
             Error::Invalid(invalid) => invalid.reason,
@@ -90,6 +92,7 @@ impl Refusal for Refused {
         match &self.error {
             Error::NotFound(id) => vec![("instance_id", id.clone())],
             Error::Rejected(rejection) => self.rejection_metadata(rejection),
+            Error::QueueForbidden(queue) => vec![("queue", queue.clone())],
             Error::LeaseLost { task, current, status } => vec![
                 ("task_id", task.to_string()),
                 ("current_fencing_token", current.to_string()),

@@ -10,7 +10,7 @@ use phasegate_proto::worker::v1::{
     HeartbeatTasksRequest, HeartbeatTasksResponse, PollTasksRequest, PollTasksResponse, ReleaseTaskRequest,
     ReleaseTaskResponse,
 };
-use phasegate_rpc_error::{Invalid, Kind, Refusal};
+use phasegate_rpc_error::Invalid;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::Api;
@@ -117,25 +117,6 @@ fn failed(lease: &Out, outcome: &Outcome) -> Result<FailTaskResponse, Error> {
     })
 }
 
-/// The caller's key is for other queues.
-#[derive(Debug, thiserror::Error)]
-#[error("the key of the call is not for the queue {0}")]
-struct QueueForbidden(String);
-
-impl Refusal for QueueForbidden {
-    fn kind(&self) -> Kind {
-        Kind::Forbidden
-    }
-
-    fn reason(&self) -> &'static str {
-        "QUEUE_FORBIDDEN"
-    }
-
-    fn metadata(&self) -> Vec<(&'static str, String)> {
-        vec![("queue", self.0.clone())]
-    }
-}
-
 #[async_trait]
 impl WorkerService for Api {
     async fn poll_tasks(
@@ -145,7 +126,7 @@ impl WorkerService for Api {
         let principal = Principal::of(&request)?.clone();
         let poll = poll(request.into_inner())?;
         if let Some(queue) = poll.queues.iter().find(|queue| !principal.may_poll(queue)) {
-            return Err(phasegate_rpc_error::status(&QueueForbidden(queue.clone())));
+            return Err(refuse(Error::QueueForbidden(queue.clone())));
         }
         match self.app.poll(&principal, poll).await {
             Ok(leased) => {

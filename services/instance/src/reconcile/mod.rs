@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use phasegate_database::Reach;
 use phasegate_telemetry::{Cause, Subject, WorkKind, work_span};
 use rand::Rng as _;
 use tracing::Instrument as _;
@@ -68,7 +69,7 @@ async fn round(app: &App) -> bool {
             Cause::default(),
             Subject { tenant_id: &lease.tenant, instance_id: lease.instance_id.as_str(), event_id: "" },
         );
-        match app.lease_expire(&lease).instrument(span).await {
+        match Reach::of_tenant(&lease.tenant).within(app.lease_expire(&lease).instrument(span)).await {
             Ok(()) => {
                 phasegate_serve::note_timer(SERVICE, "lease", app.now().duration_since(ended_at));
                 ended += 1;

@@ -25,6 +25,7 @@ impl Store {
     pub(crate) async fn counts(&self, now: Timestamp, missed: Timestamp) -> Result<Counts, Error> {
         let rows = self
             .db
+            .across_tenants()
             .fetch_all(
                 "select 'instance' as what, name, status as detail, health, count(*) as number,
                         cast(null as bigint) as since
@@ -74,7 +75,7 @@ impl Store {
         Ok(counts)
     }
 
-    /// The instance behind another one, in the order of their keys.
+    /// The instance behind another one, in the order of their keys, whoever's it is.
     pub(crate) async fn instance_after(
         &self,
         tenant: &str,
@@ -82,6 +83,7 @@ impl Store {
     ) -> Result<Option<(String, InstanceId)>, Error> {
         let row = self
             .db
+            .across_tenants()
             .fetch_optional(
                 "select tenant_id, instance_id from instance where (tenant_id, instance_id) > ($1, $2)
                   order by tenant_id, instance_id limit 1",

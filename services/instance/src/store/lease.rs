@@ -194,6 +194,7 @@ impl Store {
     ) -> Result<Vec<(Out, Timestamp)>, Error> {
         let rows = self
             .db
+            .across_tenants()
             .fetch_all(
                 "select lease.tenant_id, lease.instance_id, lease.task_id, lease.fencing, lease.ends_at
                    from lease join instance using (tenant_id, instance_id)

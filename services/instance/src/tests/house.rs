@@ -220,7 +220,7 @@ impl House {
 
     /// The database, from outside.
     pub(super) async fn database(&self) -> anyhow::Result<Database> {
-        Ok(Database::open(&self.settings, &MIGRATIONS).await?)
+        Ok(Database::open(&self.settings, &MIGRATIONS).await?.across_tenants())
     }
 
     /// A signed call of the operator.

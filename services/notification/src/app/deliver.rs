@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lettre::message::Mailbox;
 use phasegate_clock::SharedClock;
+use phasegate_database::Reach;
 use phasegate_id::LinkId;
 use phasegate_planted::{self as planted, Bug};
 use phasegate_telemetry::{Cause, Subject, WorkKind, work_span};
@@ -69,7 +70,8 @@ impl Courier {
         };
         let what = format!("mail {}", notification.template.as_str());
         let span = work_span(CONSUMER, WorkKind::HandOver, &what, cause, subject);
-        self.try_and_settle(claim).instrument(span).await
+        let reach = Reach::of_tenant(notification.tenant_id.as_str());
+        reach.within(self.try_and_settle(claim).instrument(span)).await
     }
 
     async fn try_and_settle(&self, claim: Claim) -> Result<(), store::Error> {

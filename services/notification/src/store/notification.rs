@@ -120,10 +120,11 @@ impl Store {
         Ok(asked)
     }
 
-    /// Tells whether anything is due: a look that takes no lock.
+    /// Tells whether anything of any tenant is due: a look that takes no lock.
     pub(crate) async fn notification_is_due(&self, now: Timestamp) -> Result<bool, Error> {
         let row = self
             .database
+            .across_tenants()
             .fetch_optional(
                 "select 1 as found from notification
                   where status = 'queued' and next_attempt_at <= $1
@@ -134,10 +135,11 @@ impl Store {
         Ok(row.is_some())
     }
 
-    /// Claims messages that are due, at most `limit`.
+    /// Claims messages of all tenants that are due, at most `limit`.
     pub(crate) async fn notification_claim(&self, now: Timestamp, limit: usize) -> Result<Vec<Claim>, Error> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.database
+            .across_tenants()
             .transaction(move |tx| {
                 Box::pin(async move {
                     let rows =

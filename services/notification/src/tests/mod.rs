@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use phasegate_bus::{Bus, HandleError};
 use phasegate_clock::{SystemClock, Timestamp};
-use phasegate_database::args;
+use phasegate_database::{Reach, args};
 use phasegate_id::{InstanceId, TenantId};
 use phasegate_outbox::event;
 use phasegate_principal::{Principal, Signer};
@@ -110,14 +110,16 @@ impl House {
     /// All messages, oldest first.
     async fn all(&self) -> anyhow::Result<Vec<Notification>> {
         let (tenant, instance) = (TenantId::trusted(TENANT), InstanceId::trusted(INSTANCE));
-        let mut all = self.service.store.notification_list(&tenant, &instance, None, None, 10_000).await?;
+        let listing = self.service.store.notification_list(&tenant, &instance, None, None, 10_000);
+        let mut all = Reach::of_tenant(TENANT).within(listing).await?;
         all.reverse();
         Ok(all)
     }
 
     /// What the others were told.
     async fn news(&self) -> anyhow::Result<Vec<NotificationSettled>> {
-        let rows = self.service.store.database().fetch_all("select payload from outbox", args![]).await?;
+        let database = self.service.store.database().across_tenants();
+        let rows = database.fetch_all("select payload from outbox", args![]).await?;
         let mut news = Vec::new();
         for row in rows {
             let event = Event::decode(row.get::<Vec<u8>>("payload")?.as_slice())?;

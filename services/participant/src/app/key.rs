@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use phasegate_clock::Timestamp;
+use phasegate_database::Reach;
 use phasegate_id::{KeyId, ParticipantId, TenantId, is_slug};
 use phasegate_idempotency::{Answer, run};
 use phasegate_principal::{ApiKey, Caller, Principal, Scope};
@@ -273,11 +274,11 @@ impl App {
         if key.use_is_news(now) {
             // Nobody waits for this, and nothing depends on it.
             let (store, used) = (self.store.clone(), key.clone());
-            tokio::spawn(async move {
+            tokio::spawn(Reach::of_tenant(key.tenant.as_str()).within(async move {
                 if let Err(error) = store.key_touch(&used, now).await {
                     tracing::debug!(%error, "the use of a key was not noted");
                 }
-            });
+            }));
         }
         Ok(key)
     }

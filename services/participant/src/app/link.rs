@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use phasegate_clock::Timestamp;
 use phasegate_database::Transaction;
-use phasegate_id::{LinkId, ParticipantId};
+use phasegate_id::{LinkId, ParticipantId, TenantId};
 use phasegate_idempotency::{Answer, run};
 use phasegate_principal::Principal;
 use phasegate_proto::actor::v1::Actor;
@@ -220,8 +220,9 @@ impl App {
         id: &LinkId,
     ) -> Result<(Link, Person), Error> {
         let not_found = || link_not_found(id.as_str());
-        let link = self.store.link_find(id).await?.ok_or_else(not_found)?;
-        if link.tenant.as_str() != principal.tenant || !principal.sees_instance(link.instance.as_str()) {
+        let tenant = TenantId::trusted(principal.tenant.clone());
+        let link = self.store.link_get(&tenant, id).await?.ok_or_else(not_found)?;
+        if !principal.sees_instance(link.instance.as_str()) {
             return Err(not_found());
         }
         let person = self.person_of(&link).await?;

@@ -1,6 +1,7 @@
 //! Links that travel by mail: those of notifications, and fresh ones for people whose link is over.
 
 use phasegate_clock::Timestamp;
+use phasegate_database::Reach;
 use phasegate_id::LinkId;
 use phasegate_principal::Principal;
 use phasegate_proto::internal::event::v1::FreshLinkAsked;
@@ -10,7 +11,7 @@ use phasegate_rpc_error::Invalid;
 use super::link::{Held, called_off, create_in, lock_in, new_link, parse_participant, revoke_in};
 use super::secret::Secret;
 use super::{App, Error, holder, ourselves, parse_link};
-use crate::domain::link::{self as rules, Revoked, State};
+use crate::domain::link::{self as rules, Link, Revoked, State};
 use crate::domain::permission::Permissions;
 use crate::store::Place;
 use crate::store::link as rows;
@@ -98,6 +99,10 @@ impl App {
 
     async fn renew(&self, id: &LinkId) -> Result<(), Error> {
         let Some(link) = self.store.link_find(id).await? else { return Ok(()) };
+        Reach::of_tenant(link.tenant.as_str()).within(self.link_replace(link)).await
+    }
+
+    async fn link_replace(&self, link: Link) -> Result<(), Error> {
         let now = self.clock.now();
         if link.state(now) == State::Active && !link.is_exhausted() {
             return Ok(());

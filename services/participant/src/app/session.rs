@@ -1,6 +1,7 @@
 //! Portal sessions: a token becomes a session, a session says whom it stands for, and a form is sent once.
 
 use phasegate_clock::Timestamp;
+use phasegate_database::Reach;
 use phasegate_id::{LinkId, TenantId};
 use phasegate_proto::internal::event::v1::LinkOpened;
 use phasegate_proto::internal::event::v1::event::Payload;
@@ -67,6 +68,10 @@ impl App {
     pub async fn link_exchange(&self, token: &Secret) -> Result<Opened, Error> {
         let id = self.tokens.verify(token).ok_or(Rejection::LinkInvalid)?;
         let link = self.store.link_find(&id).await?.ok_or(Rejection::LinkInvalid)?;
+        Reach::of_tenant(link.tenant.as_str()).within(self.session_open(link)).await
+    }
+
+    async fn session_open(&self, link: Link) -> Result<Opened, Error> {
         let person = self.person_of(&link).await?;
         let now = self.clock.now();
         self.check_live(&link, &person, now).await?;
@@ -99,15 +104,21 @@ impl App {
         link_id: &str,
         writes: bool,
     ) -> Result<Standing, Error> {
-        let now = self.clock.now();
         let hash = token.hash();
         let session = self.session_known(token, &hash).await?;
         if session.link.as_str() != link_id {
             return Err(Rejection::SessionExpired.into());
         }
-        let link = self.store.link_find(&session.link).await?.ok_or(Rejection::SessionExpired)?;
+        let reach = Reach::of_tenant(session.tenant.as_str());
+        reach.within(self.session_use(&session, hash, writes)).await
+    }
+
+    async fn session_use(&self, session: &Session, hash: Hash, writes: bool) -> Result<Standing, Error> {
+        let now = self.clock.now();
+        let link = self.store.link_get(&session.tenant, &session.link).await?;
+        let link = link.ok_or(Rejection::SessionExpired)?;
         let person = self.person_of(&link).await?;
-        let used = match rules::decide(&session, link.state(now), writes, now) {
+        let used = match rules::decide(session, link.state(now), writes, now) {
             Ok(used) => used,
             Err(rejection @ (Rejection::LinkExpired | Rejection::LinkRevoked)) => {
                 return Err(self.link_over(&link, &person, rejection).await?);
@@ -138,10 +149,14 @@ impl App {
             let message = format!("must have 1 to {} bytes", rules::SUBJECT_BYTES_MAX);
             return Err(Invalid::new("TEXT_INVALID", "subject", message).into());
         }
-        let now = self.clock.now();
         let hash = token.hash();
         let session = self.session_known(token, &hash).await?;
-        let link = self.store.link_find(&session.link).await?;
+        Reach::of_tenant(session.tenant.as_str()).within(self.nonce_make(session, hash, subject)).await
+    }
+
+    async fn nonce_make(&self, session: Session, hash: Hash, subject: &str) -> Result<Secret, Error> {
+        let now = self.clock.now();
+        let link = self.store.link_get(&session.tenant, &session.link).await?;
         let is_live = link.is_some_and(|link| rules::decide(&session, link.state(now), false, now).is_ok());
         if !is_live {
             return Err(Rejection::SessionExpired.into());
@@ -164,9 +179,11 @@ impl App {
     pub async fn nonce_consume(&self, token: &Secret, subject: &str, nonce: &Secret) -> Result<(), Error> {
         let now = self.clock.now();
         let (hash, nonce_hash, subject) = (token.hash(), nonce.hash(), subject.to_owned());
+        // Whoever's the form is.
         let was_good = self
             .store
             .db()
+            .across_tenants()
             .transaction(move |tx| {
                 Box::pin(async move { rows::nonce_use_in(tx, &hash, &nonce_hash, &subject, now).await })
             })

@@ -1,6 +1,7 @@
 //! Tenants: made by who runs the installation, directly in the database, because nobody has a key to call with yet.
 
 use phasegate_clock::Timestamp;
+use phasegate_database::Reach;
 use phasegate_id::{KeyId, TenantId, is_slug};
 use phasegate_principal::{ApiKey, NoRandomness, Scope};
 
@@ -62,18 +63,17 @@ pub async fn create(store: &Store, tenant: &str, again: bool, now: Timestamp) ->
         secrets: vec![secret_of(&secret, now)],
     };
     let written = secret.clone();
-    store
-        .db()
-        .transaction(move |tx| {
-            Box::pin(async move {
-                match (tenant_insert_in(tx, &tenant, now).await?, again) {
-                    (true, false) | (false, true) => {}
-                    (false, false) => return Err(Error::Exists(tenant)),
-                    (true, true) => return Err(Error::Missing(tenant)),
-                }
-                Ok::<_, Error>(insert_in(tx, &key, &written).await?)
-            })
+    let reach = Reach::of_tenant(tenant.as_str());
+    let writing = store.db().transaction(move |tx| {
+        Box::pin(async move {
+            match (tenant_insert_in(tx, &tenant, now).await?, again) {
+                (true, false) | (false, true) => {}
+                (false, false) => return Err(Error::Exists(tenant)),
+                (true, true) => return Err(Error::Missing(tenant)),
+            }
+            Ok::<_, Error>(insert_in(tx, &key, &written).await?)
         })
-        .await?;
+    });
+    reach.within(writing).await?;
     Ok(secret)
 }

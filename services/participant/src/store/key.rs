@@ -136,10 +136,11 @@ pub async fn tenant_insert_in(
 // === impl Store ===
 
 impl Store {
-    /// Finds a secret by what may be shown of it.
+    /// Finds a secret by what may be shown of it, whoever's it is.
     pub async fn key_find(&self, prefix: &str) -> Result<Option<Found>, Error> {
         let found = self
             .db
+            .across_tenants()
             .fetch_optional(
                 "select k.tenant_id, k.key_id, k.name, k.scopes, k.queues, k.participant_id, k.service, k.created_by,
                         k.created_at, k.expires_at, k.revoked_at, k.last_used_at,
@@ -219,8 +220,11 @@ impl Store {
 
     /// The tenants, by name.
     pub async fn tenant_list(&self) -> Result<Vec<Tenant>, Error> {
-        let rows =
-            self.db.fetch_all("select tenant_id, created_at from tenant order by tenant_id", args![]).await?;
+        let rows = self
+            .db
+            .across_tenants()
+            .fetch_all("select tenant_id, created_at from tenant order by tenant_id", args![])
+            .await?;
         let tenant = |row: &Row| {
             Ok(Tenant {
                 id: TenantId::trusted(row.get::<String>("tenant_id")?),

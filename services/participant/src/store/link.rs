@@ -203,13 +203,23 @@ pub async fn fresh_insert_in(
 impl Store {
     /// Reads a link of a tenant.
     pub async fn link_get(&self, tenant: &TenantId, id: &LinkId) -> Result<Option<Link>, Error> {
-        Ok(self.link_find(id).await?.filter(|link| link.tenant == *tenant))
+        let found = self
+            .db
+            .fetch_optional(
+                "select tenant_id, link_id, instance_id, participant_id, purpose, permissions, created_by, created_at,
+                        expires_at, last_used_at, writers, revoked_at, revoked_reason
+                   from link where tenant_id = $1 and link_id = $2",
+                args![tenant.as_str(), id.as_str()],
+            )
+            .await?;
+        found.as_ref().map(row::link).transpose()
     }
 
     /// Reads a link that a token names: the row says whose it is.
     pub async fn link_find(&self, id: &LinkId) -> Result<Option<Link>, Error> {
         let found = self
             .db
+            .across_tenants()
             .fetch_optional(
                 "select tenant_id, link_id, instance_id, participant_id, purpose, permissions, created_by, created_at,
                         expires_at, last_used_at, writers, revoked_at, revoked_reason

@@ -94,10 +94,11 @@ pub async fn nonce_use_in(
 // === impl Store ===
 
 impl Store {
-    /// Reads a session by the hash of its token.
+    /// Reads a session by the hash of its token, whoever's it is.
     pub async fn session_find(&self, hash: &[u8; 32]) -> Result<Option<Session>, Error> {
         let found = self
             .db
+            .across_tenants()
             .fetch_optional(
                 "select tenant_id, link_id, last_used_at, ends_at, expires_at, wrote_at
                    from session where session_hash = $1",
@@ -117,6 +118,7 @@ impl Store {
     ) -> Result<bool, Error> {
         let limit = limit_of(most);
         self.db
+            .across_tenants()
             .transaction(move |tx| {
                 Box::pin(async move {
                     let nonces = tx

@@ -166,7 +166,8 @@ impl World {
 
     /// Everything that a refused call must leave as it is: the number of rows of each table.
     pub(crate) async fn rows(&self) -> anyhow::Result<Vec<i64>> {
-        let db = Database::open(&self.settings, &phasegate_participant::store::MIGRATIONS).await?;
+        let db =
+            Database::open(&self.settings, &phasegate_participant::store::MIGRATIONS).await?.across_tenants();
         let mut counts = Vec::new();
         for table in ["participant", "link", "session", "nonce", "fresh_link", "outbox", "idempotency"] {
             let row = db.fetch_optional(format!("select count(*) as n from {table}"), args![]).await?;
@@ -178,7 +179,8 @@ impl World {
 
     /// Everything that is stored, as one text, for looking for secrets in it.
     pub(crate) async fn dump(&self) -> anyhow::Result<String> {
-        let db = Database::open(&self.settings, &phasegate_participant::store::MIGRATIONS).await?;
+        let db =
+            Database::open(&self.settings, &phasegate_participant::store::MIGRATIONS).await?.across_tenants();
         let mut text = String::new();
         for table in ["participant", "link", "session", "nonce", "fresh_link", "inbox"] {
             for row in db.fetch_all(format!("select * from {table}"), args![]).await? {

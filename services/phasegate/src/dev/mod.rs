@@ -122,7 +122,7 @@ impl Dev {
         let pipe = listener(Service::Instance)?;
         tasks.spawn(async move { Ok(Box::pin(instance.run(pipe)).await?) });
         let pipe = listener(Service::Approval)?;
-        tasks.spawn(async move { Ok(approval.run(pipe).await?) });
+        tasks.spawn(async move { Ok(Box::pin(approval.run(pipe)).await?) });
         let pipe = listener(Service::Artifact)?;
         tasks.spawn(async move { Ok(artifact.run(pipe).await?) });
         let pipe = listener(Service::Participant)?;

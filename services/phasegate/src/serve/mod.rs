@@ -5,12 +5,14 @@ mod admin;
 mod dead_letters;
 mod file;
 mod limits;
+mod places;
 mod secret;
 mod settings;
 #[cfg(test)]
 mod table;
 mod tenant;
 mod time;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,7 +24,7 @@ use phasegate_bus::{Bus, Confirmations};
 use phasegate_clock::{FollowingClock, SharedClock, SystemClock};
 use phasegate_database::{Opening, Settings as Database};
 use phasegate_principal::Signer;
-use phasegate_serve::{Context, Keys, Listener, Peers, Service};
+use phasegate_serve::{Context, Keys, Listener, Peers, Service, Tls};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -96,11 +98,11 @@ impl Serve {
         let probes = tokio::spawn(admin::run(admin, Arc::new(readiness)));
         // The bus begins once everybody has subscribed.
         background(&context, confirmations, &mut tasks);
-        let secrets = watch_secrets(settings, &context);
-        tasks.spawn(async move { ("secrets", secrets.await) });
+        let files = watch_files(settings, &context);
+        tasks.spawn(async move { ("secrets", files.await) });
         let running = opened.iter().map(|(service, _)| service.name()).chain(BACKGROUND).collect();
         for (service, listener) in opened {
-            service.run(listener, &mut tasks);
+            service.run(listener, settings.tls.clone(), &mut tasks);
         }
         open.cancel();
         Ok(Self { _admin: AbortOnDropHandle::new(probes), tasks, running, stop })
@@ -186,7 +188,7 @@ fn context(
     let clock: SharedClock = clock.clone();
     let signer = Signer::new(&keys.principal, SystemClock::shared());
     let (bus, confirmations) = Bus::redis(&settings.redis)?;
-    let peers = Peers::over_network(settings.peers.clone(), None, signer);
+    let peers = Peers::over_network(settings.peers.clone(), settings.tls.as_ref(), signer);
     let public_url = settings.public_url.clone();
     let Stop { draining, shutdown } = stop.clone();
     let limits = settings.options().limits.service();
@@ -200,12 +202,14 @@ async fn bind(name: Name, address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Looks for new secrets.
-fn watch_secrets(settings: &Settings, context: &Context) -> impl Future<Output = anyhow::Result<()>> + use<> {
-    let file = settings.options().secret_file.clone().unwrap_or_default();
+/// Looks for new secrets and certificates.
+fn watch_files(settings: &Settings, context: &Context) -> impl Future<Output = anyhow::Result<()>> + use<> {
+    let (options, tls) = (settings.options().clone(), settings.tls.clone());
     let (known, keys, shutdown) = (settings.secrets.clone(), context.keys.clone(), context.shutdown.clone());
     async move {
-        secret::watch(&file, known, &keys, shutdown).await;
+        let file = options.secret_file.clone().unwrap_or_default();
+        let secrets = secret::watch(&file, known, &keys, shutdown.clone());
+        tokio::join!(secrets, tls::watch(&options, tls, shutdown));
         Ok(())
     }
 }
@@ -317,13 +321,17 @@ impl Opened {
         }
     }
 
-    fn run(self, socket: TcpListener, tasks: &mut Tasks) {
+    fn run(self, socket: TcpListener, tls: Option<Tls>, tasks: &mut Tasks) {
         let name = self.name();
-        tasks.spawn(async move { (name, Box::pin(self.serve(socket)).await) });
+        tasks.spawn(async move { (name, Box::pin(self.serve(socket, tls)).await) });
     }
 
-    async fn serve(self, socket: TcpListener) -> anyhow::Result<()> {
-        let listener = Listener::Tcp;
+    async fn serve(self, socket: TcpListener, tls: Option<Tls>) -> anyhow::Result<()> {
+        // What is outside the gateway comes through whatever keeps the certificate of its name.
+        let listener = |socket| match tls {
+            Some(tls) => Listener::Tls(socket, tls),
+            None => Listener::Tcp(socket),
+        };
         match self {
             Self::Gateway(service) => Ok(service.run(socket).await?),
             Self::Definition(service) => Ok(Box::pin(service.run(listener(socket))).await?),

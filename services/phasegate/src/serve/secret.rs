@@ -55,7 +55,57 @@ pub(super) async fn watch(file: &Path, mut known: Vec<[u8; 32]>, keys: &Keys, sh
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use phasegate_bus::Bus;
+    use phasegate_clock::SystemClock;
+    use phasegate_principal::{Principal, Signer, Verifier};
+    use phasegate_proto::participant::v1::GetParticipantRequest;
+    use phasegate_proto::participant::v1::participant_service_client::ParticipantServiceClient;
+    use phasegate_serve::{Context, Peers, Service, pipe, serve};
+    use tonic::Code;
+    use tonic::service::Routes;
+    use tonic::transport::Channel;
+
     use super::*;
+
+    /// A server with nothing behind its door.
+    struct Running(Channel);
+
+    impl Running {
+        fn start(keys: &Keys, shutdown: &CancellationToken) -> Self {
+            let (listener, channel) = pipe();
+            let clock = SystemClock::shared();
+            let context = Context {
+                peers: Peers::new(BTreeMap::new(), Signer::new(&keys.principal, clock.clone())),
+                clock,
+                bus: Bus::local(),
+                keys: keys.clone(),
+                public_url: "http://127.0.0.1:7460".to_owned(),
+                limits: phasegate_serve::Limits::default(),
+                draining: CancellationToken::new(),
+                shutdown: shutdown.clone(),
+            };
+            tokio::spawn(async move {
+                serve(Service::Participant, Routes::builder().routes(), &context, listener).await
+            });
+            Self(channel)
+        }
+
+        /// Whether it lets a call in that was signed with this secret.
+        async fn believes(&self, secret: &[u8; 32]) -> bool {
+            let signer = Signer::new(&Keys::derive(secret).principal, SystemClock::shared());
+            let peers = Peers::new(BTreeMap::new(), signer);
+            let question = GetParticipantRequest::default();
+            let question = peers.request(Service::Participant, &Principal::dev_operator(), question);
+            let answer = ParticipantServiceClient::new(self.0.clone()).get_participant(question).await;
+            match answer.map_err(|status| status.code()) {
+                Err(Code::Unimplemented) => true,
+                Err(Code::Unauthenticated) => false,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 
     #[tokio::test]
     async fn a_file_that_changes_replaces_the_keys_and_a_damaged_one_does_not() -> anyhow::Result<()> {
@@ -66,6 +116,8 @@ mod tests {
         let known = read(&file)?;
         let keys = Keys::derive(&[1; 32]);
         let shutdown = CancellationToken::new();
+        let service = Running::start(&keys, &shutdown);
+        assert!(service.believes(&[1; 32]).await && !service.believes(&[2; 32]).await);
         let watching = {
             let (file, keys, shutdown) = (file.clone(), keys.clone(), shutdown.clone());
             tokio::spawn(async move { watch(&file, known, &keys, shutdown).await })
@@ -74,9 +126,19 @@ mod tests {
         std::fs::write(&file, "nonsense")?;
         tokio::time::sleep(PERIOD + Duration::from_millis(500)).await;
         assert_eq!(keys.principal.signing(), expected(&[1; 32]));
+        assert!(service.believes(&[1; 32]).await && !service.believes(&[2; 32]).await);
         std::fs::write(&file, format!("{new}\n{old}\n"))?;
         tokio::time::sleep(PERIOD + Duration::from_millis(500)).await;
         assert_eq!(keys.principal.all().as_ref(), [expected(&[2; 32]), expected(&[1; 32])]);
+        assert!(service.believes(&[1; 32]).await && service.believes(&[2; 32]).await, "old and new");
+        // What the service signs itself is believed by those who know the new one alone.
+        let token = Signer::new(&keys.principal, SystemClock::shared());
+        let token = token.sign(&Principal::dev_operator(), "instance")?;
+        let new = Verifier::new(&Keys::derive(&[2; 32]).principal, "instance", SystemClock::shared());
+        assert!(new.verify(&token).is_ok(), "the new one signs");
+        std::fs::write(&file, hex::encode([2; 32]))?;
+        tokio::time::sleep(PERIOD + Duration::from_millis(500)).await;
+        assert!(!service.believes(&[1; 32]).await && service.believes(&[2; 32]).await, "the old one is out");
         shutdown.cancel();
         watching.await?;
         Ok(())

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use phasegate_bus::Settings as Redis;
 use phasegate_database::{Opening, Settings as Database};
 use phasegate_gateway::Oidc;
-use phasegate_serve::{Address, Service};
+use phasegate_serve::{Address, Service, Tls};
 
 use super::limits::LimitOptions;
 
@@ -91,6 +91,15 @@ pub struct Options {
                          participant=http://127.0.0.1:7465,notification=http://127.0.0.1:7466"
     )]
     pub peers: Vec<String>,
+    /// File with the authority's certificates, in PEM: services speak TLS with each other, and each shows a certificate of its own
+    #[arg(long, env = "PHASEGATE_TLS_CA_FILE", value_name = "FILE")]
+    pub tls_ca_file: Option<PathBuf>,
+    /// File with the certificate of this process, and those between it and the authority
+    #[arg(long, env = "PHASEGATE_TLS_CERT_FILE", value_name = "FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// File with its private key
+    #[arg(long, env = "PHASEGATE_TLS_KEY_FILE", value_name = "FILE")]
+    pub tls_key_file: Option<PathBuf>,
     /// Links begin with this: the address that people outside reach the gateway by
     #[arg(long, env = "PHASEGATE_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
@@ -162,6 +171,8 @@ pub struct Settings {
     pub public_url: String,
     /// The secrets of the installation; the first one signs.
     pub secrets: Vec<[u8; 32]>,
+    /// What services show each other; in the clear without.
+    pub tls: Option<Tls>,
     /// Whose access tokens operators may call with.
     pub oidc: Option<Oidc>,
     /// User and password at the mail server.
@@ -198,7 +209,8 @@ impl Name {
         }
     }
 
-    const fn port(self) -> u16 {
+    /// Where it listens if nothing else is said.
+    pub(super) const fn port(self) -> u16 {
         match self {
             Self::Gateway => 7460,
             Self::Definition => 7461,
@@ -249,9 +261,22 @@ impl Options {
             _ => bail!("--smtp-user and --smtp-password-file belong together"),
         };
         let oidc = oidc(&self)?;
-        let listen = listen(&self.listen, services)?;
-        let peers = peers(&self.peers)?;
-        Ok(Settings { options: self, listen, peers, redis, public_url, secrets, oidc, smtp_credentials })
+        let listen = super::places::listen(&self.listen, services)?;
+        let peers = super::places::peers(&self.peers)?;
+        let tls = super::tls::read(&self)?;
+        let settings = Settings {
+            options: self,
+            listen,
+            peers,
+            redis,
+            public_url,
+            secrets,
+            tls,
+            oidc,
+            smtp_credentials,
+        };
+        super::tls::check_peers(&settings)?;
+        Ok(settings)
     }
 }
 
@@ -283,6 +308,9 @@ impl Settings {
             addresses.iter().map(|address| format!("{}={address}", service.name()))
         });
         line("peers", &peers.collect::<Vec<_>>().join(","));
+        line("tls-ca-file", &path(options.tls_ca_file.as_deref()));
+        line("tls-cert-file", &path(options.tls_cert_file.as_deref()));
+        line("tls-key-file", &path(options.tls_key_file.as_deref()));
         line("public-url", &self.public_url);
         line("secret-file", &path(options.secret_file.as_deref()));
         line("oidc-issuer", options.oidc_issuer.as_deref().unwrap_or_default());
@@ -357,61 +385,4 @@ fn oidc(options: &Options) -> anyhow::Result<Option<Oidc>> {
         }
         _ => bail!("--oidc-issuer and --oidc-audience belong together"),
     }
-}
-
-fn name(text: &str) -> anyhow::Result<Name> {
-    Name::from_str(text, false).map_err(|_| {
-        let known = Name::ALL.map(Name::text).join(", ");
-        anyhow::anyhow!("there is no service {text:?}; there are {known}")
-    })
-}
-
-fn listen(given: &[String], services: &[Name]) -> anyhow::Result<BTreeMap<Name, SocketAddr>> {
-    let mut listen: BTreeMap<Name, SocketAddr> = services
-        .iter()
-        .map(|name| (*name, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), name.port())))
-        .collect();
-    for text in given.iter().map(|text| text.trim()) {
-        match text.split_once('=') {
-            None => {
-                let host: IpAddr = text
-                    .parse()
-                    .with_context(|| format!("--listen {text}: an address for all services has no port"))?;
-                for address in listen.values_mut() {
-                    address.set_ip(host);
-                }
-            }
-            Some((service, address)) => {
-                let service = name(service).with_context(|| format!("--listen {text}"))?;
-                let address = match address.parse::<SocketAddr>() {
-                    Ok(address) => address,
-                    Err(_) => SocketAddr::new(
-                        address.parse().with_context(|| format!("--listen {text}: not an address"))?,
-                        service.port(),
-                    ),
-                };
-                if let Some(known) = listen.get_mut(&service) {
-                    *known = address;
-                }
-            }
-        }
-    }
-    Ok(listen)
-}
-
-fn peers(given: &[String]) -> anyhow::Result<BTreeMap<Service, Vec<Address>>> {
-    let mut peers: BTreeMap<Service, Vec<Address>> = BTreeMap::new();
-    for text in given.iter().map(|text| text.trim()) {
-        let (service, address) =
-            text.split_once('=').with_context(|| format!("--peers {text}: not SERVICE=URL"))?;
-        let service = name(service).with_context(|| format!("--peers {text}"))?;
-        let service =
-            service.service().with_context(|| format!("--peers {text}: nobody calls the gateway"))?;
-        let address = address.parse().with_context(|| format!("--peers {text}"))?;
-        peers.entry(service).or_default().push(address);
-    }
-    for service in Service::ALL {
-        ensure!(peers.contains_key(&service), "--peers says not where {} is", service.name());
-    }
-    Ok(peers)
 }

@@ -49,6 +49,8 @@ impl Postgres {
             .await?;
         ensure!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
         postgres.start_again().await?;
+        // Services refuse to sign in as a superuser, from whom nothing keeps tenants apart.
+        postgres.query("create role phasegate login; grant create on database postgres to phasegate").await?;
         Ok(postgres)
     }
 

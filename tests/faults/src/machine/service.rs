@@ -136,7 +136,7 @@ fn settings(places: &Places, copies: &[Arc<Process>]) -> anyhow::Result<String> 
         .map(|copy| format!("{:?}", format!("{}=http://127.0.0.1:{}", copy.service, copy.port)))
         .collect();
     Ok(format!(
-        "database-url = \"postgres://postgres@127.0.0.1:{}/postgres\"\ndatabase-connections = 6\n\
+        "database-url = \"postgres://phasegate@127.0.0.1:{}/postgres\"\ndatabase-connections = 6\n\
          redis-url = \"redis://127.0.0.1:{}\"\npublic-url = \"http://127.0.0.1:{}\"\nsecret-file = {:?}\n\
          smtp-host = \"127.0.0.1\"\nsmtp-port = {}\nsmtp-tls = \"none\"\npeers = [{}]\n",
         places.postgres,

@@ -112,6 +112,21 @@ async fn a_key_opens_what_its_scopes_say_and_no_more() -> anyhow::Result<()> {
         };
         ensure!(refused(&agent, "PollTasks", poll("acme_writer")).await? == "QUEUE_FORBIDDEN", "another queue");
         let token = leased(&world, &agent, "acme_critic").await?;
+        // A token of a lease is worth nothing with the key of another agent.
+        let thief = json!({"name": "thief", "scopes": ["workers:poll", "artifacts:write"], "queues": ["acme_other"]});
+        let thief = make(thief).await?;
+        let store = json!({
+            "instanceId": scene.instance, "key": "loot", "type": "document", "content": {}, "taskToken": token,
+        });
+        for (method, message) in [
+            ("HeartbeatTasks", json!({"items": [{"taskToken": token}]})),
+            ("CompleteTask", json!({"taskToken": token})),
+            ("FailTask", json!({"taskToken": token, "failure": {"type": "X", "message": "x"}})),
+            ("ReleaseTask", json!({"taskToken": token})),
+            ("StoreArtifact", store),
+        ] {
+            ensure!(refused(&thief, method, message).await? == "QUEUE_FORBIDDEN", "{method} with a stolen token");
+        }
         let facts = json!({"instanceId": scene.instance, "facts": {"a": true}, "reason": "because"});
         ensure!(refused(&agent, "SetFacts", facts.clone()).await? == "SCOPE_MISSING", "without a lease");
         let content = json!({"instanceId": scene.instance, "key": "loose", "content": "x", "type": "note"});
@@ -289,7 +304,7 @@ async fn dump(world: &World) -> anyhow::Result<String> {
     use std::fmt::Write as _;
 
     use phasegate_database::{Database, args};
-    let db = Database::open(&world.people, &phasegate_participant::store::MIGRATIONS).await?;
+    let db = Database::open(&world.people, &phasegate_participant::store::MIGRATIONS).await?.across_tenants();
     let mut text = String::new();
     for table in ["api_key", "api_key_secret", "tenant"] {
         write!(text, "{:?}", db.fetch_all(format!("select * from {table}"), args![]).await?)?;

@@ -5,3 +5,5 @@ mod key;
 mod matrix;
 mod oidc;
 mod secret;
+mod tls;
+mod wall;

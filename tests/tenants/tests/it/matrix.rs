@@ -13,14 +13,12 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 /// Answers that are no refusal: the method says nothing of ids that it does not know, or makes something of that name.
-const ANSWERED: [(&str, &str); 8] = [
+const ANSWERED: [(&str, &str); 7] = [
     ("ListInstances", "process_id"),
     ("ListLinks", "participant_id"),
     ("ListApprovals", "approver_id"),
     ("PollTasks", "queues"),
     ("PollTasks", "instance_id"),
-    // The engine takes a team by its name and asks nobody about it.
-    ("StartInstance", "team_id"),
     ("RequestNewLink", "token"),
     ("StartInstance", "instance_id"),
 ];
