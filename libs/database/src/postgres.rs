@@ -116,13 +116,13 @@ impl Pool {
         self.begin_with(reach.begin("begin").unwrap_or_else(|| "begin".to_owned())).await
     }
 
-    async fn begin_with(&self, begin: String) -> Result<Open, Error> {
+    async fn begin_with(&self, statement: String) -> Result<Open, Error> {
         let begun = async {
             let mut held = Held::acquire(&self.pool).await?;
             held.is_open = true;
-            let begin = sqlx::raw_sql(AssertSqlSafe(begin));
-            let begun = tokio::time::timeout(PATIENCE, held.connection()?.execute(begin)).await;
-            held.heard(begun)?;
+            let statement = sqlx::raw_sql(AssertSqlSafe(statement));
+            let answer = tokio::time::timeout(PATIENCE, held.connection()?.execute(statement)).await;
+            held.heard(answer)?;
             Ok(held)
         };
         let begun = begun.await.map_err(|error| Error::doing("begin a transaction", error));

@@ -158,7 +158,7 @@ impl Running {
         let bus = Bus::local();
         let guard = Guard::new(db.clone(), Receiver::Approval, handler, clock.clone());
         bus.subscribe(Receiver::Approval, Arc::new(guard.clone()));
-        let relay = Relay::new("instance", &db, bus, clock);
+        let relay = Relay::new("instance", db, bus, clock);
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let (relay, stop) = (relay.clone(), stop.clone());

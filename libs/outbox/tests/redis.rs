@@ -81,7 +81,7 @@ impl Copy {
         let mut tasks = JoinSet::new();
         // The sender's process.
         let (bus, _none) = Bus::redis(&Settings::new(redis))?;
-        let relay = Relay::new("instance", &sender, bus, clock.clone());
+        let relay = Relay::new("instance", sender, bus, clock.clone());
         tasks.spawn({
             let (relay, stop) = (relay.clone(), stop.clone());
             async move { relay.run(stop).await }
