@@ -18,7 +18,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::{Cell, Error, Row, Value};
 
 /// Only another process could keep us waiting: writers of this one queue for the one connection.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// What is tried again has to fit into the time of a call, too.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a busy file is tried again while it is opened.
 const OPENINGS: u32 = 100;
 /// The time between two tries.

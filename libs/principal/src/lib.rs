@@ -125,6 +125,11 @@ impl Principal {
         }
     }
 
+    /// One of our own services on its own account, which may use no task token that this caller may not.
+    pub fn asked_by(&self, service: &str) -> Self {
+        Self { queues: self.queues.clone(), ..Self::system(service, &self.tenant) }
+    }
+
     /// A person through a magic link.
     pub fn participant(tenant: &str, name: &str, participation: Participation) -> Self {
         Self {
@@ -172,7 +177,7 @@ impl Principal {
 
     /// Whether the caller is an agent by its key.
     pub fn is_agent(&self) -> bool {
-        !self.queues.is_empty()
+        !self.queues.is_empty() && !self.is_system()
     }
 
     /// Whether the caller may be handed work of a queue.
@@ -183,6 +188,16 @@ impl Principal {
     /// Whether one of our services asks on its own account.
     pub fn is_system(&self) -> bool {
         self.kind == Caller::System
+    }
+
+    /// Refuses everybody but our own services.
+    pub fn needs_to_be_a_service_of_ours(&self) -> Result<(), Forbidden> {
+        match self.kind {
+            Caller::System => Ok(()),
+            Caller::Operator => Err(Forbidden::OurServicesOnly("operator")),
+            Caller::Service => Err(Forbidden::OurServicesOnly("service")),
+            Caller::Participant => Err(Forbidden::OurServicesOnly("participant")),
+        }
     }
 
     /// Refuses an agent that gives no task token: what it changes, it changes under the lease of a task, or it could go

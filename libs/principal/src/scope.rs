@@ -106,6 +106,9 @@ pub enum Forbidden {
     /// An agent wants to decide.
     #[error("an agent may not decide")]
     HumanRequired,
+    /// Somebody asks what only our services ask each other.
+    #[error("a {0} may not ask what services ask each other")]
+    OurServicesOnly(&'static str),
     /// An agent wants to change something without the lease of a task.
     #[error("an agent needs the lease of a task")]
     LeaseMissing,
@@ -192,6 +195,7 @@ impl Refusal for Forbidden {
         match self {
             Self::ScopeMissing(_) => "SCOPE_MISSING",
             Self::HumanRequired => "HUMAN_REQUIRED",
+            Self::OurServicesOnly(_) => "ROLE_FORBIDDEN",
             Self::LeaseMissing => "LEASE_MISSING",
         }
     }
@@ -199,6 +203,7 @@ impl Refusal for Forbidden {
     fn metadata(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::ScopeMissing(scope) => vec![("scope", scope.as_str().to_owned())],
+            Self::OurServicesOnly(role) => vec![("role", (*role).to_owned())],
             Self::HumanRequired | Self::LeaseMissing => Vec::new(),
         }
     }

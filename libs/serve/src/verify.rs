@@ -142,7 +142,7 @@ fn authorize(principal: &Principal, path: &str) -> Result<(), Forbidden> {
         Some(Need::OneOf(scopes)) => principal.needs_one_of(scopes),
         // What services ask each other. Somebody's own principal, seen on the wire, must not open what nobody may ask
         // for: the address behind a link, or whose a session is.
-        None if is_internal(path) && principal.is_system() => Ok(()),
+        None if is_internal(path) => principal.needs_to_be_a_service_of_ours(),
         // A method that says nothing is nobody's but an administrator's.
         None => principal.needs(Scope::Admin),
     }

@@ -60,7 +60,8 @@ impl Neighbours {
     ) -> Result<ConfirmLeaseResponse, Error> {
         let message =
             ConfirmLeaseRequest { task_token: task_token.to_owned(), instance_id: instance.to_string() };
-        let request = self.peers.request(Service::Instance, caller.principal(), message);
+        let ourselves = caller.principal().asked_by(Service::Approval.name());
+        let request = self.peers.request(Service::Instance, &ourselves, message);
         let mut client = InstanceInternalServiceClient::new(self.peers.channel(Service::Instance));
         let answer = client.confirm_lease(request).await;
         Ok(answer.map_err(|status| relayed(status, Service::Instance.name()))?.into_inner())

@@ -100,7 +100,8 @@ impl Instances {
             task_token: task_token.to_owned(),
             instance_id: place.instance.as_str().to_owned(),
         };
-        let request = self.peers.request(Service::Instance, principal, question);
+        let ourselves = principal.asked_by("artifact");
+        let request = self.peers.request(Service::Instance, &ourselves, question);
         let answer = self.client().confirm_lease(request).await;
         let holder = answer.map_err(|status| Error::Peer(relayed(status, INSTANCE)))?.into_inner();
         Ok(Lease { holder, sure_until })

@@ -5,9 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use phasegate_principal::Permission;
-use phasegate_proto::approval::v1::{
-    Approval, ApprovalStatus, ApproverStatus, DecideApprovalRequest, Decision, SubjectKind,
-};
+use phasegate_proto::approval::v1::{Approval, ApprovalStatus, DecideApprovalRequest, Decision, SubjectKind};
 use phasegate_proto::instance::v1::{PhaseTimeline, ProcessInstance, Remark};
 
 use super::fault::{Fault, render};
@@ -106,13 +104,7 @@ pub(super) async fn confirm(
     let chosen = field(&fields, "decision");
     let digest = field(&fields, "digest");
     let nonce = field(&fields, "nonce");
-    let used = portal.consume_nonce(&visitor, nonce_subject(&approval_id, chosen, digest), nonce).await;
-    if let Err(fault) = used.map_err(Fault::from) {
-        // The same form once more, because the answer to the first was lost on its way: what it recorded stands.
-        let is_repeated = matches!(fault, Fault::Csrf)
-            && portal.has_answered(&visitor, &approval_id, chosen, digest).await?;
-        return if is_repeated { Ok(to_receipt(&visitor, &approval_id)) } else { Err(fault) };
-    }
+    portal.consume_nonce(&visitor, nonce_subject(&approval_id, chosen, digest), nonce).await?;
     let comment = lines(field(&fields, "comment"));
     let written = remarks(&fields);
     let decision = DecideApprovalRequest {
@@ -211,26 +203,6 @@ fn nonce_subject(approval_id: &str, chosen: &str, digest: &str) -> String {
 }
 
 impl Portal {
-    /// Whether the person has given this very answer to this very content.
-    async fn has_answered(
-        &self,
-        visitor: &Visitor,
-        approval_id: &str,
-        chosen: &str,
-        digest: &str,
-    ) -> Result<bool, Fault> {
-        let approval = self.approval(visitor, approval_id).await?;
-        let given = match view::decision(chosen) {
-            Decision::Approve => ApproverStatus::Approved,
-            Decision::Reject => ApproverStatus::Rejected,
-            Decision::RequestChanges => ApproverStatus::ChangesRequested,
-            Decision::Unspecified => return Ok(false),
-        };
-        let mut approvers = approval.approvers.iter();
-        let own = approvers.find(|approver| approver.participant_id == visitor.person.id);
-        Ok(approval.content_digest == digest && own.is_some_and(|own| own.status() == given))
-    }
-
     /// The review page once more, with what the person had written.
     async fn again(
         &self,

@@ -8,7 +8,7 @@
 //! too little. While Redis is away each copy has the whole budget to itself: of n copies, up to n times as much passes.
 
 mod budget;
-mod shared;
+mod lent;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -21,7 +21,7 @@ use phasegate_telemetry::metrics::Counter;
 use tokio::time::Instant;
 
 use self::budget::Budget;
-use self::shared::{Lent, Shared};
+use self::lent::{Lent, Shared};
 use crate::error::Error;
 use crate::refusal::Refused;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use phasegate_database::Reach;
 use phasegate_principal::Principal;
 use phasegate_proto::worker::v1::ReleaseTaskResponse;
 use rand::Rng as _;
@@ -54,6 +55,7 @@ impl App {
     pub(crate) async fn poll(&self, principal: &Principal, poll: Poll) -> Result<Vec<Leased>, Error> {
         let (app, principal) = (self.clone(), principal.clone());
         let (answer, heard) = oneshot::channel();
+        let reach = Reach::of_tenant(&principal.tenant);
         let gone = CancellationToken::new();
         let _told = gone.clone().drop_guard();
         let polling = async move {
@@ -62,7 +64,7 @@ impl App {
                 app.take_back(&principal, unheard).await;
             }
         };
-        tokio::spawn(polling.in_current_span());
+        tokio::spawn(reach.within(polling).in_current_span());
         heard.await.map_err(|_| Error::Broken("a poll ended without an answer".to_owned()))?
     }
 

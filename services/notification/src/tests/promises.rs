@@ -226,7 +226,8 @@ async fn a_claim_that_was_overtaken_writes_nothing() -> anyhow::Result<()> {
         assert!(store.notification_claim(now(), 8).await?.is_empty(), "it is held");
         assert!(!store.notification_is_due(now()).await?);
         // A copy that works on it keeps it up; one that was killed holds nobody up for long.
-        assert!(store.notification_claim_keep(&late, now() + Duration::from_secs(10)).await?);
+        let keeping = store.notification_claim_keep(&late, now() + Duration::from_secs(10));
+        assert!(Reach::of_tenant(TENANT).within(keeping).await?);
         assert!(!store.notification_is_due(now() + Duration::from_secs(20)).await?);
         assert!(store.notification_is_due(now() + Duration::from_secs(26)).await?);
         // Long after the first claim has run out.

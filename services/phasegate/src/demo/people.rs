@@ -149,7 +149,13 @@ impl Person {
         let form =
             form.with_context(|| format!("the page does not ask for confirmation: {}", heading(&confirm)))?;
         let receipt = self.post(&form.action, &form.hidden).await?;
-        if heading(&receipt) == OUT_OF_DATE {
+        let receipt = if heading(&receipt) == OUT_OF_DATE {
+            // The form was sent again, because the answer to the first was lost on its way.
+            fetch(self.browser.get(format!("{}{path}/receipt", self.setting.address))).await?.text
+        } else {
+            receipt
+        };
+        if heading(&receipt) == title {
             // The server ended between taking the form and recording the answer. The request still waits, and is answered
             // from its beginning.
             return Ok(());
