@@ -107,7 +107,7 @@ pub enum Forbidden {
     #[error("an agent may not decide")]
     HumanRequired,
     /// Somebody asks what only our services ask each other.
-    #[error("a {0} may not ask what services ask each other")]
+    #[error("the method is between services, and the caller is of kind {0}")]
     OurServicesOnly(&'static str),
     /// An agent wants to change something without the lease of a task.
     #[error("an agent needs the lease of a task")]

@@ -89,7 +89,7 @@ async fn a_draft_is_held_back_replaced_and_published() -> anyhow::Result<()> {
         let latest = world.definitions().get_process_definition(world.call(get(&id, ""))).await;
         refused(latest, Code::NotFound, "PROCESS_NOT_FOUND", "nothing is published")?;
         let pin = PinDefinitionRequest { process_id: id.clone(), version: "1.0.0".into() };
-        let answer = world.internal().pin_definition(world.call(pin.clone())).await;
+        let answer = world.internal().pin_definition(world.call_between(pin.clone())).await;
         refused(answer, Code::FailedPrecondition, "DEFINITION_NOT_STARTABLE", "a draft")?;
 
         let publish = proto::PublishProcessDefinitionRequest {
@@ -118,7 +118,7 @@ async fn a_draft_is_held_back_replaced_and_published() -> anyhow::Result<()> {
         let answer = world.definitions().publish_process_definition(world.call(other)).await;
         refused(answer, Code::NotFound, "PROCESS_NOT_FOUND", "no such version")?;
 
-        let pinned = world.internal().pin_definition(world.call(pin)).await?.into_inner();
+        let pinned = world.internal().pin_definition(world.call_between(pin)).await?.into_inner();
         ensure!(pinned.content_digest == published.content_digest && pinned.version == "1.0.0");
         // Storing the published content without `draft` publishes, too.
         world.create(proto::ProcessDefinition { draft: true, ..process("other", "1.0.0")? }).await?;
@@ -139,7 +139,7 @@ async fn what_is_pinned_is_what_was_written() -> anyhow::Result<()> {
         world.create(process("p", "2.0.0-rc.1")?).await?;
         for (version, expected) in [("", "2.0.0-rc.1"), ("1.0.0", "1.0.0")] {
             let pin = PinDefinitionRequest { process_id: "p".into(), version: version.into() };
-            let pinned = world.internal().pin_definition(world.call(pin)).await?.into_inner();
+            let pinned = world.internal().pin_definition(world.call_between(pin)).await?.into_inner();
             ensure!(pinned.version == expected, "{}", pinned.version);
             ensure!(phasegate_process::digest(&pinned.definition_json) == pinned.content_digest);
             let draft = phasegate_process::Draft::from_slice(&pinned.definition_json)?;
@@ -153,7 +153,8 @@ async fn what_is_pinned_is_what_was_written() -> anyhow::Result<()> {
             (stranger(), "p", "1.0.0"),
         ] {
             let pin = PinDefinitionRequest { process_id: id.into(), version: version.into() };
-            let answer = world.internal().pin_definition(world.call_as(&principal, pin)).await;
+            let answer =
+                world.internal().pin_definition(world.call_as(&principal.asked_by("instance"), pin)).await;
             refused(answer, Code::NotFound, "PROCESS_NOT_FOUND", id)?;
         }
         Ok(())

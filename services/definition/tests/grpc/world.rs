@@ -92,6 +92,11 @@ impl World {
         self.call_as(&Principal::dev_operator(), message)
     }
 
+    /// A call of another service.
+    pub(crate) fn call_between<T>(&self, message: T) -> Request<T> {
+        self.call_as(&Principal::system("instance", &Principal::dev_operator().tenant), message)
+    }
+
     /// Stores a definition, which must be new.
     pub(crate) async fn create(
         &self,

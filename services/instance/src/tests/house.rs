@@ -228,6 +228,11 @@ impl House {
         self.call_as(&self.principal, message)
     }
 
+    /// A signed call of another service, which asks because of our caller.
+    pub(super) fn call_between<T>(&self, message: T) -> Request<T> {
+        self.call_as(&self.principal.asked_by("artifact"), message)
+    }
+
     /// A signed call of somebody.
     pub(super) fn call_as<T>(&self, principal: &Principal, message: T) -> Request<T> {
         Self::sign(&self.context, principal, message)

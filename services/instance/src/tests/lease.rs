@@ -78,34 +78,37 @@ async fn a_lease_that_ran_out_is_refused_and_changes_nothing() -> anyhow::Result
         let checkpoint = struct_to_json(&anew.checkpoint.context("a checkpoint")?);
         ensure!(json!(checkpoint) == json!({"page": 7}), "{checkpoint:?}");
         let before = house.get(&id).await?.version;
-        for refused in [
-            house.complete(&old).await.err(),
-            fail(house, &old, false).await.err(),
-            house
-                .workers()
-                .release_task(
-                    house.call(ReleaseTaskRequest { task_token: old.clone(), ..Default::default() }),
-                )
-                .await
-                .err(),
-            house
-                .instances()
-                .set_facts(house.call(SetFactsRequest {
-                    instance_id: id.clone(),
-                    facts: [("x".to_owned(), true)].into(),
-                    task_token: old.clone(),
-                    ..Default::default()
-                }))
-                .await
-                .err(),
-            house
-                .internal()
-                .confirm_lease(
-                    house.call(ConfirmLeaseRequest { task_token: old.clone(), instance_id: id.clone() }),
-                )
-                .await
-                .err(),
-        ] {
+        for refused in
+            [
+                house.complete(&old).await.err(),
+                fail(house, &old, false).await.err(),
+                house
+                    .workers()
+                    .release_task(
+                        house.call(ReleaseTaskRequest { task_token: old.clone(), ..Default::default() }),
+                    )
+                    .await
+                    .err(),
+                house
+                    .instances()
+                    .set_facts(house.call(SetFactsRequest {
+                        instance_id: id.clone(),
+                        facts: [("x".to_owned(), true)].into(),
+                        task_token: old.clone(),
+                        ..Default::default()
+                    }))
+                    .await
+                    .err(),
+                house
+                    .internal()
+                    .confirm_lease(house.call_between(ConfirmLeaseRequest {
+                        task_token: old.clone(),
+                        instance_id: id.clone(),
+                    }))
+                    .await
+                    .err(),
+            ]
+        {
             let refused = refused.context("a zombie was heard")?;
             ensure!(reason(&refused) == "LEASE_LOST", "{refused:?}");
         }
@@ -196,14 +199,14 @@ async fn a_confirmed_lease_keeps_others_away_for_five_seconds() -> anyhow::Resul
         let id = house.start("plain").await?;
         let (leased, token) = house.lease("bot", "first").await?;
         let confirm = ConfirmLeaseRequest { task_token: token.clone(), instance_id: id.clone() };
-        let held = house.internal().confirm_lease(house.call(confirm.clone())).await?.into_inner();
+        let held = house.internal().confirm_lease(house.call_between(confirm.clone())).await?.into_inner();
         ensure!(held.task_id == "first" && held.phase_id == "work" && held.agent_id == "bot");
         ensure!(Some(held.fencing_token) == leased.lease.map(|lease| lease.fencing_token));
         // Twice at the same moment is once.
-        house.internal().confirm_lease(house.call(confirm.clone())).await?;
+        house.internal().confirm_lease(house.call_between(confirm.clone())).await?;
         let elsewhere = ConfirmLeaseRequest { instance_id: "another".to_owned(), ..confirm };
         let refused =
-            house.internal().confirm_lease(house.call(elsewhere)).await.err().context("a refusal")?;
+            house.internal().confirm_lease(house.call_between(elsewhere)).await.err().context("a refusal")?;
         ensure!(reason(&refused) == "LEASE_LOST");
 
         let release = ReleaseTaskRequest { task_token: token.clone(), ..Default::default() };
@@ -234,7 +237,7 @@ fn ad_hoc(house: &House, instance_id: &str) -> Approval {
 /// Confirms a lease to a writer.
 async fn hold(house: &House, instance_id: &str, token: &str) -> anyhow::Result<String> {
     let confirm = ConfirmLeaseRequest { task_token: token.to_owned(), instance_id: instance_id.to_owned() };
-    Ok(house.internal().confirm_lease(house.call(confirm)).await?.into_inner().hold_id)
+    Ok(house.internal().confirm_lease(house.call_between(confirm)).await?.into_inner().hold_id)
 }
 
 #[tokio::test]

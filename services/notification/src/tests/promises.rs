@@ -226,18 +226,23 @@ async fn a_claim_that_was_overtaken_writes_nothing() -> anyhow::Result<()> {
         assert!(store.notification_claim(now(), 8).await?.is_empty(), "it is held");
         assert!(!store.notification_is_due(now()).await?);
         // A copy that works on it keeps it up; one that was killed holds nobody up for long.
+        let acme = Reach::of_tenant(TENANT);
         let keeping = store.notification_claim_keep(&late, now() + Duration::from_secs(10));
-        assert!(Reach::of_tenant(TENANT).within(keeping).await?);
+        assert!(acme.clone().within(keeping).await?);
         assert!(!store.notification_is_due(now() + Duration::from_secs(20)).await?);
         assert!(store.notification_is_due(now() + Duration::from_secs(26)).await?);
         // Long after the first claim has run out.
         let later = now() + Duration::from_hours(1);
         let newest = store.notification_claim(later, 8).await?.remove(0);
         assert_eq!(newest.number, late.number + 1);
-        assert!(!store.notification_claim_keep(&late, later).await?);
-        let failed = Settled::Failed { why: "late".to_owned(), tried: true };
-        assert!(!store.notification_settle(late, failed, later).await?);
-        assert!(store.notification_settle(newest, Settled::Sent { at: later }, later).await?);
+        let settling = async {
+            assert!(!store.notification_claim_keep(&late, later).await?);
+            let failed = Settled::Failed { why: "late".to_owned(), tried: true };
+            assert!(!store.notification_settle(late, failed, later).await?);
+            assert!(store.notification_settle(newest, Settled::Sent { at: later }, later).await?);
+            anyhow::Ok(())
+        };
+        acme.within(settling).await?;
         assert_eq!(house.all().await?[0].status, Status::Sent { sent_at: later });
         assert_eq!(house.news().await?.len(), 1);
         Ok(())

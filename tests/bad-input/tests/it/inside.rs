@@ -71,7 +71,8 @@ async fn services_take_only_signed_principals() -> anyhow::Result<()> {
             told(outcome.map(drop), number)?;
         }
         // And one that is right is looked at.
-        let right = context.peers.request(Service::Definition, &operator, PinDefinitionRequest::default());
+        let service = Principal::system("instance", &operator.tenant);
+        let right = context.peers.request(Service::Definition, &service, PinDefinitionRequest::default());
         let outcome = DefinitionInternalServiceClient::new(channel.clone()).pin_definition(right).await;
         ensure!(outcome.is_err_and(|status| status.code() == Code::NotFound), "a right one is taken");
         context.shutdown.cancel();
