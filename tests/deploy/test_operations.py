@@ -385,10 +385,13 @@ def test_a_redis_that_evicts_is_warned_of(running):
 
 def test_it_runs_on_a_schema_that_has_grown_and_not_on_an_older_one(running):
     running.wait_until_ready()
-    # As the migration of the next version would leave it: a column with a default, a table, a note of what was done.
+    # As the migration of the next version would leave it: a column with a default, a table with its wall, a note of what
+    # was done.
     running.query(
         "alter table phasegate_artifact.outbox add column colour text not null default 'red';"
         "create table phasegate_artifact.later (tenant_id text primary key);"
+        "alter table phasegate_artifact.later enable row level security, force row level security;"
+        "create policy of_tenant on phasegate_artifact.later using (tenant_id = current_setting('phasegate.tenant', true));"
         "insert into phasegate_artifact.schema_version (version, name, checksum) values (9000, 'later', 'x')"
     )
     number = running.number("artifact")

@@ -190,9 +190,15 @@ impl Feed {
             return Ok(if is_over && self.filter.until_terminal { Next::Ends } else { Next::Waits });
         };
         self.position = last.sequence;
+        let end = page.entries.iter().position(|(_, stored)| ends(&stored.event.change));
+        let end = end.filter(|_| self.filter.until_terminal);
+        if let Some(end) = end {
+            // Whoever comes late sees no more than whoever was there when it ended.
+            page.entries.truncate(end + 1);
+            self.position = page.entries.last().map_or(self.position, |(entry, _)| entry.sequence);
+        }
         let behind = u32::try_from(page.entries.len()).unwrap_or(u32::MAX);
         phasegate_serve::WATCH_LAG.record(f64::from(behind), [CONSUMER, KIND]);
-        let is_end = page.entries.iter().any(|(_, stored)| ends(&stored.event.change));
         page.entries.retain(|(entry, _)| self.filter.wants(&entry.kind));
         page.process_id.clone_from(&self.process_id);
         if !page.entries.is_empty()
@@ -200,7 +206,7 @@ impl Feed {
         {
             return Ok(Next::Ends);
         }
-        Ok(if is_end && self.filter.until_terminal { Next::Ends } else { Next::More })
+        Ok(if end.is_some() { Next::Ends } else { Next::More })
     }
 }
 

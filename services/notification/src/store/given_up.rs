@@ -51,6 +51,7 @@ impl Store {
         });
         let rows = self
             .database
+            .across_tenants()
             .fetch_all(
                 "select tenant_id, notification_id, instance_id, template, recipient, created_at, attempts, last_error
                    from notification
@@ -82,6 +83,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<u64, Error> {
         self.database
+            .across_tenants()
             .transaction(move |tx| {
                 Box::pin(async move {
                     let id = id.as_ref().map(NotificationId::as_str);
