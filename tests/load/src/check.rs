@@ -12,6 +12,9 @@ use crate::run::Run;
 
 /// Longest time for what one service has told to arrive at the others.
 const CONVERGES: Duration = Duration::from_secs(30);
+/// How often a log is read that grows while its proof is asked for, and the time between.
+const LOG_READ_MAX: u32 = 20;
+const LOG_GROWS: Duration = Duration::from_millis(500);
 
 /// What is there, in figures.
 #[derive(Debug, Default)]
@@ -131,17 +134,33 @@ impl Instance {
             versions.reverse();
             artifacts.insert(key, versions);
         }
+        let (entries, proof) = Self::read_log(run, &base).await?;
         Ok(Self {
             id: id.to_owned(),
             status: run.ask(&base).await?,
-            entries: run.ask_all(&format!("{base}/audit"), "entries").await?,
-            proof: run.ask(&format!("{base}/audit/verify")).await?,
+            entries,
+            proof,
             artifacts,
             approvals: run.ask_all(&format!("{base}/approvals?all=true"), "approvals").await?,
             comments: run.ask_all(&format!("{base}/comments"), "comments").await?,
             links: run.ask_all(&format!("{base}/links"), "links").await?,
             faults: Vec::new(),
         })
+    }
+
+    /// The log and its proof. What the other services say of an instance may still arrive after its end, so that both are
+    /// read until nothing came between them.
+    async fn read_log(run: &Run, base: &str) -> anyhow::Result<(Vec<Value>, Value)> {
+        let mut tries = 0;
+        loop {
+            let entries = run.ask_all(&format!("{base}/audit"), "entries").await?;
+            let proof = run.ask(&format!("{base}/audit/verify")).await?;
+            tries += 1;
+            if proof["entries"] == entries.len() || tries == LOG_READ_MAX {
+                return Ok((entries, proof));
+            }
+            tokio::time::sleep(LOG_GROWS).await;
+        }
     }
 
     fn fault(&mut self, fault: String) {
