@@ -342,8 +342,8 @@ async fn converges(world: &World, stopped: Instant) -> anyhow::Result<()> {
 
 async fn checks(world: &World, load: &Load) -> anyhow::Result<Found> {
     let run = &world.run;
-    let (totals, logs) = check::check(run).await?;
-    let (watched_events, streams) = load.compare_watchers(run, &logs).await?;
+    let totals = check::check(run).await?;
+    let (watched_events, streams) = load.compare_watchers().await?;
     load.check_contests(run).await?;
     // What was refused shortly before the end is tried again after a wait that has grown.
     let until = Instant::now() + Duration::from_secs(90);

@@ -14,6 +14,9 @@ use crate::run::Run;
 const SILENCE: Duration = Duration::from_secs(20);
 /// Before it tries again.
 const PAUSE: Duration = Duration::from_millis(30);
+/// How often what it saw is compared with the log, and the time between: it may be a moment behind, and so may the log.
+const COMPARED_MAX: u32 = 50;
+const COMPARES: Duration = Duration::from_millis(100);
 
 /// Which face is watched.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +75,20 @@ impl Watcher {
             };
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Compares what it saw with the log as it is now; what differs is a fault.
+    pub async fn compare(&self) -> anyhow::Result<()> {
+        let path = format!("/api/processes/instances/{}/audit", self.instance);
+        for _ in 0..COMPARED_MAX {
+            let log = self.run.ask_all(&path, "entries").await?;
+            if log.iter().map(|entry| entry["id"].as_str().unwrap_or_default()).eq(self.ids()) {
+                return Ok(());
+            }
+            tokio::time::sleep(COMPARES).await;
+        }
+        self.run.fault(format!("a watcher of {} saw other events than the log has", self.instance));
+        Ok(())
     }
 
     async fn over_grpc(&self, address: &str, resume_token: String) -> anyhow::Result<()> {

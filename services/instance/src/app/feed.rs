@@ -12,7 +12,6 @@ use rand::Rng as _;
 use tokio::sync::mpsc;
 
 use super::{App, AuditPage, CONSUMER, Error};
-use crate::domain::Change;
 use crate::store::AuditFilter;
 
 /// Entries that are read at once.
@@ -24,6 +23,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What metrics call such a stream.
 const KIND: &str = "events";
+
+/// The events with which an instance ends. What the other services say of it may still follow.
+const ENDS: [&str; 3] = ["instance.completed", "instance.cancelled", "instance.failed"];
 
 /// What a watcher wants.
 #[derive(Debug, Clone, Default)]
@@ -95,6 +97,13 @@ impl App {
         let skips = planted::is(Bug::WatchSkips) && position > 0 && position < version;
         let position = if skips { position + 1 } else { position };
         let (sender, receiver) = mpsc::channel(BUFFERED);
+        if filter.until_terminal && snapshot.instance.status.is_terminal() {
+            // Whoever comes back behind the end sees no more than whoever was there.
+            let tenant = principal.tenant.as_str();
+            if !self.store().history_has(tenant, id.as_str(), position, ENDS).await? {
+                return Ok(receiver);
+            }
+        }
         let feed = Feed {
             app: self.clone(),
             tenant: principal.tenant.clone(),
@@ -183,14 +192,9 @@ impl Feed {
     async fn step(&mut self) -> Result<Next, Error> {
         let (tenant, id) = (self.tenant.as_str(), self.instance_id.as_str());
         let mut page = self.app.entries(tenant, id, self.position, &AuditFilter::default(), PAGE).await?;
-        let Some((last, _)) = page.entries.last() else {
-            let snapshot = self.app.snapshot(tenant, id).await?;
-            let instance = &snapshot.instance;
-            let is_over = instance.status.is_terminal() && instance.version <= self.position;
-            return Ok(if is_over && self.filter.until_terminal { Next::Ends } else { Next::Waits });
-        };
+        let Some((last, _)) = page.entries.last() else { return Ok(Next::Waits) };
         self.position = last.sequence;
-        let end = page.entries.iter().position(|(_, stored)| ends(&stored.event.change));
+        let end = page.entries.iter().position(|(entry, _)| ENDS.contains(&entry.kind.as_str()));
         let end = end.filter(|_| self.filter.until_terminal);
         if let Some(end) = end {
             // Whoever comes late sees no more than whoever was there when it ended.
@@ -208,14 +212,6 @@ impl Feed {
         }
         Ok(if end.is_some() { Next::Ends } else { Next::More })
     }
-}
-
-/// Whether an instance ends with a change. What the other services say of it may still follow.
-fn ends(change: &Change) -> bool {
-    matches!(
-        change,
-        Change::InstanceCompleted {} | Change::InstanceCancelled { .. } | Change::InstanceFailed { .. }
-    )
 }
 
 #[cfg(test)]

@@ -76,6 +76,27 @@ impl Store {
         row.map(|row| unsigned("history", event_id, row.get("sequence")?)).transpose()
     }
 
+    /// Whether an entry of one of some kinds follows a position.
+    pub(crate) async fn history_has(
+        &self,
+        tenant: &str,
+        instance_id: &str,
+        after: u64,
+        kinds: [&str; 3],
+    ) -> Result<bool, Error> {
+        let [first, second, third] = kinds;
+        let row = self
+            .db
+            .fetch_optional(
+                "select 1 from history where tenant_id = $1 and instance_id = $2 and sequence > $3
+                    and kind in ($4, $5, $6) limit 1",
+                args![tenant, instance_id, signed(after), first, second, third],
+            )
+            .await
+            .map_err(Error::doing("look for a kind of event"))?;
+        Ok(row.is_some())
+    }
+
     /// Reads what is personal about some entries; what was erased is absent.
     pub(crate) async fn personal_load(
         &self,

@@ -273,6 +273,24 @@ async fn a_watcher_that_was_away_misses_nothing() -> anyhow::Result<()> {
         }
         ensure!(types == ["task.completed", "task.completed", "instance.completed"], "{types:?}");
 
+        // What follows the end is not part of it, for those who come late and for those who come back right behind it.
+        let db = house.database().await?;
+        let follows = "insert into history (tenant_id, instance_id, sequence, event_id, kind, audit_type, occurred_at, body, previous_hash, hash)
+            select tenant_id, instance_id, sequence + 1, 'late', 'approval.requested', audit_type, occurred_at, body, hash, previous_hash
+              from history as h where instance_id = $1 and sequence = (select max(sequence) from history as g where g.instance_id = $1)";
+        ensure!(change(&db, follows, &id).await? == 1);
+        let mut stream = house.events().watch_events(house.call(from_start.clone())).await?.into_inner();
+        let (mut types, mut end) = (Vec::new(), String::new());
+        while let Some(message) = next(&mut stream).await? {
+            types.extend(message.events.into_iter().map(|event| event.r#type));
+            end = message.resume_token;
+        }
+        ensure!(types.last().is_some_and(|last| last == "instance.completed"), "{types:?}");
+        let back = WatchEventsRequest { resume_token: end, ..from_start.clone() };
+        let mut stream = house.events().watch_events(house.call(back)).await?.into_inner();
+        let more = next(&mut stream).await?;
+        ensure!(more.is_none(), "{more:?}");
+
         for wrong in ["99999", "-1", "no-such-event", "1.5"] {
             let request = WatchEventsRequest { resume_token: wrong.to_owned(), ..from_start.clone() };
             let refused =
