@@ -54,8 +54,9 @@ fn lines(plan: &Plan, world: &World, found: &Found) -> Vec<Line> {
     let of = |kind: Kind| ledger.tallies.get(&kind).map_or(0, |tally| tally.acknowledged);
     let share = (of(Kind::Decide) + of(Kind::Complete)) * 100 / acknowledged.max(1);
     let done_share = acknowledged * 100 / (acknowledged + ledger.refused()).max(1);
-    let (succeeded, failed) = counts.redis_away;
-    let success = permille(succeeded, failed);
+    let (succeeded, failures) = &counts.redis_away;
+    let failed: u64 = failures.values().sum();
+    let success = permille(*succeeded, failed);
     let postgres = counts.postgres_back.iter().max().map_or(f64::MAX, std::time::Duration::as_secs_f64);
     let exits = counts.exits.len() as u64;
     let slowest = counts.exits.iter().max().map_or(0.0, std::time::Duration::as_secs_f64);
@@ -135,8 +136,9 @@ fn lines(plan: &Plan, world: &World, found: &Found) -> Vec<Line> {
         Line(
             "Redis away: calls that succeed",
             format!("{success:.3} % of {} in {} s", succeeded + failed, plan.redis_away.as_secs()),
-            Some(success >= 99.9 && succeeded >= 500),
+            Some(success >= 99.9 && *succeeded >= 500),
         ),
+        Line("  those that did not", words(failures), None),
         Line(
             "PostgreSQL back: first success, slowest",
             format!("{postgres:.1} s of {} times", counts.postgres_back.len()),
@@ -192,7 +194,7 @@ fn totals(totals: &Totals) -> String {
     format!("{entries}, {versions}, {requests}, {votes}")
 }
 
-fn words(counts: &std::collections::BTreeMap<&'static str, u64>) -> String {
+fn words(counts: &std::collections::BTreeMap<impl std::fmt::Display, u64>) -> String {
     let words: Vec<String> = counts.iter().map(|(word, count)| format!("{word} {count}")).collect();
     words.join(", ")
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use phasegate_load::ledger::{Call, Kind};
 use phasegate_load::run::Run;
 use phasegate_load::watcher::{Face, Watcher};

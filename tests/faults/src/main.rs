@@ -297,7 +297,7 @@ async fn build(
         answer_time: Duration::from_secs(20),
         patience: Duration::from_mins(2),
         under_way: 6,
-        busy: 0.5,
+        busy: 0.4,
         pause_millis: 60,
         cancels: 0.02,
         ..Manner::new("faults")

@@ -41,7 +41,7 @@ pub(crate) struct Counts {
     /// From PostgreSQL's being back to the first change that was acknowledged, the longest.
     pub(crate) postgres_back: Vec<Duration>,
     /// Calls while Redis was away: succeeded, failed.
-    pub(crate) redis_away: (u64, u64),
+    pub(crate) redis_away: (u64, BTreeMap<String, u64>),
     pub(crate) duels: u64,
     pub(crate) duel_calls: u64,
     pub(crate) stale_tried: u64,

@@ -111,7 +111,11 @@ impl Operator {
     async fn does_something(&mut self, index: usize) -> anyhow::Result<()> {
         let mark = self.run.mark();
         if self.random.random_bool(self.run.manner.cancels) {
-            self.tells(Kind::Cancel, index, &mark, "cancel", json!({ "reason": mark })).await?;
+            let done = self.tells(Kind::Cancel, index, &mark, "cancel", json!({ "reason": mark })).await?;
+            if done.is_some() {
+                // To cancel it once more would do nothing.
+                self.own.swap_remove(index);
+            }
             return Ok(());
         }
         match self.random.random_range(0..100) {

@@ -100,7 +100,8 @@ struct Life {
 pub struct Window {
     is_open: AtomicBool,
     succeeded: AtomicU64,
-    failed: AtomicU64,
+    /// By what became of them.
+    failed: Mutex<BTreeMap<String, u64>>,
 }
 
 /// What all clients share.
@@ -145,16 +146,34 @@ impl Window {
     }
 
     /// Ends it: calls that had an answer, and calls that had none or were put off.
-    pub fn close(&self) -> (u64, u64) {
+    pub fn close(&self) -> (u64, BTreeMap<String, u64>) {
         self.is_open.store(false, Ordering::SeqCst);
-        (self.succeeded.swap(0, Ordering::SeqCst), self.failed.swap(0, Ordering::SeqCst))
+        let failed = std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner));
+        (self.succeeded.swap(0, Ordering::SeqCst), failed)
     }
 
-    fn count(&self, is_success: bool) {
-        if self.is_open.load(Ordering::SeqCst) {
-            let counter = if is_success { &self.succeeded } else { &self.failed };
-            counter.fetch_add(1, Ordering::SeqCst);
+    fn count(&self, call: &Call, outcome: &Outcome) {
+        if !self.is_open.load(Ordering::SeqCst) {
+            return;
         }
+        let what = match outcome {
+            Outcome::Answered(status, answer) if *status >= 500 || *status == 429 => {
+                format!(
+                    "{status} {} {}",
+                    reason(answer),
+                    answer["error"]["message"].as_str().unwrap_or_default()
+                )
+            }
+            Outcome::Answered(..) => {
+                self.succeeded.fetch_add(1, Ordering::SeqCst);
+                return;
+            }
+            Outcome::NotSent => "not sent".to_owned(),
+            Outcome::Unanswered(_) => "unanswered".to_owned(),
+            Outcome::Abandoned => return,
+        };
+        let what = format!("{} {}: {what}", call.method, without_ids(&call.path));
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_default() += 1;
     }
 }
 
@@ -498,8 +517,7 @@ impl Run {
             Err(error) if error.is_connect() => Outcome::NotSent,
             Err(error) => Outcome::Unanswered(format!("{:#}", anyhow::Error::new(error))),
         };
-        let is_success = matches!(&outcome, Outcome::Answered(status, _) if *status < 500 && *status != 429);
-        self.window.count(is_success);
+        self.window.count(call, &outcome);
         outcome
     }
 
@@ -517,6 +535,13 @@ fn is_put_off(status: u16, answer: &Value) -> bool {
 /// Whether the answer tells by its status that something is new.
 fn creates(kind: Kind) -> bool {
     matches!(kind, Kind::Start | Kind::Store | Kind::Request | Kind::Comment | Kind::Link)
+}
+
+/// A path with "*" for each id in it, by their digits.
+fn without_ids(path: &str) -> String {
+    let path = path.split('?').next().unwrap_or_default();
+    let has_digit = |part: &str| part.bytes().any(|byte| byte.is_ascii_digit());
+    path.split('/').map(|part| if has_digit(part) { "*" } else { part }).collect::<Vec<_>>().join("/")
 }
 
 /// The reason of an error.

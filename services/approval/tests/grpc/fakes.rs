@@ -119,6 +119,14 @@ impl instance_server::InstanceInternalService for Fakes {
         }))
     }
 
+    async fn get_participants(
+        &self,
+        _: Request<instance::GetParticipantsRequest>,
+    ) -> Result<Response<instance::GetParticipantsResponse>, Status> {
+        // Approval asks participant for people, never instance.
+        Err(status(&No("INSTANCE_NOT_FOUND", Kind::NotFound)))
+    }
+
     async fn confirm_lease(
         &self,
         request: Request<instance::ConfirmLeaseRequest>,

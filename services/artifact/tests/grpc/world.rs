@@ -229,6 +229,13 @@ impl InstanceInternalService for FakeInstance {
         }
     }
 
+    async fn get_participants(
+        &self,
+        _: Request<instance::GetParticipantsRequest>,
+    ) -> Result<Response<instance::GetParticipantsResponse>, Status> {
+        Err(phasegate_rpc_error::status(&NotFound))
+    }
+
     async fn confirm_lease(
         &self,
         request: Request<instance::ConfirmLeaseRequest>,

@@ -1,10 +1,11 @@
 //! What must follow outside, in the words that services tell each other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use phasegate_clock::Timestamp;
 use phasegate_id::ParticipantId;
-use phasegate_process::{Human, OnTimeout, RaidRole};
+use phasegate_process::{Definition, Human, OnTimeout, RaidRole};
 use phasegate_proto::actor::v1 as proto_actor;
 use phasegate_proto::approval::v1::SubjectKind;
 use phasegate_proto::definition::v1 as proto_definition;
@@ -18,23 +19,15 @@ use crate::domain::{
     Actor, ActorKind, Channel, Effect, Need, NeedTiming, Person, PhaseStatus, Status, Subject,
 };
 
-/// What is known of the people only while an instance begins.
-pub(super) struct Began<'a> {
-    /// Those whom the caller named.
-    pub(super) externals: &'a BTreeSet<ParticipantId>,
-    /// Names and addresses.
-    pub(super) people: BTreeMap<ParticipantId, Person>,
-}
-
-/// The events for the others, in order.
+/// The events for the others, in order. The people are those of an instance that begins.
 pub(super) fn to_bus(
     tenant: &str,
     outcome: &Outcome,
-    began: Option<&Began<'_>>,
+    people: &BTreeMap<ParticipantId, Person>,
     actor: &Actor,
     effects: Vec<Effect>,
 ) -> Vec<bus::Event> {
-    let payloads = effects.into_iter().map(|effect| payload(outcome, began, effect));
+    let payloads = effects.into_iter().map(|effect| payload(outcome, people, effect));
     payloads
         .map(|payload| {
             phasegate_outbox::event(
@@ -76,9 +69,9 @@ fn version(outcome: &Outcome) -> i64 {
     i64::try_from(outcome.after.version).unwrap_or(i64::MAX)
 }
 
-fn payload(outcome: &Outcome, began: Option<&Began<'_>>, effect: Effect) -> Payload {
+fn payload(outcome: &Outcome, people: &BTreeMap<ParticipantId, Person>, effect: Effect) -> Payload {
     match effect {
-        Effect::InstanceStarted => Payload::InstanceStarted(started(outcome, began)),
+        Effect::InstanceStarted => Payload::InstanceStarted(started(outcome, people)),
         Effect::InstancePaused { reason } => {
             Payload::InstancePaused(bus::InstancePaused { reason, instance_version: version(outcome) })
         }
@@ -118,37 +111,45 @@ fn payload(outcome: &Outcome, began: Option<&Began<'_>>, effect: Effect) -> Payl
     }
 }
 
-fn started(outcome: &Outcome, began: Option<&Began<'_>>) -> bus::InstanceStarted {
+fn started(outcome: &Outcome, people: &BTreeMap<ParticipantId, Person>) -> bus::InstanceStarted {
     let definition = &outcome.pinned.definition;
-    let people = definition.humans.iter().map(|(id, human)| participant(outcome, began, id, human));
     bus::InstanceStarted {
         process_id: definition.id.clone(),
         process_version: definition.version.clone(),
         process_name: definition.name.clone(),
         instance_name: outcome.after.name.clone(),
-        participants: people.collect(),
+        participants: participants(outcome.after.id.as_str(), definition, people, outcome.now),
     }
 }
 
-fn participant(outcome: &Outcome, began: Option<&Began<'_>>, id: &str, human: &Human) -> Participant {
-    let person = began.and_then(|began| began.people.get(id)).cloned().unwrap_or_default();
-    Participant {
-        id: id.to_owned(),
-        instance_id: outcome.after.id.to_string(),
-        name: if person.name.is_empty() { human.name.clone() } else { person.name },
-        email: person.email,
-        role: human.role.clone(),
-        raid_role: raid_to_proto(human.raid_role).into(),
-        external: began.is_some_and(|began| began.externals.contains(id)),
-        required_approvals: human.required_approvals.clone(),
-        notification_preferences: Some(proto_definition::NotificationPreferences {
-            email: Some(human.email_wanted),
-            slack: Some(human.slack_wanted),
-            in_app: Some(human.in_app_wanted),
-        }),
-        can_delegate: human.can_delegate,
-        created_at: Some(outcome.now.to_proto()),
-    }
+/// The people of an instance: what the definition says of them, and who they are.
+pub(super) fn participants(
+    instance_id: &str,
+    definition: &Definition,
+    people: &BTreeMap<ParticipantId, Person>,
+    began: Timestamp,
+) -> Vec<Participant> {
+    let participant = |(id, human): (&String, &Human)| {
+        let person = people.get(id.as_str()).cloned().unwrap_or_default();
+        Participant {
+            id: id.clone(),
+            instance_id: instance_id.to_owned(),
+            name: if person.name.is_empty() { human.name.clone() } else { person.name },
+            email: person.email,
+            role: human.role.clone(),
+            raid_role: raid_to_proto(human.raid_role).into(),
+            external: person.external,
+            required_approvals: human.required_approvals.clone(),
+            notification_preferences: Some(proto_definition::NotificationPreferences {
+                email: Some(human.email_wanted),
+                slack: Some(human.slack_wanted),
+                in_app: Some(human.in_app_wanted),
+            }),
+            can_delegate: human.can_delegate,
+            created_at: Some(began.to_proto()),
+        }
+    };
+    definition.humans.iter().map(participant).collect()
 }
 
 fn need(need: Need) -> bus::approvals_needed::Need {

@@ -264,11 +264,8 @@ impl App {
         let actor = outcome.events.first().map_or_else(Actor::engine, |event| event.actor.clone());
         let effects =
             domain::react(&outcome.pinned.definition, &outcome.before, &outcome.after, &outcome.events);
-        let people = order
-            .start
-            .as_ref()
-            .map(|origin| effects::Began { externals: &origin.externals, people: outcome.people() });
-        let outbox = effects::to_bus(&key.0, &outcome, people.as_ref(), &actor, effects);
+        let people = order.start.as_ref().map(|_| outcome.people()).unwrap_or_default();
+        let outbox = effects::to_bus(&key.0, &outcome, &people, &actor, effects);
         let answer = answering
             .map(|(once, make)| {
                 let message = make(&outcome)?;

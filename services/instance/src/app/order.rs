@@ -1,6 +1,6 @@
 //! What is to be executed, and what came of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +30,6 @@ pub(super) struct Origin {
     pub(super) pinned: Arc<PinnedDefinition>,
     /// The bytes that it was read from.
     pub(super) document: Vec<u8>,
-    /// People whom the caller named.
-    pub(super) externals: BTreeSet<ParticipantId>,
 }
 
 impl Wish {

@@ -29,8 +29,6 @@ pub(crate) struct ExternalPerson {
 pub(super) struct People {
     pub(super) responsibilities: BTreeMap<ParticipantId, Raid>,
     pub(super) personal: Personal,
-    /// Those whom the caller named.
-    pub(super) externals: BTreeSet<ParticipantId>,
 }
 
 /// Puts the people of the definition and those of the request together, and notes everything that is wrong.
@@ -44,10 +42,11 @@ pub(super) fn people(
         let id = ParticipantId::trusted(id.as_str());
         people.responsibilities.insert(id.clone(), raid(human.raid_role));
         let email = human.email.clone().unwrap_or_default();
-        people.personal.people.insert(id, Person { name: human.name.clone(), email });
+        people.personal.people.insert(id, Person { name: human.name.clone(), email, external: false });
     }
+    let mut names = BTreeSet::new();
     for (position, external) in externals.iter().enumerate() {
-        named(position, external, &mut people, faults);
+        named(position, external, &mut people, &mut names, faults);
     }
     for approvers in approver_groups(definition) {
         addressed(approvers, &people, faults);
@@ -69,7 +68,13 @@ fn raid(role: RaidRole) -> Raid {
 }
 
 /// Takes one person of the request in.
-fn named(position: usize, external: &ExternalPerson, people: &mut People, faults: &mut Vec<Violation>) {
+fn named(
+    position: usize,
+    external: &ExternalPerson,
+    people: &mut People,
+    names: &mut BTreeSet<ParticipantId>,
+    faults: &mut Vec<Violation>,
+) {
     let field = |name: &str| format!("external_participants[{position}].{name}");
     let mut fault = |field: String, code: &str, message: String| {
         faults.push(Violation { field, code: code.to_owned(), message });
@@ -81,7 +86,7 @@ fn named(position: usize, external: &ExternalPerson, people: &mut People, faults
         let message = format!("{:?} is not a human of the definition", shortened(&external.participant_id));
         return fault(field("participant_id"), "PARTICIPANT_UNKNOWN", message);
     };
-    if !people.externals.insert(id.clone()) {
+    if !names.insert(id.clone()) {
         return fault(field("participant_id"), "PARTICIPANT_DUPLICATE", format!("{id} is named twice"));
     }
     let email = external.email.trim();
@@ -94,6 +99,7 @@ fn named(position: usize, external: &ExternalPerson, people: &mut People, faults
         fault(field("name"), "TEXT_INVALID", format!("must be one line of at most {NAME_MAX} characters"));
     }
     if let Some(person) = people.personal.people.get_mut(&id) {
+        person.external = true;
         email.clone_into(&mut person.email);
         if !name.is_empty() {
             name.clone_into(&mut person.name);

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use phasegate_database::Reach;
 use phasegate_principal::Principal;
-use phasegate_proto::worker::v1::ReleaseTaskResponse;
 use rand::Rng as _;
 use rand::seq::SliceRandom as _;
 use tokio::sync::oneshot;
@@ -13,8 +12,8 @@ use tracing::Instrument as _;
 
 use super::execute::{By, Order, Wish};
 use super::{App, Error, Outcome, TaskToken};
-use crate::domain::{Action, Rejection};
-use crate::store::{self, Candidate, CandidatePosition, LeaseRow, Out, WorkFilter};
+use crate::domain::{Action, Actor, Rejection};
+use crate::store::{self, Candidate, CandidatePosition, Guard, LeaseRow, Out, WorkFilter};
 
 /// Looks again this often for what another process made ready.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -61,20 +60,22 @@ impl App {
         let polling = async move {
             let polled = app.wait_for_work(&principal, &poll, &gone).await;
             if let Err(Ok(unheard)) = answer.send(polled) {
-                app.take_back(&principal, unheard).await;
+                app.take_back(unheard).await;
             }
         };
         tokio::spawn(reach.within(polling).in_current_span());
         heard.await.map_err(|_| Error::Broken("a poll ended without an answer".to_owned()))?
     }
 
-    /// Ends leases that nobody has heard of.
-    async fn take_back(&self, principal: &Principal, unheard: Vec<Leased>) {
-        for leased in unheard {
+    /// Ends leases that nobody has heard of. The engine does, not the agent, who never had the work.
+    async fn take_back(&self, unheard: Vec<Leased>) {
+        for Leased { lease, .. } in unheard {
+            let Out { tenant, instance_id, task, fencing, .. } = lease;
             let reason = "whoever asked for work has gone".to_owned();
-            let make = |_: &Out, _: &Outcome| Ok(ReleaseTaskResponse {});
-            let released = self.task_release(principal, &leased.token, reason, None, None, make).await;
-            if let Err(error) = released {
+            let action = Action::Release { task: task.clone(), fencing, reason };
+            let mut order = Order::new(By::Somebody(Actor::engine()), Wish::fixed(action));
+            order.guard = Some(Guard::Holds { task, fencing });
+            if let Err(error) = self.execute(&tenant, &instance_id, &order, None).await {
                 let error = &error as &dyn std::error::Error;
                 tracing::info!(error, "a lease that nobody has heard of was not taken back, and runs out");
             }

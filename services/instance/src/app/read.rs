@@ -1,13 +1,14 @@
 //! Reading instances.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use phasegate_clock::Timestamp;
 use phasegate_principal::Principal;
+use phasegate_proto::participant::v1::Participant;
 
 use super::around::WORKER_MISSING_AFTER;
-use super::{App, Around, Error, Outcome};
+use super::{App, Around, Error, Outcome, effects};
 use crate::domain::{self, Overview, Surroundings};
 use crate::store::{ListFilter, ListPosition, Snapshot};
 
@@ -49,6 +50,22 @@ impl App {
     ) -> Result<Shown, Error> {
         let id = Self::visible(principal, instance_id)?;
         self.shown(&principal.tenant, id.as_str()).await
+    }
+
+    /// The people with whom an instance began, as its first event tells of them.
+    pub(crate) async fn instance_participants(
+        &self,
+        principal: &Principal,
+        instance_id: &str,
+    ) -> Result<Vec<Participant>, Error> {
+        let id = Self::visible(principal, instance_id)?;
+        let tenant = principal.tenant.as_str();
+        let instance = self.snapshot(tenant, id.as_str()).await?.instance;
+        let pinned = self.pinned(tenant, &instance.definition_digest).await?;
+        let first = self.store().personal_load(tenant, id.as_str(), &BTreeSet::from([1])).await?.remove(&1);
+        let people = first.unwrap_or_default().people;
+        let began = instance.started_at.unwrap_or(self.now());
+        Ok(effects::participants(id.as_str(), &pinned.definition, &people, began))
     }
 
     /// Reads an instance with what is shown with it.

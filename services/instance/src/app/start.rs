@@ -90,7 +90,7 @@ impl App {
         if let Some(step) = order.steps.first_mut() {
             step.personal = people.personal;
         }
-        order.start = Some(Origin { pinned, document, externals: people.externals });
+        order.start = Some(Origin { pinned, document });
         order.is_dry = wish.validate_only;
         order.shows = true;
         let once = once.filter(|_| !wish.validate_only);

@@ -1,7 +1,7 @@
 //! The steps between the bus and the rules, without the store and the network that they usually stand between: pure,
 //! for whoever runs the engine in a simulation.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use phasegate_clock::Timestamp;
@@ -9,7 +9,7 @@ use phasegate_id::{InstanceId, ParticipantId, TaskId};
 use phasegate_process::{Definition, Timing};
 use phasegate_proto::internal::event::v1 as bus;
 
-use super::effects::{Began, to_bus};
+use super::effects::to_bus;
 use super::order::Wish;
 use super::{Around, Outcome, PinnedDefinition, hear, inbox};
 use crate::domain::{Action, Actor, Event, Instance, Person, react};
@@ -78,12 +78,10 @@ pub fn tell(
     tenant: &str,
     script: &Script,
     step: &Step<'_>,
-    people: Option<BTreeMap<ParticipantId, Person>>,
+    people: &BTreeMap<ParticipantId, Person>,
 ) -> Vec<bus::Event> {
     let actor = step.events.first().map_or_else(Actor::engine, |event| event.actor.clone());
     let effects = react(script.definition(), step.before, step.after, step.events);
-    let externals: BTreeSet<ParticipantId> = people.iter().flat_map(BTreeMap::keys).cloned().collect();
-    let began = people.map(|people| Began { externals: &externals, people });
     let outcome = Outcome {
         before: Arc::clone(step.before),
         after: Arc::clone(step.after),
@@ -93,5 +91,5 @@ pub fn tell(
         now: step.now,
         firsts: Vec::new(),
     };
-    to_bus(tenant, &outcome, began.as_ref(), &actor, effects)
+    to_bus(tenant, &outcome, people, &actor, effects)
 }

@@ -38,4 +38,7 @@ pub struct Person {
     /// Address; empty for none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub email: String,
+    /// Whoever started the instance named the person; the others stand in the definition only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub external: bool,
 }

@@ -7,6 +7,7 @@ use phasegate_proto::internal::instance::v1::describe_instance_response::{Human,
 use phasegate_proto::internal::instance::v1::instance_internal_service_server::InstanceInternalService;
 use phasegate_proto::internal::instance::v1::{
     ConfirmLeaseRequest, ConfirmLeaseResponse, DescribeInstanceRequest, DescribeInstanceResponse,
+    GetParticipantsRequest, GetParticipantsResponse,
 };
 use tonic::{Request, Response, Status, async_trait};
 
@@ -76,6 +77,16 @@ impl InstanceInternalService for Api {
             humans: definition.humans.iter().map(|(id, one)| human(id, one)).collect(),
             default_timing: Some(default_timing),
         }))
+    }
+
+    async fn get_participants(
+        &self,
+        request: Request<GetParticipantsRequest>,
+    ) -> Result<Response<GetParticipantsResponse>, Status> {
+        let principal = Principal::of(&request)?;
+        let id = &request.get_ref().instance_id;
+        let participants = self.app.instance_participants(principal, id).await.map_err(refuse_about(id))?;
+        Ok(Response::new(GetParticipantsResponse { participants }))
     }
 
     async fn confirm_lease(

@@ -1,38 +1,38 @@
 //! What this service must know of an instance. Its people come by event; a caller who starts an instance and at once
-//! asks for its people may be faster than the event, and waits for it here rather than hear that nobody is there.
-
-use std::time::Duration;
+//! asks for its people may be faster than the event, or the bus may be away: then the instance service is asked for them.
 
 use phasegate_principal::Principal;
 use phasegate_proto::instance::v1::InstanceStatus;
-use phasegate_proto::internal::instance::v1::DescribeInstanceRequest;
 use phasegate_proto::internal::instance::v1::instance_internal_service_client::InstanceInternalServiceClient;
+use phasegate_proto::internal::instance::v1::{DescribeInstanceRequest, GetParticipantsRequest};
 use phasegate_rpc_error::relayed;
 use phasegate_serve::Service;
+use tonic::Request;
+use tonic::transport::Channel;
 
+use super::receive::{people_come_in, person};
 use super::{App, Error};
 use crate::store::Place;
 
-/// How long a caller waits for the people of an instance that exists.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How often it is looked whether they have come.
-const LOOK: Duration = Duration::from_millis(25);
-
 impl App {
-    /// Refuses an instance that does not exist, or whose people do not come.
+    /// Sees to it that the people of an instance are there. Refuses an instance that does not exist.
     pub(super) async fn people_are_there(&self, place: &Place) -> Result<(), Error> {
         if self.has_people(place).await? {
             return Ok(());
         }
-        self.status(place).await?;
-        let patience = tokio::time::Instant::now() + PATIENCE;
-        while tokio::time::Instant::now() < patience {
-            tokio::time::sleep(LOOK).await;
-            if self.has_people(place).await? {
-                return Ok(());
-            }
-        }
-        Err(Error::PeopleUnknown { instance: place.instance.clone() })
+        let question = GetParticipantsRequest { instance_id: place.instance.as_str().to_owned() };
+        let answer = self.instances().get_participants(self.question(place, question)).await;
+        let answer = answer.map_err(|status| Error::Peer(relayed(status, "instance")))?.into_inner();
+        let now = self.clock.now();
+        let people = answer.participants.iter().map(|participant| person(participant, now));
+        let people: Vec<_> = people.collect::<Result<_, _>>().map_err(|problem| {
+            Error::inconsistent("participant", format!("{}: {problem}", place.instance))
+        })?;
+        let place = place.clone();
+        let done = self.store.db().transaction(move |tx| {
+            Box::pin(async move { people_come_in(tx, &place, &people, now).await.map_err(Error::from) })
+        });
+        done.await
     }
 
     /// Refuses an instance that has ended, as the instance service knows it: the event may still be on its way.
@@ -55,11 +55,17 @@ impl App {
             instance_id: place.instance.as_str().to_owned(),
             task_id: String::new(),
         };
-        // The caller's right to see the instance has been looked at; the question is our own.
-        let ourselves = Principal::system("participant", place.tenant.as_str());
-        let request = self.peers.request(Service::Instance, &ourselves, question);
-        let mut client = InstanceInternalServiceClient::new(self.peers.channel(Service::Instance));
-        let answer = client.describe_instance(request).await;
+        let answer = self.instances().describe_instance(self.question(place, question)).await;
         Ok(answer.map_err(|status| Error::Peer(relayed(status, "instance")))?.into_inner().status())
+    }
+
+    fn instances(&self) -> InstanceInternalServiceClient<Channel> {
+        InstanceInternalServiceClient::new(self.peers.channel(Service::Instance))
+    }
+
+    /// The caller's right to see the instance has been looked at; the question is our own.
+    fn question<T>(&self, place: &Place, message: T) -> Request<T> {
+        let ourselves = Principal::system("participant", place.tenant.as_str());
+        self.peers.request(Service::Instance, &ourselves, message)
     }
 }

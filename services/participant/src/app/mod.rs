@@ -81,12 +81,6 @@ pub enum Error {
         /// How it ended.
         status: &'static str,
     },
-    /// The instance exists, and its people have not come here yet.
-    #[error("the people of instance {instance} are not known yet")]
-    PeopleUnknown {
-        /// Instance.
-        instance: InstanceId,
-    },
     /// No such person.
     #[error("participant {participant} was not found")]
     ParticipantNotFound {
@@ -190,7 +184,6 @@ impl Failure for Error {
             | Self::Invalid(_)
             | Self::InstanceNotFound { .. }
             | Self::InstanceTerminal { .. }
-            | Self::PeopleUnknown { .. }
             | Self::ParticipantNotFound { .. }
             | Self::LinkNotFound { .. }
             | Self::ParticipantMayNotManage

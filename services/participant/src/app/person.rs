@@ -47,6 +47,7 @@ impl App {
         if named.is_empty() && !ids.is_empty() {
             return Ok(Vec::new());
         }
+        self.people_are_there(&place).await?;
         let people = self.store.people(&place, &named).await?;
         Ok(people.into_iter().map(|person| shown(principal, person)).collect())
     }

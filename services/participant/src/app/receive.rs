@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use phasegate_bus::{HandleError, Handler};
 use phasegate_clock::Timestamp;
+use phasegate_database::Transaction;
 use phasegate_id::{InstanceId, ParticipantId, TenantId};
 use phasegate_outbox::inbox_receive;
 use phasegate_proto::definition::v1::RaidRole as ProtoRole;
@@ -38,19 +39,14 @@ impl App {
         let place = place(event)?;
         let happened = event.occurred_at.as_ref().and_then(Timestamp::from_proto);
         let now = self.clock.now();
-        let people = started
-            .participants
-            .iter()
-            .map(|participant| person(participant, happened.unwrap_or(now)))
-            .collect::<Result<Vec<_>, _>>()?;
+        let people =
+            started.participants.iter().map(|participant| person(participant, happened.unwrap_or(now)));
+        let people: Vec<_> = people.collect::<Result<_, _>>().map_err(HandleError::Poison)?;
         let event_id = event.event_id.clone();
         let done = self.store.db().transaction(move |tx| {
             Box::pin(async move {
                 if inbox_receive(tx, &place.tenant, CONSUMER, &event_id, now).await? {
-                    rows::instance_start_in(tx, &place, now).await?;
-                    for person in &people {
-                        rows::person_insert_in(tx, &place, person).await?;
-                    }
+                    people_come_in(tx, &place, &people, now).await?;
                 }
                 Ok::<_, Error>(())
             })
@@ -99,16 +95,30 @@ fn place(event: &Event) -> Result<Place, HandleError> {
     })
 }
 
-fn person(participant: &Participant, created_at: Timestamp) -> Result<Person, HandleError> {
-    let id = ParticipantId::parse(&participant.id)
-        .map_err(|_| HandleError::Poison("the event names a person without an id".to_owned()))?;
+/// Writes the people of an instance; those who are there stay as they are.
+pub(super) async fn people_come_in(
+    tx: &mut Transaction,
+    place: &Place,
+    people: &[Person],
+    now: Timestamp,
+) -> Result<(), crate::store::Error> {
+    rows::instance_start_in(tx, place, now).await?;
+    for person in people {
+        rows::person_insert_in(tx, place, person).await?;
+    }
+    Ok(())
+}
+
+/// A person as the instance service names it, or what is wrong.
+pub(super) fn person(participant: &Participant, told_at: Timestamp) -> Result<Person, String> {
+    let id = ParticipantId::parse(&participant.id).map_err(|_| "a person has no id".to_owned())?;
     let raid_role = match participant.raid_role() {
         ProtoRole::Responsible => RaidRole::Responsible,
         ProtoRole::Approver => RaidRole::Approver,
         ProtoRole::Informed => RaidRole::Informed,
         ProtoRole::Delegator => RaidRole::Delegator,
         ProtoRole::Unspecified => {
-            return Err(HandleError::Poison(format!("the person {id} has no role")));
+            return Err(format!("the person {id} has no role"));
         }
     };
     let preferences = participant.notification_preferences.unwrap_or_default();
@@ -126,7 +136,7 @@ fn person(participant: &Participant, created_at: Timestamp) -> Result<Person, Ha
             in_app: preferences.in_app,
         },
         can_delegate: participant.can_delegate,
-        created_at,
+        created_at: participant.created_at.as_ref().and_then(Timestamp::from_proto).unwrap_or(told_at),
     })
 }
 

@@ -19,7 +19,6 @@ impl Refusal for Error {
                 Kind::NotFound
             }
             Self::InstanceTerminal { .. } => Kind::Precondition,
-            Self::PeopleUnknown { .. } => Kind::Unavailable,
             Self::ParticipantMayNotManage | Self::MayNotRead => Kind::Forbidden,
             Self::RequestId(refused) => refused.kind(),
             Self::Peer(relayed) => relayed.kind(),
@@ -38,7 +37,6 @@ impl Refusal for Error {
             Self::ParticipantNotFound { .. } => "PARTICIPANT_NOT_FOUND",
             Self::LinkNotFound { .. } => "LINK_NOT_FOUND",
             Self::InstanceTerminal { .. } => "INSTANCE_TERMINAL",
-            Self::PeopleUnknown { .. } => "DEPENDENCY_DOWN",
             Self::ParticipantMayNotManage => "ROLE_FORBIDDEN",
             Self::MayNotRead => "LINK_PERMISSION_MISSING",
             Self::RequestId(refused) => refused.reason(),
@@ -65,9 +63,6 @@ impl Refusal for Error {
             Self::LinkNotFound { link } => vec![("link_id", link.clone())],
             Self::InstanceTerminal { instance, status } => {
                 vec![("instance_id", instance.to_string()), ("status", (*status).to_owned())]
-            }
-            Self::PeopleUnknown { instance } => {
-                vec![("service", "instance".to_owned()), ("instance_id", instance.to_string())]
             }
             Self::ParticipantMayNotManage => vec![("role", "participant".to_owned())],
             Self::MayNotRead => vec![("permission", "view".to_owned())],
@@ -98,7 +93,6 @@ impl Refusal for Error {
             | Self::LinkOver { .. }
             | Self::InstanceNotFound { .. }
             | Self::InstanceTerminal { .. }
-            | Self::PeopleUnknown { .. }
             | Self::ParticipantNotFound { .. }
             | Self::LinkNotFound { .. }
             | Self::ParticipantMayNotManage

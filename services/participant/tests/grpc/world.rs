@@ -234,6 +234,25 @@ impl InstanceInternalService for FakeInstance {
         }
     }
 
+    async fn get_participants(
+        &self,
+        request: Request<instance::GetParticipantsRequest>,
+    ) -> Result<Response<instance::GetParticipantsResponse>, Status> {
+        let tenant = Principal::of(&request)?.tenant.clone();
+        let status = self.says().get(&request.get_ref().instance_id).copied();
+        let Payload::InstanceStarted(InstanceStarted { participants, .. }) = started() else {
+            return Err(Status::internal("the start of an instance is something else"));
+        };
+        match status {
+            // It is there, and does not answer.
+            Some(InstanceStatus::Unspecified) => Err(Status::unavailable("away")),
+            Some(_) if tenant == "default" => {
+                Ok(Response::new(instance::GetParticipantsResponse { participants }))
+            }
+            Some(_) | None => Err(phasegate_rpc_error::status(&NotFound)),
+        }
+    }
+
     async fn confirm_lease(
         &self,
         _: Request<instance::ConfirmLeaseRequest>,

@@ -246,8 +246,8 @@ impl World {
     ) -> Prepared<Transition> {
         let after = Arc::new(after);
         let step = Step { before, after: &after, events, now: self.now };
-        let people = order.script.as_ref().map(people);
-        let mut outbox = unwired::tell(TENANT, script, &step, people);
+        let people = order.script.as_ref().map(people).unwrap_or_default();
+        let mut outbox = unwired::tell(TENANT, script, &step, &people);
         if self.bug == Some(Bug::ApproverIgnored) {
             for event in &mut outbox {
                 if let Some(Payload::ApprovalsNeeded(needed)) = &mut event.payload {
@@ -322,7 +322,7 @@ fn people(script: &Script) -> BTreeMap<ParticipantId, Person> {
     let humans = script.definition().humans.keys();
     humans
         .map(|id| {
-            let person = Person { name: id.clone(), email: format!("{id}@acme.test") };
+            let person = Person { name: id.clone(), email: format!("{id}@acme.test"), external: true };
             (ParticipantId::trusted(id), person)
         })
         .collect()
