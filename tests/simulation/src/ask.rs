@@ -155,6 +155,7 @@ impl World {
         Request {
             id,
             instance: ask.instance.clone(),
+            process: String::new(),
             subject,
             task: ask.task.as_ref().map(|(id, _)| id.clone()),
             phase,

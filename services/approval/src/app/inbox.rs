@@ -191,7 +191,7 @@ pub(super) fn timing(message: Option<&TimingMessage>) -> Timing {
 /// The engine asks on its own account, whoever set it in motion: who approved the phase before may approve this one.
 pub(super) fn request_of(
     instance: &InstanceId,
-    boundary: &BoundaryId,
+    needed: &ApprovalsNeeded,
     need: &Need,
     current: &BTreeMap<ArtifactKey, CurrentArtifact>,
 ) -> Request {
@@ -205,13 +205,14 @@ pub(super) fn request_of(
     Request {
         id: ApprovalId::trusted(need.approval_id.clone()),
         instance: instance.clone(),
+        process: needed.process_id.clone(),
         subject: Subject { kind, id: need.subject_id.clone() },
         task: TaskId::parse(&need.task_id).ok(),
         phase: PhaseId::parse(&need.phase_id).ok(),
         gate: GateId::parse(&need.gate_id).ok(),
         round: u32::try_from(need.round).unwrap_or(1).max(1),
         key: None,
-        boundary: boundary.clone(),
+        boundary: BoundaryId::trusted(needed.boundary_id.clone()),
         title: need.title.clone(),
         description: need.description.clone(),
         artifacts: bind(&keys, current),

@@ -115,6 +115,8 @@ pub struct App {
     relay: Relay,
     /// Told after every commit, for those who watch.
     committed: Arc<tokio::sync::watch::Sender<u64>>,
+    /// For those who count.
+    counted: seen::Counted,
 }
 
 /// A call that can be repeated: what it is known by, and how its answer is encoded.
@@ -146,7 +148,7 @@ impl App {
     /// Puts the parts together.
     pub fn new(store: Store, clock: SharedClock, peers: Neighbours, relay: Relay) -> Self {
         let committed = Arc::new(tokio::sync::watch::Sender::new(0));
-        Self { store, clock, peers, relay, committed }
+        Self { store, clock, peers, relay, committed, counted: seen::Counted::default() }
     }
 
     /// The tables.
@@ -218,7 +220,9 @@ impl App {
 
     async fn commit(&self, commit: Commit) -> Result<(), store::Error> {
         let tells = !commit.outbox.is_empty();
+        let asked: Vec<String> = commit.asked().map(|request| request.process.clone()).collect();
         self.store.commit(commit).await?;
+        self.counted.remember(asked);
         if tells {
             self.relay.wake();
             self.committed.send_modify(|count| *count = count.wrapping_add(1));

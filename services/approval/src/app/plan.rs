@@ -118,8 +118,7 @@ pub fn requests(
     needed: &ApprovalsNeeded,
     current: &BTreeMap<ArtifactKey, CurrentArtifact>,
 ) -> Vec<Request> {
-    let boundary = BoundaryId::trusted(needed.boundary_id.clone());
-    needed.needs.iter().map(|need| request_of(instance, &boundary, need, current)).collect()
+    needed.needs.iter().map(|need| request_of(instance, needed, need, current)).collect()
 }
 
 /// Puts the requests of a boundary to people, all in one transaction. `state` was read before what was `found`.

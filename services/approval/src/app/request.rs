@@ -284,6 +284,7 @@ fn request_of(
     Request {
         id,
         instance,
+        process: described.process_id.clone(),
         subject,
         task: ask.task,
         phase: PhaseId::parse(phase).ok(),

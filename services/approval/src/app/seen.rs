@@ -1,16 +1,21 @@
 //! What is counted of requests and answers, for those who watch the installation.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use futures::future::BoxFuture;
 use phasegate_telemetry::metrics::{Counter, Gauge, Sample, Source};
 
 use super::{App, Caller, Decide, Done, Error};
 use crate::domain::{Channel, Decision};
 
-static PENDING: Gauge<1> = Gauge::new(
+static PENDING: Gauge<2> = Gauge::new(
     "phasegate_approvals_pending",
-    "Requests that wait for people. Every copy tells the same number.",
-    ["overdue"],
+    "Requests that wait for people. Every copy tells the same numbers, of the definitions that it has seen requests of.",
+    ["process_id", "overdue"],
 );
+/// Definitions that are remembered when nothing of them waits any more, so that their numbers fall to 0 and do not end.
+const REMEMBERED_MAX: usize = 1_000;
 static OLDEST: Gauge<0> = Gauge::new(
     "phasegate_approval_oldest_pending_age_seconds",
     "How long the oldest of these has waited; 0 where there are none.",
@@ -21,6 +26,26 @@ static DECISIONS: Counter<2> = Counter::new(
     "Answers of people by what they said, or refused; and by where they came from.",
     ["result", "channel"],
 );
+
+/// Definitions of which requests have been seen.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counted(Arc<Mutex<BTreeSet<String>>>);
+
+impl Counted {
+    /// Adds some.
+    pub(super) fn remember(&self, processes: Vec<String>) {
+        let mut known = self.known();
+        for process in processes {
+            if known.len() < REMEMBERED_MAX {
+                known.insert(process);
+            }
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl App {
     /// Answers for one approver, and counts the answer.
@@ -53,12 +78,18 @@ impl App {
 
     async fn samples(&self) -> Result<Vec<Sample>, Error> {
         let waiting = self.store().pending_count(self.now()).await?;
-        let oldest = waiting.oldest.map_or(0.0, |oldest| self.now().duration_since(oldest).as_secs_f64());
-        Ok(vec![
-            PENDING.sample(["true"], waiting.overdue.into()),
-            PENDING.sample(["false"], waiting.in_time.into()),
-            OLDEST.sample([], oldest),
-        ])
+        let oldest = waiting.iter().map(|pending| pending.oldest).min();
+        let oldest = oldest.map_or(0.0, |oldest| self.now().duration_since(oldest).as_secs_f64());
+        let mut numbers: BTreeMap<(String, bool), u32> = BTreeMap::new();
+        self.counted.remember(waiting.iter().map(|pending| pending.process.clone()).collect());
+        for process in &*self.counted.known() {
+            numbers.extend([true, false].map(|overdue| ((process.clone(), overdue), 0)));
+        }
+        numbers.extend(waiting.into_iter().map(|one| ((one.process, one.overdue), one.number)));
+        let sample = |((process, overdue), number): (&(String, bool), &u32)| {
+            PENDING.sample([process, if *overdue { "true" } else { "false" }], (*number).into())
+        };
+        Ok(numbers.iter().map(sample).chain([OLDEST.sample([], oldest)]).collect())
     }
 }
 

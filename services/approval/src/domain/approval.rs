@@ -16,6 +16,9 @@ pub struct Request {
     pub id: ApprovalId,
     /// Instance.
     pub instance: InstanceId,
+    /// Definition of the instance, for those who count.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub process: String,
     /// What it is about.
     pub subject: Subject,
     /// Task that it belongs to.

@@ -66,6 +66,7 @@ pub fn request(people: &[&str]) -> Request {
     Request {
         id: ApprovalId::derive(&instance, "task", "configure_idp", 1),
         instance,
+        process: "sso-deployment".to_owned(),
         subject: Subject { kind: SubjectKind::Task, id: "configure_idp".to_owned() },
         task: Some(TaskId::trusted("configure_idp")),
         phase: Some(PhaseId::trusted("configuration")),

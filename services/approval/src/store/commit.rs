@@ -114,6 +114,11 @@ impl Commit {
         }
     }
 
+    /// Requests that are new.
+    pub fn asked(&self) -> impl Iterator<Item = &Request> {
+        self.changes.iter().filter(|change| change.version == 0).map(|change| &change.after.request)
+    }
+
     /// Whether the instance's row has to be written: not where there is only a receipt or an answer to keep. What is called
     /// off before it arrives does write it, because somebody may be about to put it to people.
     pub fn touches_instance(&self) -> bool {

@@ -1,44 +1,46 @@
 //! Numbers for those who watch the installation: of all tenants together, from a small index.
 
 use phasegate_clock::Timestamp;
-use phasegate_database::args;
+use phasegate_database::{Row, args};
 
 use super::{Error, Store};
 
-/// Requests that wait for people.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Requests of one definition that wait for people, all past their deadline or all not.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pending {
-    /// Past their deadline.
-    pub overdue: u32,
-    /// The others.
-    pub in_time: u32,
+    /// Definition; empty where it was not told.
+    pub process: String,
+    /// Whether they are past their deadline.
+    pub overdue: bool,
+    /// How many.
+    pub number: u32,
     /// Since when the oldest has waited.
-    pub oldest: Option<Timestamp>,
+    pub oldest: Timestamp,
 }
 
 impl Store {
     /// Counts the requests that wait.
-    pub async fn pending_count(&self, now: Timestamp) -> Result<Pending, Error> {
+    pub async fn pending_count(&self, now: Timestamp) -> Result<Vec<Pending>, Error> {
         // The deadline is in the state, and one that has passed leaves its mark there.
         let sql = self.db.dialect().pick(
-            "select coalesce((convert_from(state, 'UTF8')::json ->> 'overdue')::boolean, false) as overdue,
+            "select coalesce(convert_from(state, 'UTF8')::json -> 'request' ->> 'process', '') as process,
+                    coalesce((convert_from(state, 'UTF8')::json ->> 'overdue')::boolean, false) as overdue,
                     count(*) as number, min(requested_at) as oldest
-               from approval where status = 'pending' and requested_at <= $1 group by 1",
-            "select coalesce(json_extract(cast(state as text), '$.overdue'), 0) as overdue,
+               from approval where status = 'pending' and requested_at <= $1 group by 1, 2",
+            "select coalesce(json_extract(cast(state as text), '$.request.process'), '') as process,
+                    coalesce(json_extract(cast(state as text), '$.overdue'), 0) as overdue,
                     count(*) as number, min(requested_at) as oldest
-               from approval where status = 'pending' and requested_at <= $1 group by 1",
+               from approval where status = 'pending' and requested_at <= $1 group by 1, 2",
         );
-        let mut pending = Pending::default();
-        for row in self.db.across_tenants().fetch_all(sql, args![now]).await? {
-            let (overdue, number): (bool, u32) = (row.get("overdue")?, row.get("number")?);
-            let oldest: Timestamp = row.get("oldest")?;
-            if overdue {
-                pending.overdue = number;
-            } else {
-                pending.in_time = number;
-            }
-            pending.oldest = Some(pending.oldest.map_or(oldest, |known| known.min(oldest)));
-        }
-        Ok(pending)
+        let rows = self.db.across_tenants().fetch_all(sql, args![now]).await?;
+        let pending = |row: &Row| {
+            Ok(Pending {
+                process: row.get("process")?,
+                overdue: row.get("overdue")?,
+                number: row.get("number")?,
+                oldest: row.get("oldest")?,
+            })
+        };
+        rows.iter().map(pending).collect()
     }
 }

@@ -103,6 +103,7 @@ fn payload(outcome: &Outcome, people: &BTreeMap<ParticipantId, Person>, effect: 
         Effect::AskApprovals { boundary, needs } => Payload::ApprovalsNeeded(bus::ApprovalsNeeded {
             boundary_id: boundary.to_string(),
             needs: needs.into_iter().map(need).collect(),
+            process_id: outcome.after.process_id.to_string(),
         }),
         Effect::WithdrawApprovals { approvals, reason } => Payload::ApprovalsMoot(bus::ApprovalsMoot {
             approval_ids: approvals.iter().map(ToString::to_string).collect(),
