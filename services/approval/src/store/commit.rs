@@ -8,7 +8,7 @@ use phasegate_proto::internal::event::v1::Event as Message;
 
 use super::row;
 use super::{Error, InstanceState, Person, Store};
-use crate::domain::{Approval, Event, due_next, substance};
+use crate::domain::{Approval, Event, Request, due_next, substance};
 
 /// What one transaction writes about one instance.
 #[derive(Debug, Clone)]

@@ -35,6 +35,35 @@ async fn what_was_appended_is_loaded() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn what_waits_is_counted_by_definition() -> anyhow::Result<()> {
+    both(|database| async move {
+        let store = open(&database).await?;
+        for (id, process, now) in
+            [("apr-1", "sso", START), ("apr-2", "sso", START - hours(1)), ("apr-3", "", START)]
+        {
+            let request = Request { process: process.to_owned(), ..named(id, &["ada"]) };
+            store.commit(asking_at(&request, now)?).await?;
+        }
+        let answered = load(&store, "apr-3").await?;
+        let counted = |mut counted: Vec<Pending>| {
+            counted.sort_by(|one, other| one.process.cmp(&other.process));
+            counted
+                .into_iter()
+                .map(|one| (one.process, one.overdue, one.number, one.oldest))
+                .collect::<Vec<_>>()
+        };
+        let sso = ("sso".to_owned(), false, 2, START - hours(1));
+        ensure!(
+            counted(store.pending_count(START).await?) == [(String::new(), false, 1, START), sso.clone()]
+        );
+        write(&store, &answered, &reply(&answered, "ada", Decision::Approve)).await?;
+        ensure!(counted(store.pending_count(START).await?) == [sso]);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn the_second_writer_is_stale_and_leaves_nothing() -> anyhow::Result<()> {
     both(|database| async move {
         let store = open(&database).await?;

@@ -53,6 +53,7 @@ async fn an_event_that_comes_twice_has_one_effect() -> anyhow::Result<()> {
         let world = World::start(&database).await?;
         let mut events = Vec::new();
         let needed = ApprovalsNeeded {
+            process_id: "sso-deployment".to_owned(),
             boundary_id: "bnd-1".to_owned(),
             needs: vec![need("configure_idp", 1, &["ada"]), need("test_login", 1, &["bob"])],
         };
@@ -94,6 +95,7 @@ async fn the_same_event_at_once_is_taken_once() -> anyhow::Result<()> {
     both(|database| async move {
         let world = World::start(&database).await?;
         let needed = ApprovalsNeeded {
+            process_id: "sso-deployment".to_owned(),
             boundary_id: "bnd-1".to_owned(),
             needs: vec![need("configure_idp", 1, &["ada"])],
         };
@@ -125,6 +127,7 @@ async fn people_who_are_not_there_yet_are_waited_for() -> anyhow::Result<()> {
         world.fakes.says().people_are_there = false;
         let before = world.rows().await?;
         let needed = ApprovalsNeeded {
+            process_id: "sso-deployment".to_owned(),
             boundary_id: "bnd-1".to_owned(),
             needs: vec![need("configure_idp", 1, &["ada"])],
         };
@@ -180,7 +183,11 @@ async fn requests_that_are_called_off_are_superseded() -> anyhow::Result<()> {
         ensure!(gone.status() == ApprovalStatus::Superseded && gone.status_reason == "the task was skipped");
         ensure!(world.get(&asked[1].id).await?.status() == ApprovalStatus::Pending);
 
-        let needed = ApprovalsNeeded { boundary_id: "bnd-2".to_owned(), needs: vec![later.clone()] };
+        let needed = ApprovalsNeeded {
+            process_id: "sso-deployment".to_owned(),
+            boundary_id: "bnd-2".to_owned(),
+            needs: vec![later.clone()],
+        };
         world.tell(Payload::ApprovalsNeeded(needed)).await?;
         ensure!(world.get(&later.approval_id).await.is_err(), "it was called off before it came");
 
@@ -245,8 +252,11 @@ async fn the_end_of_an_instance_withdraws_what_is_open() -> anyhow::Result<()> {
         ensure!(gone.status() == ApprovalStatus::Withdrawn);
         ensure!(gone.status_reason == "the instance is cancelled: the customer left");
         ensure!(world.get(&done.id).await?.status() == ApprovalStatus::Rejected);
-        let needed =
-            ApprovalsNeeded { boundary_id: "bnd-2".to_owned(), needs: vec![need("test_login", 1, &["ada"])] };
+        let needed = ApprovalsNeeded {
+            process_id: "sso-deployment".to_owned(),
+            boundary_id: "bnd-2".to_owned(),
+            needs: vec![need("test_login", 1, &["ada"])],
+        };
         world.tell(Payload::ApprovalsNeeded(needed)).await?;
         let late = need("test_login", 1, &[]).approval_id;
         ensure!(world.get(&late).await.is_err(), "nobody is asked for an instance that is over");

@@ -159,8 +159,12 @@ impl World {
     /// The engine needs these; returns them as they are stored.
     pub(crate) async fn need(&self, needs: Vec<Need>) -> anyhow::Result<Vec<approval_v1::Approval>> {
         let ids: Vec<String> = needs.iter().map(|need| need.approval_id.clone()).collect();
-        self.tell(Payload::ApprovalsNeeded(ApprovalsNeeded { boundary_id: "bnd-1".to_owned(), needs }))
-            .await?;
+        self.tell(Payload::ApprovalsNeeded(ApprovalsNeeded {
+            boundary_id: "bnd-1".to_owned(),
+            needs,
+            process_id: "sso-deployment".to_owned(),
+        }))
+        .await?;
         let mut stored = Vec::new();
         for id in ids {
             stored.push(self.get(&id).await?);
