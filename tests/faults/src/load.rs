@@ -1,4 +1,4 @@
-//! The clients of a run: three operators, three agents, two people, and those who watch.
+//! The clients of a run: two operators, three agents, three people, and those who watch.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl Load {
         for number in 0..3 {
             load.others.spawn(agent::works(run.clone(), number, seed.wrapping_add(10 + number)));
         }
-        for number in 0..2 {
+        for number in 0..3 {
             load.others.spawn(approver::decides(run.clone(), seed.wrapping_add(20 + number)));
         }
         load.watch(world, WATCHED.min(plan.watched)).await;
@@ -75,7 +75,7 @@ impl Load {
 
     /// Begins to start instances.
     pub(crate) fn operators_start(&mut self, world: &Arc<World>, seed: u64) {
-        for number in 0..3 {
+        for number in 0..2 {
             let started = self.started.clone();
             self.operators.spawn(operator::operates(world.run.clone(), seed.wrapping_add(number), started));
         }

@@ -296,9 +296,9 @@ async fn build(
         is_alone: false,
         answer_time: Duration::from_secs(20),
         patience: Duration::from_mins(2),
-        under_way: 6,
-        busy: 0.4,
-        pause_millis: 60,
+        under_way: 10,
+        busy: 0.5,
+        pause_millis: 30,
         cancels: 0.02,
         ..Manner::new("faults")
     };

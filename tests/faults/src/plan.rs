@@ -43,7 +43,7 @@ impl Plan {
             name: "ordinary run",
             is_calm: false,
             takes: Duration::from_mins(8),
-            chaos: Duration::from_mins(5),
+            chaos: Duration::from_secs(330),
             redis_away: Duration::from_secs(10),
             converges: Duration::from_secs(30),
             kills: 60,

@@ -138,7 +138,8 @@ pub(super) fn hear(work: &mut Work<'_>, actor: &Actor, fact: &Fact, at: Timestam
 
 fn status_before(instance: &Instance, fact: &Fact) -> Option<ApprovalStatus> {
     let Fact::ApprovalSettled { approval, .. } = fact else { return None };
-    instance.approvals.get(approval).map(|known| known.status)
+    let known = instance.approvals.get(approval).map(|known| known.status);
+    known.or_else(|| instance.replaced.get(approval).copied())
 }
 
 /// Names the artifacts whose newest versions `decide` wants to know for this action: what must be there when work is

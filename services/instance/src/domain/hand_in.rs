@@ -146,6 +146,13 @@ mod tests {
             ("hand a; changes task:a", "again changes task:a round:1", String::new()),
             ("hand a; again approve task:a", "approve task:a", String::new()),
             ("hand a; again reject task:a", "reject task:a", String::new()),
+            // It is on record after the round has ended by it, or by something newer, too.
+            ("hand a; again changes task:a", "changes task:a round:1", String::new()),
+            (
+                "stored doc@2; hand a; again approve task:a on:doc@1",
+                "approve task:a round:1 on:doc@1",
+                String::new(),
+            ),
             (
                 "hand a",
                 "again approve task:a",

@@ -54,6 +54,9 @@ pub struct Instance {
     /// Ad-hoc requests that are settled: a question that comes after its answer opens nothing.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub settled: BTreeSet<ApprovalId>,
+    /// How requests ended that subjects rested on before: what is told of their end once more is on record.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replaced: BTreeMap<ApprovalId, ApprovalStatus>,
     /// Newest known version of each artifact, by key.
     pub artifacts: BTreeMap<ArtifactKey, Artifact>,
     /// People, with their responsibility.
@@ -91,6 +94,7 @@ impl Instance {
             approvals: BTreeMap::new(),
             answers: BTreeMap::new(),
             settled: BTreeSet::new(),
+            replaced: BTreeMap::new(),
             artifacts: BTreeMap::new(),
             participants: BTreeMap::new(),
             created_by: Actor::engine(),

@@ -9,7 +9,7 @@ use super::super::event::{Change, RoundCause};
 use super::super::instance::{GateStatus, Instance, PhaseStatus};
 use super::super::request::{Approval, ApprovalStatus, Subject};
 use super::super::task::{Delivery, TaskStatus};
-use super::task::another_round;
+use super::task::{Requests, another_round};
 
 /// Takes what happened at a boundary into the state.
 pub(super) fn evolve(instance: &mut Instance, change: &Change, at: Timestamp) {
@@ -59,7 +59,7 @@ pub(super) fn evolve(instance: &mut Instance, change: &Change, at: Timestamp) {
         need(instance, approval, subject, *round, approvers, at);
     } else if let Change::RoundBegun { subject, round, replaced, cause } = change {
         if let Some(replaced) = replaced {
-            instance.approvals.remove(replaced);
+            Requests { current: &mut instance.approvals, replaced: &mut instance.replaced }.forget(replaced);
         }
         begin_round(instance, subject, *round, *cause);
     }

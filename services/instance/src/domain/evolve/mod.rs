@@ -97,6 +97,7 @@ fn start(instance: &mut Instance, started: &Started, event: &Event) {
         approvals: BTreeMap::new(),
         answers: BTreeMap::new(),
         settled: BTreeSet::new(),
+        replaced: BTreeMap::new(),
         artifacts: BTreeMap::new(),
         participants: started.participants.clone(),
         created_by: event.actor.clone(),

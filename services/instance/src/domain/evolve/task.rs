@@ -9,15 +9,23 @@ use phasegate_id::{ApprovalId, ArtifactKey, TaskId};
 use super::super::command::CurrentVersion;
 use super::super::event::{Change, RoundCause};
 use super::super::instance::{Artifact, Instance};
-use super::super::request::Approval;
+use super::super::request::{Approval, ApprovalStatus};
 use super::super::task::{Delivery, Failure, Lease, Task, TaskStatus};
+
+/// The requests of an instance.
+pub(super) struct Requests<'a> {
+    /// That subjects rest on.
+    pub(super) current: &'a mut BTreeMap<ApprovalId, Approval>,
+    /// How others ended.
+    pub(super) replaced: &'a mut BTreeMap<ApprovalId, ApprovalStatus>,
+}
 
 /// Takes what happened to `task` into the state.
 pub(super) fn evolve(instance: &mut Instance, task: &TaskId, change: &Change, at: Timestamp) {
     if let Change::TaskHandedIn { artifacts, .. } = change {
         learn(&mut instance.artifacts, artifacts);
     }
-    let approvals = &mut instance.approvals;
+    let mut requests = Requests { current: &mut instance.approvals, replaced: &mut instance.replaced };
     let Some(task) = instance.tasks.get_mut(task.as_str()) else { return };
     task.since = Some(at);
     if work(task, change, at) {
@@ -31,7 +39,7 @@ pub(super) fn evolve(instance: &mut Instance, task: &TaskId, change: &Change, at
         task.status = TaskStatus::Escalated;
         task.ready_at = None;
         if *to_agent {
-            let_go(approvals, &mut task.approval, replaced.as_ref());
+            requests.let_go(&mut task.approval, replaced.as_ref());
             task.round = *round;
             task.assignee.clone_from(to);
             task.delivery = Delivery::Escalation;
@@ -41,19 +49,19 @@ pub(super) fn evolve(instance: &mut Instance, task: &TaskId, change: &Change, at
         task.fencing += 1;
     }
     if let Change::TaskReturned { round, replaced, remarks, cause, .. } = change {
-        let_go(approvals, &mut task.approval, replaced.as_ref());
+        requests.let_go(&mut task.approval, replaced.as_ref());
         task.remarks.extend(remarks.iter().cloned());
         task.delivery = Delivery::Rework;
         another_round(task, *round, *cause);
     }
     if let Change::TaskRetried { round, replaced, .. } = change {
-        let_go(approvals, &mut task.approval, replaced.as_ref());
+        requests.let_go(&mut task.approval, replaced.as_ref());
         task.fencing += 1;
         task.delivery = Delivery::Retry;
         another_round(task, *round, RoundCause::Unlocked);
     }
     if let Change::TaskSkipped { replaced, .. } = change {
-        let_go(approvals, &mut task.approval, replaced.as_ref());
+        requests.let_go(&mut task.approval, replaced.as_ref());
         task.lease = None;
         task.fencing += 1;
         task.ready_at = None;
@@ -142,15 +150,22 @@ pub(super) fn another_round(task: &mut Task, round: u32, cause: RoundCause) {
     }
 }
 
-/// Forgets the request that a subject rested on.
-pub(super) fn let_go(
-    approvals: &mut BTreeMap<ApprovalId, Approval>,
-    slot: &mut Option<ApprovalId>,
-    replaced: Option<&ApprovalId>,
-) {
-    if let Some(replaced) = replaced {
-        approvals.remove(replaced);
-        *slot = None;
+impl Requests<'_> {
+    /// Forgets the request that a subject rested on.
+    fn let_go(&mut self, slot: &mut Option<ApprovalId>, replaced: Option<&ApprovalId>) {
+        if let Some(replaced) = replaced {
+            self.forget(replaced);
+            *slot = None;
+        }
+    }
+
+    /// Forgets a request, but for how it ended.
+    pub(super) fn forget(&mut self, id: &ApprovalId) {
+        if let Some(gone) = self.current.remove(id)
+            && !gone.status.is_open()
+        {
+            self.replaced.insert(id.clone(), gone.status);
+        }
     }
 }
 
