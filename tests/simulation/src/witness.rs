@@ -7,7 +7,9 @@ use phasegate_approval::domain::{Approval, Event as VoteEvent, evolve as evolve_
 use phasegate_bus::Receiver;
 use phasegate_clock::Timestamp;
 use phasegate_id::{ApprovalId, ArtifactKey, InstanceId, TaskId};
-use phasegate_instance::domain::{Action, Change, Event, Failure, Instance, Rejection, check, evolve};
+use phasegate_instance::domain::{
+    Action, ActorKind, Change, Event, Fact, Failure, Instance, Rejection, check, evolve,
+};
 use phasegate_instance::unwired::Script;
 use phasegate_notification::unwired::messages;
 
@@ -38,6 +40,8 @@ pub(crate) struct Told {
     state: Instance,
     /// The newest lease of each task, and its end.
     leases: BTreeMap<TaskId, (u64, Timestamp)>,
+    /// Requests whose end is on record.
+    settled: BTreeSet<ApprovalId>,
 }
 
 impl Witness {
@@ -78,6 +82,7 @@ impl World {
             ids: BTreeSet::new(),
             state: Instance::unstarted(),
             leases: BTreeMap::new(),
+            settled: BTreeSet::new(),
         });
         let mut faults = Vec::new();
         let mut marks = BTreeSet::new();
@@ -98,6 +103,13 @@ impl World {
         for event in &events {
             marks.extend(mark_of(&event.change));
             faults.extend(self.lease_faults(&mut told, event));
+            if let Change::Heard(Fact::ApprovalSettled { approval, .. }) = &event.change
+                && !told.settled.insert(approval.clone())
+                // What could not be used when it was told is told again once it can, by the service itself.
+                && event.actor.kind != ActorKind::System
+            {
+                faults.push(format!("{approval} ended twice in {id}"));
+            }
             let opens = matches!(
                 event.change,
                 Change::GateOpened { .. }
