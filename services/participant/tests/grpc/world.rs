@@ -62,6 +62,10 @@ pub(crate) struct Heard(Arc<Mutex<Vec<Event>>>);
 #[error("instance was not found")]
 struct NotFound;
 
+#[derive(Debug, thiserror::Error)]
+#[error("instance does not answer")]
+struct Away;
+
 // === impl World ===
 
 impl World {
@@ -240,14 +244,11 @@ impl InstanceInternalService for FakeInstance {
     ) -> Result<Response<instance::GetParticipantsResponse>, Status> {
         let tenant = Principal::of(&request)?.tenant.clone();
         let status = self.says().get(&request.get_ref().instance_id).copied();
-        let Payload::InstanceStarted(InstanceStarted { participants, .. }) = started() else {
-            return Err(Status::internal("the start of an instance is something else"));
-        };
         match status {
             // It is there, and does not answer.
-            Some(InstanceStatus::Unspecified) => Err(Status::unavailable("away")),
+            Some(InstanceStatus::Unspecified) => Err(phasegate_rpc_error::status(&Away)),
             Some(_) if tenant == "default" => {
-                Ok(Response::new(instance::GetParticipantsResponse { participants }))
+                Ok(Response::new(instance::GetParticipantsResponse { participants: everybody() }))
             }
             Some(_) | None => Err(phasegate_rpc_error::status(&NotFound)),
         }
@@ -292,6 +293,16 @@ impl Handler for Heard {
 
 // === impl NotFound ===
 
+impl Refusal for Away {
+    fn kind(&self) -> Kind {
+        Kind::Unavailable
+    }
+
+    fn reason(&self) -> &'static str {
+        "STORE_UNAVAILABLE"
+    }
+}
+
 impl Refusal for NotFound {
     fn kind(&self) -> Kind {
         Kind::NotFound
@@ -304,6 +315,10 @@ impl Refusal for NotFound {
 
 /// The start of an instance with its people.
 pub(crate) fn started() -> Payload {
+    Payload::InstanceStarted(InstanceStarted { participants: everybody(), ..Default::default() })
+}
+
+fn everybody() -> Vec<Participant> {
     let person = |id: &str, email: &str, raid_role: RaidRole, external| Participant {
         id: id.into(),
         name: format!("Name of {id}"),
@@ -312,15 +327,12 @@ pub(crate) fn started() -> Payload {
         external,
         ..Default::default()
     };
-    Payload::InstanceStarted(InstanceStarted {
-        participants: vec![
-            person("it_admin", "it-admin@acme.com", RaidRole::Approver, true),
-            person("sponsor", "sponsor@acme.com", RaidRole::Informed, true),
-            person("lead", "lead@phasegate.example", RaidRole::Delegator, false),
-            person("ghost", "", RaidRole::Approver, true),
-        ],
-        ..Default::default()
-    })
+    vec![
+        person("it_admin", "it-admin@acme.com", RaidRole::Approver, true),
+        person("sponsor", "sponsor@acme.com", RaidRole::Informed, true),
+        person("lead", "lead@phasegate.example", RaidRole::Delegator, false),
+        person("ghost", "", RaidRole::Approver, true),
+    ]
 }
 
 /// The usual link for a person.
