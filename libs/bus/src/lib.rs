@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use phasegate_keyring::KeyRing;
 use phasegate_proto::internal::event::v1::Event;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
@@ -86,9 +87,9 @@ impl Bus {
     }
 
     /// A bus over Redis Streams, and what its receivers have taken and the senders must be told. Does not connect yet:
-    /// a Redis that is away delays events and nothing else.
-    pub fn redis(settings: &Settings) -> Result<(Self, Confirmations), SettingsError> {
-        let (stream, confirmations) = stream::Stream::new(settings)?;
+    /// a Redis that is away delays events and nothing else. The keys seal events: one without a seal of theirs is dropped.
+    pub fn redis(settings: &Settings, keys: KeyRing) -> Result<(Self, Confirmations), SettingsError> {
+        let (stream, confirmations) = stream::Stream::new(settings, keys)?;
         Ok((Self(Kind::Stream(stream)), confirmations))
     }
 

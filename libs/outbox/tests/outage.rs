@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use phasegate_bus::{Bus, HandleError, Handler, Receiver, Settings};
 use phasegate_clock::{SystemClock, Timestamp};
 use phasegate_database::{Database, Error, args};
+use phasegate_keyring::KeyRing;
 use phasegate_outbox::{Guard, MIGRATION, Relay, append_all, confirm, event, replay};
 use phasegate_proto::actor::v1::Actor;
 use phasegate_proto::internal::event::v1::event::Payload;
@@ -70,7 +71,7 @@ impl World {
         let redis = TestRedis::start().await?;
         let mut settings = Settings::new(redis.url());
         settings.left_after = left_after.unwrap_or(settings.left_after);
-        let (bus, mut confirmations) = Bus::redis(&settings)?;
+        let (bus, mut confirmations) = Bus::redis(&settings, KeyRing::of([7; 32]))?;
         let (clock, stop, mut tasks) = (SystemClock::shared(), CancellationToken::new(), JoinSet::new());
         let relay = Relay::new("instance", &sender, bus.clone(), clock.clone());
         let handler = Arc::new(Leaning::default());

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use futures::future::BoxFuture;
+use hmac::{Hmac, Mac as _};
 use phasegate_bus::{Bus, HandleError, Handler, Receiver, Settings};
 use phasegate_clock::SystemClock;
 use phasegate_database::{Database, Error, Migration, args};
+use phasegate_keyring::KeyRing;
 use phasegate_outbox::{Guard, MIGRATION, Relay, append_all, confirm, dead_letters, event, inbox_receive};
 use phasegate_proto::actor::v1::Actor;
 use phasegate_proto::internal::event::v1::event::Payload;
@@ -17,7 +19,9 @@ use phasegate_proto::internal::event::v1::{Event, InstanceEnded, InstancePaused}
 use phasegate_test_database::{TestDatabase, postgres};
 use phasegate_test_redis::TestRedis;
 use prost::Message as _;
+use redis::aio::MultiplexedConnection;
 use redis::streams::StreamRangeReply;
+use sha2::Sha256;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -67,6 +71,9 @@ impl Handler for Recorder {
     }
 }
 
+/// Seals events.
+const KEY: [u8; 32] = [7; 32];
+
 /// One copy of the sender and of the receiver, as separate processes would be.
 struct Copy {
     relay: Relay,
@@ -80,14 +87,14 @@ impl Copy {
         let clock = SystemClock::shared();
         let mut tasks = JoinSet::new();
         // The sender's process.
-        let (bus, _none) = Bus::redis(&Settings::new(redis))?;
+        let (bus, _none) = Bus::redis(&Settings::new(redis), KeyRing::of(KEY))?;
         let relay = Relay::new("instance", sender, bus, clock.clone());
         tasks.spawn({
             let (relay, stop) = (relay.clone(), stop.clone());
             async move { relay.run(stop).await }
         });
         // The receiver's process.
-        let (bus, mut confirmations) = Bus::redis(&Settings::new(redis))?;
+        let (bus, mut confirmations) = Bus::redis(&Settings::new(redis), KeyRing::of(KEY))?;
         let guard = Guard::new(recorder.db.clone(), Receiver::Approval, recorder, clock);
         bus.subscribe(Receiver::Approval, Arc::new(guard.clone()));
         tasks.spawn({
@@ -300,6 +307,56 @@ async fn what_a_stopping_receiver_has_not_taken_another_takes_at_once() -> anyho
     lives.stop().await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_no_service_has_sealed_is_dropped() -> anyhow::Result<()> {
+    let world = World::new().await?;
+    let copy = world.copy()?;
+    world.commit(&copy, 1).await?;
+    world.settled(10, Duration::from_secs(20)).await?;
+    let mut redis = world.redis.connection().await?;
+    let made_up = |at| paused("i-1", at).encode_to_vec();
+    let (first, second, third) = (made_up(1), made_up(2), made_up(3));
+    add(&mut redis, &first, &[]).await?;
+    add(&mut redis, &second, &seal(&[8; 32], &second)).await?;
+    // One that is good for another event.
+    add(&mut redis, &third, &seal(&KEY, &first)).await?;
+    world.commit(&copy, 1).await?;
+    world.settled(20, Duration::from_secs(20)).await?;
+    let done = async {
+        loop {
+            let mut pending = redis::cmd("XPENDING");
+            pending.arg("phasegate:events:0").arg("approval");
+            let pending: Vec<redis::Value> = pending.query_async(&mut redis).await?;
+            if pending.first() == Some(&redis::Value::Int(0)) {
+                return anyhow::Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), done).await.context("they are looked at once")??;
+    let metrics = phasegate_telemetry::metrics::text().await;
+    ensure!(metrics.contains("phasegate_events_forged_total{receiver=\"approval\"} 3"), "{metrics}");
+    ensure!(count(&world.recorder.db, "effect").await? == 20, "and have no effect");
+    copy.stop().await
+}
+
+/// Puts an event into a stream, as the relay of another version does.
+async fn add(redis: &mut MultiplexedConnection, event: &[u8], seal: &[u8]) -> anyhow::Result<()> {
+    let mut command = redis::cmd("XADD");
+    command.arg("phasegate:events:0").arg("*").arg("s").arg("instance");
+    command.arg("r").arg(Receiver::Approval.bit()).arg("e").arg(event).arg("h").arg(seal);
+    Ok(command.exec_async(redis).await?)
+}
+
+/// What the instance service seals an event with, written down a second time.
+fn seal(key: &[u8; 32], event: &[u8]) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+    mac.update(&[0, 0, 0, 0, 0, 0, 0, 8]);
+    mac.update(b"instance");
+    mac.update(event);
+    mac.finalize().into_bytes().to_vec()
+}
+
 /// A field that no version knows yet.
 const UNKNOWN: [u8; 8] = [0xa2, 0x06, 5, b'l', b'a', b't', b'e', b'r'];
 
@@ -325,15 +382,7 @@ async fn what_a_later_version_says_is_kept_whole_for_it() -> anyhow::Result<()> 
     }
     // As the relay of that version sends it.
     let mut redis = world.redis.connection().await?;
-    let mut command = redis::cmd("XADD");
-    command
-        .arg("phasegate:events:0")
-        .arg("*")
-        .arg("s")
-        .arg("instance")
-        .arg("r")
-        .arg(Receiver::Approval.bit());
-    command.arg("e").arg(&written[1]).exec_async(&mut redis).await?;
+    add(&mut redis, &written[1], &seal(&KEY, &written[1])).await?;
     copy.relay.wake();
     let taken = async {
         while count(&world.recorder.db, "effect").await? != 1 {

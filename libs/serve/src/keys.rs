@@ -17,6 +17,8 @@ pub struct Keys {
     pub link: KeyRing,
     /// Signs task tokens.
     pub task_token: KeyRing,
+    /// Seals events between services.
+    pub event: KeyRing,
 }
 
 impl Keys {
@@ -28,6 +30,7 @@ impl Keys {
             page: ring("page"),
             link: ring("link"),
             task_token: ring("task-token"),
+            event: ring("event"),
         }
     }
 
@@ -39,6 +42,7 @@ impl Keys {
         self.page.replace(keys("page"));
         self.link.replace(keys("link"));
         self.task_token.replace(keys("task-token"));
+        self.event.replace(keys("event"));
     }
 
     /// Makes a secret.

@@ -13,6 +13,7 @@ use phasegate_principal::{ApiKey, Caller, DEFAULT_TENANT, KEY_PREFIX, Principal,
 use phasegate_proto::internal::participant::v1::key_internal_service_client::KeyInternalServiceClient;
 use phasegate_proto::internal::participant::v1::{ResolveKeyRequest, ResolveKeyResponse};
 use phasegate_serve::{Context, Peers, Service};
+use phasegate_telemetry::Outage;
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -36,6 +37,8 @@ pub(crate) struct Callers {
     ledger: Arc<Ledger>,
     /// Keys that were good a moment ago, by their digest. Others are asked about every time.
     good: Mutex<BTreeMap<[u8; 32], (Instant, Principal)>>,
+    /// Whether somebody says whose a key is.
+    outage: Outage,
 }
 
 impl Callers {
@@ -46,7 +49,15 @@ impl Callers {
     ) -> Result<Self, reqwest::Error> {
         let oidc =
             config.oidc.clone().map(|settings| Oidc::new(settings, context.clock.clone())).transpose()?;
-        Ok(Self { dev: config.dev, peers: context.peers.clone(), oidc, ledger, good: Mutex::default() })
+        let outage = Outage::new("whoever knows the keys, the participant service,", "participant");
+        Ok(Self {
+            dev: config.dev,
+            peers: context.peers.clone(),
+            oidc,
+            ledger,
+            good: Mutex::default(),
+            outage,
+        })
     }
 
     /// Finds out who calls, and counts the call: as its caller's and its tenant's, or, where nobody is known, as its
@@ -63,6 +74,15 @@ impl Callers {
                 Err(stranger)
             }
             Err(refused) => Err(refused),
+        }
+    }
+
+    /// Whether a credential that was good is good still. Where nobody can tell, it is.
+    pub(crate) async fn still_lets_in(&self, headers: &HeaderMap, tenant: &str) -> bool {
+        match self.find(headers, None).await {
+            Ok(principal) => principal.tenant == tenant,
+            Err(Refused::CredentialsMissing | Refused::CredentialsInvalid) => false,
+            Err(_) => true,
         }
     }
 
@@ -103,6 +123,7 @@ impl Callers {
         let answer = tokio::time::timeout(PATIENCE, client.resolve_key(request)).await;
         match answer {
             Ok(Ok(answer)) => {
+                self.outage.passed();
                 let principal = principal(answer.into_inner()).ok_or(Refused::CredentialsInvalid)?;
                 // Believed from when it was asked for, not from when the answer came.
                 self.remember(digest, now, principal.clone());
@@ -115,10 +136,13 @@ impl Callers {
                 Err(Refused::CredentialsInvalid)
             }
             Ok(Err(status)) => {
-                tracing::warn!(code = ?status.code(), message = status.message(), "nobody says whose a key is");
+                self.outage.failed(&status);
                 Err(Refused::Down { service: Service::Participant.name() })
             }
-            Err(_) => Err(Refused::Down { service: Service::Participant.name() }),
+            Err(late) => {
+                self.outage.failed(&late);
+                Err(Refused::Down { service: Service::Participant.name() })
+            }
         }
     }
 

@@ -23,6 +23,7 @@ mod refusal;
 mod rest;
 mod room;
 mod server;
+mod stream;
 mod upstream;
 
 use std::sync::Arc;
@@ -30,7 +31,6 @@ use std::sync::Arc;
 use axum::Router;
 use phasegate_serve::Context;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -45,6 +45,7 @@ use self::rate::Ledger;
 use self::rest::Rest;
 use self::rest::route::Routes;
 use self::room::Room;
+use self::stream::Streams;
 use self::upstream::Upstream;
 
 pub use self::config::{Config, Limits};
@@ -73,7 +74,7 @@ impl Service {
         let room = Room::new(&config.limits);
         let callers = Callers::new(&config, &context, ledger.clone()).map_err(Error::Http)?;
         let callers = Arc::new(callers);
-        let streams = Arc::new(Semaphore::new(config.limits.streams_max));
+        let streams = Streams::new(config.limits.streams_max, callers.clone(), context.shutdown.clone());
         let door = Door {
             guard: Guard::new(config.dev, &context.public_url, &config.limits),
             grpc: Grpc {
@@ -82,7 +83,6 @@ impl Service {
                 callers: callers.clone(),
                 config: config.clone(),
                 streams: streams.clone(),
-                shutdown: context.shutdown.clone(),
                 room: room.clone(),
             },
             pages: Pages::new(
@@ -92,15 +92,7 @@ impl Service {
                 context.peers.clone(),
                 context.shutdown.clone(),
             ),
-            rest: Rest {
-                routes,
-                upstream,
-                callers,
-                config: config.clone(),
-                streams,
-                room: room.clone(),
-                shutdown: context.shutdown.clone(),
-            },
+            rest: Rest { routes, upstream, callers, config: config.clone(), streams, room: room.clone() },
             extra: pages.fallback(door::nowhere),
             calls: TaskTracker::new(),
             ledger: ledger.clone(),

@@ -13,7 +13,7 @@ use rand::Rng as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{Stream, field};
+use super::{Stream, field, seal};
 use crate::{Confirmation, HandleError, Handler, Receiver, take, unwound};
 
 /// Entries that are held at once; the rest stays in Redis.
@@ -275,6 +275,7 @@ impl Stream {
         pipeline.atomic();
         pipeline.cmd("XADD").arg(&key).arg("*").arg(field::SENDER).arg(&entry.sender);
         pipeline.arg(field::RECEIVERS).arg(receiver.bit()).arg(field::EVENT).arg(&entry.bytes);
+        pipeline.arg(field::SEAL).arg(&seal::seal(&self.0.keys, &entry.sender, &entry.bytes));
         pipeline.cmd("XACK").arg(&key).arg(receiver.name()).arg(&entry.id);
         pipeline.exec_async(&mut self.writer().await?).await
     }

@@ -6,10 +6,12 @@
 
 mod lane;
 mod read;
+mod seal;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use phasegate_keyring::KeyRing;
 use phasegate_proto::internal::event::v1::Event;
 use phasegate_telemetry::Outage;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -39,6 +41,8 @@ mod field {
     pub(super) const RECEIVERS: &str = "r";
     /// The event.
     pub(super) const EVENT: &str = "e";
+    /// Seal of the sender.
+    pub(super) const SEAL: &str = "h";
 }
 
 /// Where the streams are.
@@ -84,6 +88,8 @@ struct Inner {
     prefix: String,
     streams: u16,
     left_after: Duration,
+    /// Seal events.
+    keys: KeyRing,
     /// For everything that does not block.
     writer: OnceCell<ConnectionManager>,
     subscribers: RwLock<Vec<(Receiver, Arc<dyn Handler>)>>,
@@ -115,7 +121,7 @@ impl std::fmt::Debug for Settings {
 // === impl Stream ===
 
 impl Stream {
-    pub(crate) fn new(settings: &Settings) -> Result<(Self, Confirmations), SettingsError> {
+    pub(crate) fn new(settings: &Settings, keys: KeyRing) -> Result<(Self, Confirmations), SettingsError> {
         let client = redis::Client::open(settings.url.as_str())
             .map_err(|error| SettingsError(error.category().to_owned()))?;
         let (confirmations, confirmed) = mpsc::channel(CONFIRMATIONS_MAX);
@@ -124,6 +130,7 @@ impl Stream {
             prefix: settings.prefix.clone(),
             streams: settings.streams.clamp(1, STREAMS_MAX),
             left_after: settings.left_after,
+            keys,
             writer: OnceCell::new(),
             subscribers: RwLock::default(),
             confirmations,
@@ -153,7 +160,9 @@ impl Stream {
                 .arg(field::RECEIVERS)
                 .arg(one.receivers)
                 .arg(field::EVENT)
-                .arg(&one.bytes);
+                .arg(&one.bytes)
+                .arg(field::SEAL)
+                .arg(&seal::seal(&self.0.keys, sender, &one.bytes));
         }
         if pipeline.is_empty() {
             return Ok(());
@@ -246,14 +255,15 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused_without_its_password() {
-        let error = Stream::new(&Settings::new("http://:secret@localhost")).err().unwrap();
+        let error =
+            Stream::new(&Settings::new("http://:secret@localhost"), KeyRing::of([7; 32])).err().unwrap();
         assert!(!error.to_string().contains("secret"), "{error}");
         assert!(!format!("{:?}", Settings::new("redis://:secret@localhost")).contains("secret"));
     }
 
     #[test]
     fn an_instance_keeps_its_stream() {
-        let (stream, _) = Stream::new(&Settings::new("redis://127.0.0.1")).unwrap();
+        let (stream, _) = Stream::new(&Settings::new("redis://127.0.0.1"), KeyRing::of([7; 32])).unwrap();
         let event = |instance: &str| Event {
             tenant_id: "default".to_owned(),
             instance_id: instance.to_owned(),

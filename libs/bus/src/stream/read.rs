@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use phasegate_clock::{Clock as _, SystemClock, Timestamp};
 use phasegate_proto::internal::event::v1::Event;
+use phasegate_telemetry::metrics::Counter;
 use prost::Message as _;
 use rand::Rng as _;
 use redis::AsyncConnectionConfig;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::lane::{Entry, Lanes};
-use super::{RESPONSE_TIMEOUT, Stream, field};
+use super::{RESPONSE_TIMEOUT, Stream, field, seal};
 use crate::{Handler, Receiver};
 
 /// Entries of one stream that are read at once: half of what is held, so that what was left finds room beside what is new.
@@ -37,6 +38,12 @@ const FINISHED_WITHIN: Duration = Duration::from_secs(3);
 const OLD_AFTER: Duration = Duration::from_hours(7 * 24);
 /// Wait after a failure, with as much jitter.
 const BACKOFF: Duration = Duration::from_millis(250);
+
+static FORGED: Counter<1> = Counter::new(
+    "phasegate_events_forged_total",
+    "Events in Redis that no service of this installation has sealed, and that were dropped.",
+    ["receiver"],
+);
 
 /// Reads for one receiver.
 #[derive(Clone)]
@@ -188,6 +195,22 @@ impl Reader {
         }
         let sender: Option<String> = entry.get(field::SENDER);
         let bytes: Option<Vec<u8>> = entry.get(field::EVENT);
+        let sealed: Option<Vec<u8>> = entry.get(field::SEAL);
+        let is_ours = |sender: &str, bytes: &[u8]| {
+            seal::is_sealed(&self.stream.0.keys, sender, bytes, sealed.as_deref().unwrap_or_default())
+        };
+        if let (Some(sender), Some(bytes)) = (&sender, &bytes)
+            && !is_ours(sender, bytes)
+        {
+            FORGED.add(1, [self.receiver.name()]);
+            tracing::error!(
+                stream,
+                entry = entry.id,
+                sender,
+                "an event was not sealed by a service of this installation and is dropped; who else writes to Redis?"
+            );
+            return Some(entry.id);
+        }
         let read = bytes.and_then(|bytes| Some((Event::decode(bytes.as_slice()).ok()?, bytes)));
         let (Some(sender), Some((event, bytes))) = (sender, read) else {
             // What Redis holds damaged the sender holds whole, and sends again.

@@ -13,9 +13,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::caller::Callers;
@@ -25,6 +23,7 @@ use crate::method::{Methods, PublicMethod};
 use crate::refusal::Refused;
 use crate::rest::drop_rest;
 use crate::room::Room;
+use crate::stream::Streams;
 use crate::upstream::Upstream;
 
 /// A flag for compression, and the length of the message.
@@ -58,8 +57,7 @@ pub(crate) struct Grpc {
     pub(crate) upstream: Upstream,
     pub(crate) callers: Arc<Callers>,
     pub(crate) config: Config,
-    pub(crate) streams: Arc<Semaphore>,
-    pub(crate) shutdown: CancellationToken,
+    pub(crate) streams: Streams,
     pub(crate) room: Room,
 }
 
@@ -98,12 +96,19 @@ impl Grpc {
         &self,
         method: &Arc<PublicMethod>,
         parts: &Parts,
-        body: Body,
+        mut body: Body,
     ) -> Result<Response<tonic::body::Body>, Status> {
         let limits = &self.config.limits;
         let arrived = Instant::now();
+        // What a stranger sends is not kept.
+        let principal = match self.callers.identify(parts).await {
+            Ok(principal) => principal,
+            Err(refused) => {
+                drop_rest(&mut body).await;
+                return Err(refused.into_status());
+            }
+        };
         let message = read(body, method.message_bytes_max, limits.arrival_time_max).await?;
-        let principal = self.callers.identify(parts).await.map_err(Refused::into_status)?;
         phasegate_serve::note_caller(&principal);
         let asked = deadline(&parts.headers).map_err(Refused::into_status)?;
         // A stream may run for hours; only its client knows when it has had enough.
@@ -133,10 +138,8 @@ impl Grpc {
             request.headers_mut().insert(GRPC_TIMEOUT, timeout_header(limit));
         }
 
-        let permit = if method.streams() {
-            let streams_max = limits.streams_max;
-            let permit = self.streams.clone().try_acquire_owned();
-            Some(permit.map_err(|_| Refused::TooManyStreams { streams_max }.into_status())?)
+        let open = if method.streams() {
+            Some(self.streams.open(parts, &principal).map_err(Refused::into_status)?)
         } else {
             None
         };
@@ -152,7 +155,7 @@ impl Grpc {
         {
             return Err(foreign::translate(status, method));
         }
-        Ok(passing::pass(answer, method, permit, &self.shutdown))
+        Ok(passing::pass(answer, method, open))
     }
 }
 

@@ -8,13 +8,13 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Status};
 
 use crate::foreign;
 use crate::method::PublicMethod;
 use crate::refusal::Refused;
+use crate::stream::Open;
 
 const GRPC_STATUS: &str = "grpc-status";
 
@@ -26,23 +26,22 @@ pub(super) struct Passing {
     is_over: bool,
     /// Ends a stream: it is taken up again elsewhere, from where it was.
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    /// Holds the place among the streams until the last frame has gone.
-    _permit: Option<OwnedSemaphorePermit>,
+    /// Of a stream, until the last frame has gone.
+    _open: Option<Open>,
 }
 
-/// Lets an answer pass. A stream, which has a `permit`, ends with `shutdown`.
+/// Lets an answer pass; a stream for as long as it may be open.
 pub(super) fn pass(
     answer: Response<tonic::body::Body>,
     method: &Arc<PublicMethod>,
-    permit: Option<OwnedSemaphorePermit>,
-    shutdown: &CancellationToken,
+    open: Option<Open>,
 ) -> Response<tonic::body::Body> {
     // A call that is answered without a message has its status among the headers.
     let is_over = answer.headers().contains_key(GRPC_STATUS);
-    let stop = permit.is_some().then(|| Box::pin(shutdown.clone().cancelled_owned()));
+    let stop = open.as_ref().map(|open| Box::pin(open.stop.clone().cancelled_owned()));
     answer.map(|body| {
         let method = Arc::clone(method);
-        tonic::body::Body::new(Passing { body, method, is_over, stop, _permit: permit })
+        tonic::body::Body::new(Passing { body, method, is_over, stop, _open: open })
     })
 }
 

@@ -14,14 +14,13 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTE
 use phasegate_proto_json::{Style, decode};
 use prost_reflect::{Kind, MessageDescriptor};
 use serde_json::Value;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::answer;
 use crate::foreign;
 use crate::method::PublicMethod;
 use crate::refusal::Refused;
+use crate::stream::Open;
 
 /// Proxies cut what is silent for half a minute or so; a client is promised a sign of life every 15 s.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -31,21 +30,15 @@ struct Feed {
     upstream: Streaming<Bytes>,
     method: Arc<PublicMethod>,
     output: MessageDescriptor,
-    shutdown: CancellationToken,
+    open: Open,
     opened: bool,
     ended: bool,
-    _permit: OwnedSemaphorePermit,
 }
 
 /// Answers with a stream of events.
-pub(crate) fn respond(
-    upstream: Streaming<Bytes>,
-    method: &Arc<PublicMethod>,
-    shutdown: CancellationToken,
-    permit: OwnedSemaphorePermit,
-) -> Response<Body> {
+pub(crate) fn respond(upstream: Streaming<Bytes>, method: &Arc<PublicMethod>, open: Open) -> Response<Body> {
     let (method, output) = (Arc::clone(method), method.descriptor.output());
-    let feed = Feed { upstream, method, output, shutdown, opened: false, ended: false, _permit: permit };
+    let feed = Feed { upstream, method, output, open, opened: false, ended: false };
     let chunks = stream::unfold(feed, |mut feed| async move {
         let chunk = feed.next().await?;
         Some((Ok::<_, Infallible>(Bytes::from(chunk)), feed))
@@ -71,7 +64,7 @@ impl Feed {
         let message = tokio::select! {
             message = self.upstream.message() => message,
             () = tokio::time::sleep(HEARTBEAT) => return Some(": still here\n\n".to_owned()),
-            () = self.shutdown.cancelled() => return None,
+            () = self.open.stop.cancelled() => return None,
         };
         match message {
             Ok(Some(bytes)) => match decode(&self.output, &bytes, Style::Full) {

@@ -13,9 +13,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use self::request::Call;
 use self::route::{Form, Found, Route, Routes};
@@ -24,6 +22,7 @@ use crate::config::Config;
 use crate::method::PublicMethod;
 use crate::refusal::Refused;
 use crate::room::Room;
+use crate::stream::Streams;
 use crate::upstream::Upstream;
 
 pub(crate) use self::body::drop_rest;
@@ -39,9 +38,8 @@ pub(crate) struct Rest {
     pub(crate) upstream: Upstream,
     pub(crate) callers: Arc<Callers>,
     pub(crate) config: Config,
-    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) streams: Streams,
     pub(crate) room: Room,
-    pub(crate) shutdown: CancellationToken,
 }
 
 impl Rest {
@@ -86,22 +84,27 @@ impl Rest {
         route: &Arc<Route>,
         variables: Vec<&str>,
         parts: &Parts,
-        body: Body,
+        mut body: Body,
     ) -> Result<Response<Body>, Refused> {
         let limits = &self.config.limits;
         let bytes_max = route.method.body_bytes_max;
+        // What a stranger sends is not kept.
+        let principal = match self.callers.identify(parts).await {
+            Ok(principal) => principal,
+            Err(refused) => {
+                drop_rest(&mut body).await;
+                return Err(refused);
+            }
+        };
         let body = body::read(&parts.headers, body, bytes_max, limits.arrival_time_max).await?;
-        let principal = self.callers.identify(parts).await?;
         phasegate_serve::note_caller(&principal);
         let query = parts.uri.query().unwrap_or_default();
         let message = Call { route, variables, query, headers: &parts.headers, body }.message()?;
         let _place = self.room.enter(&route.method, &principal.tenant)?;
         if route.form == Form::Events {
-            let streams_max = limits.streams_max;
-            let permit = self.streams.clone().try_acquire_owned();
-            let permit = permit.map_err(|_| Refused::TooManyStreams { streams_max })?;
+            let open = self.streams.open(parts, &principal)?;
             return Ok(match self.upstream.stream(&route.method, &principal, message).await {
-                Ok(stream) => events::respond(stream, &route.method, self.shutdown.clone(), permit),
+                Ok(stream) => events::respond(stream, &route.method, open),
                 Err(status) => answer::failure(&status),
             });
         }

@@ -187,7 +187,7 @@ fn context(
     keys.replace(&settings.secrets);
     let clock: SharedClock = clock.clone();
     let signer = Signer::new(&keys.principal, SystemClock::shared());
-    let (bus, confirmations) = Bus::redis(&settings.redis)?;
+    let (bus, confirmations) = Bus::redis(&settings.redis, keys.event.clone())?;
     let peers = Peers::over_network(settings.peers.clone(), settings.tls.as_ref(), signer);
     let public_url = settings.public_url.clone();
     let Stop { draining, shutdown } = stop.clone();

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use phasegate_principal::{ApiKey, HEADER, Principal};
+use phasegate_proto::instance::v1::WatchEventsRequest;
+use phasegate_proto::instance::v1::event_service_client::EventServiceClient;
 use phasegate_rpc_error::reason_of;
 use phasegate_serve::Service;
 use phasegate_tenants::call::{call, named};
@@ -11,11 +13,13 @@ use phasegate_tenants::scene::{Scene, leased, text};
 use phasegate_tenants::world::{World, bearer};
 use phasegate_test_database::both;
 use serde_json::{Value, json};
-use tonic::Code;
 use tonic::metadata::MetadataMap;
+use tonic::{Code, Request};
 
 /// Longer than an answer about a key is believed.
 const FORGOTTEN: Duration = Duration::from_millis(1_200);
+/// Longer than an open stream goes on after its key.
+const ENDED: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_good_key_opens_and_the_others_read_the_same() -> anyhow::Result<()> {
@@ -57,6 +61,51 @@ async fn only_a_good_key_opens_and_the_others_read_the_same() -> anyhow::Result<
             http(&world, &format!("/api/processes/instances?api_key={admin}"), &[]).await?;
         ensure!(status == 401 && body.to_string().contains("CREDENTIALS_IN_URL"), "B020: {status} {body}");
         ensure!(!body.to_string().contains(&admin), "B020: the answer repeats the key");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_soon_after_its_key_and_others_go_on() -> anyhow::Result<()> {
+    both(|database| async move {
+        let world = World::start(&database, None).await?;
+        let scene = Scene::set(&world, "acme").await?;
+        let wish = json!({"name": "watcher", "scopes": ["instances:read"]});
+        let made = world.done(&scene.key, "CreateKey", wish).await?;
+        let (watcher, id) = (text(&made, "/secret")?, text(&made, "/key/id")?);
+        let instance = scene.instance.clone();
+        let watch = async |key: &str| -> anyhow::Result<_> {
+            let request = WatchEventsRequest { instance_id: instance.clone(), ..Default::default() };
+            let request = Request::from_parts(bearer(key)?, tonic::Extensions::new(), request);
+            let mut client = EventServiceClient::new(world.gateway.clone());
+            Ok(client.watch_events(request).await?.into_inner())
+        };
+        let (mut revoked, mut good) = (watch(&watcher).await?, watch(&scene.key).await?);
+        let url = format!("{}/api/processes/instances/{instance}/events", world.address);
+        let mut events = reqwest::Client::new().get(url).bearer_auth(&watcher).send().await?;
+        ensure!(events.status() == 200, "{events:?}");
+        world.done(&scene.key, "RevokeKey", json!({"keyId": id})).await?;
+        let end = async {
+            while revoked.message().await?.is_some() {}
+            Ok::<_, tonic::Status>(())
+        };
+        let ended = tokio::time::timeout(ENDED, end).await.context("the stream goes on without its key")?;
+        let status = ended.err().context("it ended as if there was nothing more")?;
+        ensure!(status.code() == Code::Unavailable, "{status:?}");
+        let end = async {
+            while events.chunk().await?.is_some() {}
+            Ok::<_, reqwest::Error>(())
+        };
+        tokio::time::timeout(ENDED, end).await.context("the events go on without their key")??;
+        let refused = watch(&watcher).await.err().context("it was let in again")?;
+        let refused = refused.downcast::<tonic::Status>()?;
+        ensure!(refused.code() == Code::Unauthenticated, "{refused:?}");
+        // Whoever is still let in hears what comes next.
+        world.done(&scene.key, "PauseInstance", json!({"instanceId": instance, "reason": "look"})).await?;
+        let heard =
+            tokio::time::timeout(ENDED, good.message()).await??.context("the other one ended, too")?;
+        ensure!(heard.events.iter().any(|event| event.r#type == "instance.paused"), "{heard:?}");
         Ok(())
     })
     .await
