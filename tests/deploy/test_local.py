@@ -74,7 +74,7 @@ def test_what_is_measured_is_what_was_declared(installation):
     declared = {name: kind for name, (kind, _) in program.metrics().items()}
     assert served.items() <= declared.items()
     # What needs nothing to happen first.
-    assert {"phasegate_outbox_pending", "phasegate_db_pool_connections", "phasegate_approvals_pending"} <= set(served)
+    assert {"phasegate_outbox_pending", "phasegate_db_pool_connections", "phasegate_approval_oldest_pending_age_seconds"} <= set(served)
 
 
 def test_a_process_that_is_killed_comes_back_and_takes_no_other_along(installation):

@@ -228,7 +228,8 @@ def test_a_postgresql_that_is_away_is_told_once_and_its_return_once(running):
         warnings = re.findall(r"^.*\b(?:WARN|ERROR)\b.*$", text, re.MULTILINE)
         # That the database is away, and that the process is not ready because of it.
         assert len(warnings) <= 2, f"{name}: {warnings}"
-        assert text.count("answers again") == (name not in SILENT), f"{name}: {text}"
+        # Those that nobody asks anything may have asked the time of day just then.
+        assert text.count("answers again") in ({0, 1} if name in SILENT else {1}), f"{name}: {text}"
         # Nobody but this test asks whether it is ready.
         assert text.count("is ready again") == text.count("is not ready until"), f"{name}: {text}"
     told(running.demo())

@@ -109,7 +109,7 @@ impl Door {
             return self.pages.answer(&parts.method, path).await;
         }
         // The connection is still there for calls under way; a further one is for another server.
-        if self.rest.shutdown.is_cancelled() {
+        if self.rest.streams.are_ending() {
             return if is_grpc {
                 grpc::refused(&Refused::Draining)
             } else {

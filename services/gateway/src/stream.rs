@@ -40,6 +40,11 @@ impl Streams {
         Self { places: Places::new(streams_max), streams_max, callers, shutdown }
     }
 
+    /// Whether the gateway stops.
+    pub(crate) fn are_ending(&self) -> bool {
+        self.shutdown.is_cancelled()
+    }
+
     /// Opens one for a caller, whose call this is.
     pub(crate) fn open(&self, parts: &Parts, principal: &Principal) -> Result<Open, Refused> {
         let full = || Refused::TooManyStreams { streams_max: self.streams_max };
@@ -50,7 +55,8 @@ impl Streams {
         tokio::spawn(async move {
             let goes_on = async {
                 loop {
-                    tokio::time::sleep(LOOK_EVERY.mul_f64(rand::rng().random_range(0.7..1.3))).await;
+                    let pause = LOOK_EVERY.mul_f64(rand::rng().random_range(0.7..1.3));
+                    tokio::time::sleep(pause).await;
                     if !callers.still_lets_in(&headers, &tenant).await {
                         return;
                     }

@@ -2,7 +2,7 @@
 //! receivers bear anyway, and cannot make one up. HMAC-SHA-256 (RFC 2104) over the sender and the event; not over the
 //! receivers, whom an entry that is handed back names anew.
 
-use hmac::digest::KeyInit as _;
+use hmac::digest::KeyInit;
 use hmac::{Hmac, Mac as _};
 use phasegate_keyring::{Key, KeyRing};
 use sha2::Sha256;
@@ -24,7 +24,7 @@ fn mac(key: &Key, sender: &str, event: &[u8]) -> Hmac<Sha256> {
     // A key shorter than a block is filled up with zeros, so that this is the key itself.
     let mut block = [0; 64];
     block[..key.len()].copy_from_slice(key);
-    let mut mac = Hmac::<Sha256>::new(&block.into());
+    let mut mac = <Hmac<Sha256> as KeyInit>::new(&block.into());
     // The length of the sender, so that no part of one can pass for a part of the other.
     mac.update(&(sender.len() as u64).to_be_bytes());
     mac.update(sender.as_bytes());
