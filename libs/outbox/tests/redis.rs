@@ -317,9 +317,9 @@ async fn what_no_service_has_sealed_is_dropped() -> anyhow::Result<()> {
     let made_up = |at| paused("i-1", at).encode_to_vec();
     let (first, second, third) = (made_up(1), made_up(2), made_up(3));
     add(&mut redis, &first, &[]).await?;
-    add(&mut redis, &second, &seal(&[8; 32], &second)).await?;
+    add(&mut redis, &second, &seal(&[8; 32], &second)?).await?;
     // One that is good for another event.
-    add(&mut redis, &third, &seal(&KEY, &first)).await?;
+    add(&mut redis, &third, &seal(&KEY, &first)?).await?;
     world.commit(&copy, 1).await?;
     world.settled(20, Duration::from_secs(20)).await?;
     let done = async {
@@ -349,12 +349,12 @@ async fn add(redis: &mut MultiplexedConnection, event: &[u8], seal: &[u8]) -> an
 }
 
 /// What the instance service seals an event with, written down a second time.
-fn seal(key: &[u8; 32], event: &[u8]) -> Vec<u8> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+fn seal(key: &[u8; 32], event: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key)?;
     mac.update(&[0, 0, 0, 0, 0, 0, 0, 8]);
     mac.update(b"instance");
     mac.update(event);
-    mac.finalize().into_bytes().to_vec()
+    Ok(mac.finalize().into_bytes().to_vec())
 }
 
 /// A field that no version knows yet.
@@ -382,7 +382,7 @@ async fn what_a_later_version_says_is_kept_whole_for_it() -> anyhow::Result<()> 
     }
     // As the relay of that version sends it.
     let mut redis = world.redis.connection().await?;
-    add(&mut redis, &written[1], &seal(&KEY, &written[1])).await?;
+    add(&mut redis, &written[1], &seal(&KEY, &written[1])?).await?;
     copy.relay.wake();
     let taken = async {
         while count(&world.recorder.db, "effect").await? != 1 {

@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct Streams {
     places: Places,
-    streams_max: usize,
+    limit: usize,
     callers: Arc<Callers>,
     shutdown: CancellationToken,
 }
@@ -37,7 +37,7 @@ pub(crate) struct Open {
 
 impl Streams {
     pub(crate) fn new(streams_max: usize, callers: Arc<Callers>, shutdown: CancellationToken) -> Self {
-        Self { places: Places::new(streams_max), streams_max, callers, shutdown }
+        Self { places: Places::new(streams_max), limit: streams_max, callers, shutdown }
     }
 
     /// Whether the gateway stops.
@@ -47,7 +47,7 @@ impl Streams {
 
     /// Opens one for a caller, whose call this is.
     pub(crate) fn open(&self, parts: &Parts, principal: &Principal) -> Result<Open, Refused> {
-        let full = || Refused::TooManyStreams { streams_max: self.streams_max };
+        let full = || Refused::TooManyStreams { streams_max: self.limit };
         let place = self.places.enter(&principal.tenant).ok_or_else(full)?;
         let stop = self.shutdown.child_token();
         let (callers, headers, watched) = (self.callers.clone(), parts.headers.clone(), stop.clone());
