@@ -24,6 +24,9 @@ pub struct Config {
 pub struct Limits {
     /// Connections at a time.
     pub connections_max: usize,
+    /// A connection is given up after about this long, so that callers spread over copies that have come since. Calls and
+    /// streams that are under way on it come to their end.
+    pub connection_age_max: Duration,
     /// Calls at a time on one HTTP/2 connection.
     pub calls_per_connection_max: u32,
     /// Calls at a time, over all connections; long polls and streams do not count.
@@ -56,6 +59,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 1024,
+            connection_age_max: Duration::from_mins(10),
             calls_per_connection_max: 256,
             calls_max: 1024,
             polls_max: 4096,

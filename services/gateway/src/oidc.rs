@@ -34,6 +34,8 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024;
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Longest subject.
 const SUBJECT_CHARS_MAX: usize = 128;
+/// Of a name as much is kept, in characters.
+const NAME_CHARS_MAX: usize = 200;
 /// How far the issuer's clock and ours may be apart, in seconds.
 const LEEWAY: i64 = 30;
 
@@ -210,12 +212,18 @@ fn principal(settings: &Settings, claims: &Map<String, Value>) -> Option<Princip
         tenant: tenant.to_owned(),
         kind: Caller::Operator,
         id: subject.to_owned(),
-        name: text("name").unwrap_or_default().chars().filter(|one| !one.is_control()).take(200).collect(),
+        name: name_of(text("name").unwrap_or_default()),
         participation: None,
         scopes,
         queues: Vec::new(),
         speaks_for: SpeaksFor::Nobody,
     })
+}
+
+/// A name as it goes into the record and onto pages: whoever chose it with the issuer must not lead readers astray.
+fn name_of(claim: &str) -> String {
+    let one_line: String = claim.chars().filter(|one| !one.is_control()).take(NAME_CHARS_MAX).collect();
+    phasegate_plain_text::shown(&one_line)
 }
 
 /// Why the keys cannot be had.

@@ -111,6 +111,14 @@ async fn connection(
         async move { Ok::<Response<Body>, Infallible>(door.enter(request.map(Body::new)).await) }
     });
     let io = TokioIo::new(stream);
+    // Callers that came together do not have to come back together.
+    let age_max = limits.connection_age_max.mul_f64(rand::random_range(0.8..1.2));
+    let leaves = async {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(age_max) => {}
+        }
+    };
     let ended = if is_http2 {
         let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -123,7 +131,7 @@ async fn connection(
         tokio::pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = shutdown.cancelled() => {
+            () = leaves => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -139,7 +147,7 @@ async fn connection(
         tokio::pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = shutdown.cancelled() => {
+            () = leaves => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

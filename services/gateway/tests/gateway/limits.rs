@@ -13,6 +13,8 @@ use phasegate_proto::instance::v1::instance_service_client::InstanceServiceClien
 use phasegate_rpc_error::reason_of;
 use phasegate_test_redis::TestRedis;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 
@@ -275,5 +277,33 @@ async fn what_failed_is_not_tried_again_on_the_way() -> Result<()> {
     server.backend.lay("AdvancePhase", Answer::Down);
     let (status, _) = server.call("POST", "/api/processes/instances/i/phase", Some(&json!({}))).await?;
     assert_eq!((status, server.backend.asked()), (503, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_is_given_up_when_it_is_old_and_not_before() -> Result<()> {
+    let limits = Limits { connection_age_max: Duration::from_millis(500), ..Limits::default() };
+    let server = Server::start_with(Config { dev: true, limits, ..Config::default() }).await?;
+    let address = server.url("").replace("http://", "");
+    let mut connection = TcpStream::connect(address.trim_end_matches('/')).await?;
+    let call = format!("GET {CALLER} HTTP/1.1\r\nHost: {}\r\n\r\n", address.trim_end_matches('/'));
+    let began = Instant::now();
+    // It serves one call after the other...
+    for _ in 0..2 {
+        connection.write_all(call.as_bytes()).await?;
+        let mut begun = [0; 15];
+        connection.read_exact(&mut begun).await?;
+        ensure!(&begun == b"HTTP/1.1 200 OK", "{}", String::from_utf8_lossy(&begun));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut rest = vec![0; 16 * 1024];
+        ensure!(connection.read(&mut rest).await? > 0);
+    }
+    // ...and ends by itself, although nobody has hung up.
+    let mut rest = Vec::new();
+    tokio::time::timeout(Duration::from_secs(5), connection.read_to_end(&mut rest))
+        .await
+        .context("it stays")??;
+    ensure!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
+    ensure!(server.call("GET", CALLER, None).await?.0 == 200, "a further one is served");
     Ok(())
 }

@@ -124,6 +124,11 @@ async fn operators_come_with_tokens_of_the_issuer() -> anyhow::Result<()> {
             claims[field] = value;
             claims
         };
+        // A name that turns what is written after it is shown as what it is.
+        let token = sign("ec", &with("name", json!("Ada\u{202e}\n nimda")))?;
+        let caller = world.done(&token, "GetCaller", none.clone()).await?;
+        ensure!(caller["actor"]["name"] == "Ada\u{fffd} nimda", "{caller}");
+
         let now = SystemClock.now().as_micros() / 1_000_000;
         let mut bad = Vec::new();
         for claims in [
