@@ -6,8 +6,8 @@ use crate::config::Limits;
 use crate::method::PublicMethod;
 use crate::refusal::Refused;
 
-/// Whom a page is for is known only once its session has been looked up.
-const VISITORS: &str = "visitors";
+/// Whoever is not known, or only once a session has been looked up.
+pub(crate) const VISITORS: &str = "visitors";
 
 /// The places of the gateway.
 #[derive(Debug, Clone)]

@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::caller::Callers;
 use crate::refusal::Refused;
+use crate::room::VISITORS;
 
 /// From one look at the credential of a stream to the next.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -20,6 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct Streams {
     places: Places,
+    /// Of those whom nobody knows: they take no place of anybody who is.
+    visitors: Places,
     limit: usize,
     callers: Arc<Callers>,
     shutdown: CancellationToken,
@@ -37,7 +40,8 @@ pub(crate) struct Open {
 
 impl Streams {
     pub(crate) fn new(streams_max: usize, callers: Arc<Callers>, shutdown: CancellationToken) -> Self {
-        Self { places: Places::new(streams_max), limit: streams_max, callers, shutdown }
+        let [places, visitors] = [(); 2].map(|()| Places::new(streams_max));
+        Self { places, visitors, limit: streams_max, callers, shutdown }
     }
 
     /// Whether the gateway stops.
@@ -45,10 +49,18 @@ impl Streams {
         self.shutdown.is_cancelled()
     }
 
+    /// A place for what is open to everybody: whether we are well, and what we understand.
+    pub(crate) fn visit(&self) -> Result<Place, Refused> {
+        self.taken(self.visitors.enter(VISITORS))
+    }
+
+    fn taken(&self, place: Option<Place>) -> Result<Place, Refused> {
+        place.ok_or(Refused::TooManyStreams { streams_max: self.limit })
+    }
+
     /// Opens one for a caller, whose call this is.
     pub(crate) fn open(&self, parts: &Parts, principal: &Principal) -> Result<Open, Refused> {
-        let full = || Refused::TooManyStreams { streams_max: self.limit };
-        let place = self.places.enter(&principal.tenant).ok_or_else(full)?;
+        let place = self.taken(self.places.enter(&principal.tenant))?;
         let stop = self.shutdown.child_token();
         let (callers, headers, watched) = (self.callers.clone(), parts.headers.clone(), stop.clone());
         let tenant = principal.tenant.clone();

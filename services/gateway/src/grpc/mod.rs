@@ -78,8 +78,7 @@ impl Grpc {
     pub(crate) async fn answer(&self, parts: Parts, body: Body) -> Response<Body> {
         let path = parts.uri.path();
         let answer = if OPEN_PREFIXES.iter().any(|prefix| path.starts_with(prefix)) {
-            let request = Request::from_parts(parts, tonic::body::Body::new(body));
-            self.upstream.local(request).await
+            self.tell(Request::from_parts(parts, tonic::body::Body::new(body))).await
         } else if let Some(method) = self.methods.find(path) {
             let method = method.clone();
             Box::pin(self.pass_on(&method, &parts, body)).await
@@ -90,6 +89,19 @@ impl Grpc {
             Ok(response) => response.map(Body::new),
             Err(status) => status.into_http(),
         }
+    }
+
+    /// Answers what everybody may ask, which may be a stream that never ends.
+    async fn tell(&self, request: Request<tonic::body::Body>) -> Result<Response<tonic::body::Body>, Status> {
+        let place = self.streams.visit().map_err(Refused::into_status)?;
+        let answer = self.upstream.local(request).await?;
+        Ok(answer.map(|body| {
+            // Held until the last frame has gone.
+            tonic::body::Body::new(body.map_frame(move |frame| {
+                let _held = &place;
+                frame
+            }))
+        }))
     }
 
     async fn pass_on(

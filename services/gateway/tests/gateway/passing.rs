@@ -240,3 +240,27 @@ async fn the_gateway_tells_about_itself() -> Result<()> {
     assert!(!names.iter().any(|name| name.contains("internal")), "{names:?}");
     Ok(())
 }
+
+#[tokio::test]
+async fn strangers_take_their_own_places_and_give_them_back() -> Result<()> {
+    let limits = phasegate_gateway::Limits { streams_max: 1, ..Default::default() };
+    let server =
+        Server::start_with(phasegate_gateway::Config { dev: true, limits, ..Default::default() }).await?;
+    let channel = tonic::transport::Endpoint::from_shared(server.url(""))?.connect().await?;
+    let mut health = HealthClient::new(channel);
+    let mut watched = health.watch(HealthCheckRequest::default()).await?.into_inner();
+    assert_eq!(watched.message().await?.context("it says nothing")?.status, 1);
+    let refused = health.watch(HealthCheckRequest::default()).await.err().context("not refused")?;
+    assert_eq!(reason_of(&refused).as_deref(), Some("TOO_MANY_STREAMS"));
+    // Those who are known have theirs.
+    server.backend.lay("WatchEvents", Answer::Endless);
+    let open = server.http.get(server.url("/api/processes/instances/i/events")).send().await?;
+    assert_eq!(open.status().as_u16(), 200);
+    drop(watched);
+    let again = async {
+        while health.watch(HealthCheckRequest::default()).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), again).await.context("it stays taken")
+}
