@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use phasegate_telemetry::metrics::{Gauge, Sample, Source};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -17,6 +19,7 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+use x509_cert::der::Decode as _;
 
 /// A peer that has not shown who it is by then is hung up on.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,7 +59,15 @@ struct Current {
     generation: u64,
     server: Arc<ServerConfig>,
     client: ClientTlsConfig,
+    /// When the first of the own ones ends to be good, and the first of the authorities, in seconds since 1970.
+    expires: [(&'static str, u64); 2],
 }
+
+static EXPIRES: Gauge<1> = Gauge::new(
+    "phasegate_certificate_expires_timestamp_seconds",
+    "When the first certificate between services ends to be good: of this process, or of an authority.",
+    ["certificate"],
+);
 
 impl Tls {
     /// With these certificates at first.
@@ -139,13 +150,16 @@ fn current(generation: u64, certificates: &Certificates) -> Result<Current, Inva
     let of_key = invalid("the private key");
 
     let mut roots = RootCertStore::empty();
-    for authority in parsed(authorities).map_err(|error| of_authority(&error))? {
+    let parsed_authorities = parsed(authorities).map_err(|error| of_authority(&error))?;
+    let authorities_expire = first_end(&parsed_authorities).map_err(|error| of_authority(&error))?;
+    for authority in parsed_authorities {
         roots.add(authority).map_err(|error| of_authority(&error))?;
     }
     let provider = Arc::new(ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
     let verifier = verifier.build().map_err(|error| of_authority(&error))?;
     let parsed_chain = parsed(chain).map_err(|error| of_chain(&error))?;
+    let chain_expires = first_end(&parsed_chain).map_err(|error| of_chain(&error))?;
     let parsed_key = PrivateKeyDer::from_pem_slice(key).map_err(|error| of_key(&error))?;
     let mut server = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
@@ -157,7 +171,26 @@ fn current(generation: u64, certificates: &Certificates) -> Result<Current, Inva
     let client = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(authorities))
         .identity(Identity::from_pem(chain, key));
-    Ok(Current { generation, server: Arc::new(server), client })
+    let expires = [("own", chain_expires), ("authority", authorities_expire)];
+    Ok(Current { generation, server: Arc::new(server), client, expires })
+}
+
+/// When the first of them ends to be good, in seconds since 1970.
+fn first_end(certificates: &[CertificateDer<'_>]) -> Result<u64, x509_cert::der::Error> {
+    let mut first = u64::MAX;
+    for certificate in certificates {
+        let read = x509_cert::Certificate::from_der(certificate)?;
+        first = first.min(read.tbs_certificate.validity.not_after.to_unix_duration().as_secs());
+    }
+    Ok(first)
+}
+
+impl Source for Tls {
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
+    fn read(&self) -> BoxFuture<'_, Vec<Sample>> {
+        let expires = self.current().expires;
+        Box::pin(async move { expires.map(|(whose, end)| EXPIRES.sample([whose], end as f64)).to_vec() })
+    }
 }
 
 /// The certificates of a text: one at least.

@@ -2,6 +2,7 @@
 //! begin from then on. To change the authority, too, let the file name both until every service has a new certificate.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -68,6 +69,7 @@ pub(super) fn check_peers(settings: &Settings) -> anyhow::Result<()> {
 /// Looks at the files until shutdown. What cannot be used changes nothing.
 pub(super) async fn watch(options: &Options, tls: Option<Tls>, shutdown: CancellationToken) {
     let (Some(tls), Ok(Some(files))) = (tls, Files::of(options)) else { return };
+    let _told = phasegate_telemetry::metrics::observe(Arc::new(tls.clone()));
     let mut seen = files.read().ok();
     loop {
         tokio::select! {

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use phasegate_clock::{Clock as _, SystemClock, Timestamp};
 use phasegate_principal::{Principal, Signer};
 use phasegate_proto::participant::v1::GetParticipantRequest;
 use phasegate_proto::participant::v1::participant_service_client::ParticipantServiceClient;
@@ -127,6 +129,16 @@ async fn new_certificates_need_no_restart() -> anyhow::Result<()> {
     let tls = Tls::new(&old.issue(&[&old])?)?;
     let database = sqlite().await?;
     let world = World::start_with(&database, None, Some(tls.clone())).await?;
+    // Issued for two days.
+    let told = phasegate_telemetry::metrics::observe(Arc::new(tls.clone()));
+    let metrics = phasegate_telemetry::metrics::text().await;
+    drop(told);
+    for whose in ["own", "authority"] {
+        let begin = format!("phasegate_certificate_expires_timestamp_seconds{{certificate=\"{whose}\"}} ");
+        let end = metrics.lines().find_map(|line| line.strip_prefix(&begin)).context("it is not told")?;
+        let left = Timestamp::from_micros(end.parse::<i64>()? * 1_000_000).duration_since(SystemClock.now());
+        ensure!(left > Duration::from_hours(47) && left <= Duration::from_hours(48), "{whose}: {left:?}");
+    }
     let key = world.tenant("acme").await?.expose().to_owned();
     let address = world.addresses.get(&Service::Participant).context("an address")?.clone();
     let lets_in = async |tls: &Tls| is_heard_with(&world, &address, tls).await;
