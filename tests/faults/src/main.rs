@@ -236,6 +236,11 @@ async fn phases(
     chaos::rages(world, plan, seed).await?;
     load.contests_end().await?;
     step("the faults have stopped");
+    let late = Instant::now() + plan.overtime;
+    while run.ledger().acknowledged() < plan.acknowledged && Instant::now() < late {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    step("enough is written, or the time for it is over");
     let stopped = Instant::now();
     run.enter(Stage::Closing);
     load.closes(run, plan.converges * 3).await?;

@@ -12,6 +12,8 @@ pub(crate) struct Plan {
     pub(crate) takes: Duration,
     /// How long things break.
     pub(crate) chaos: Duration,
+    /// How much longer the clients go on, where a slow machine has not written enough by then.
+    pub(crate) overtime: Duration,
     /// How long Redis is away while calls are counted.
     pub(crate) redis_away: Duration,
     /// From the end of the faults to the end of all instances and queues.
@@ -43,7 +45,8 @@ impl Plan {
             name: "ordinary run",
             is_calm: false,
             takes: Duration::from_mins(8),
-            chaos: Duration::from_secs(330),
+            chaos: Duration::from_mins(5),
+            overtime: Duration::from_mins(1),
             redis_away: Duration::from_secs(10),
             converges: Duration::from_secs(30),
             kills: 60,
@@ -67,6 +70,7 @@ impl Plan {
             name: "long run",
             takes: Duration::from_mins(45),
             chaos: Duration::from_mins(36),
+            overtime: Duration::from_mins(4),
             redis_away: Duration::from_mins(1),
             kills: 400,
             kills_each: 20,
