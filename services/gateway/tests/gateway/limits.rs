@@ -291,9 +291,9 @@ async fn a_connection_is_given_up_when_it_is_old_and_not_before() -> Result<()> 
     // It serves one call after the other...
     for _ in 0..2 {
         connection.write_all(call.as_bytes()).await?;
-        let mut begun = [0; 15];
-        connection.read_exact(&mut begun).await?;
-        ensure!(&begun == b"HTTP/1.1 200 OK", "{}", String::from_utf8_lossy(&begun));
+        let mut status = [0; 15];
+        connection.read_exact(&mut status).await?;
+        ensure!(&status == b"HTTP/1.1 200 OK", "{}", String::from_utf8_lossy(&status));
         tokio::time::sleep(Duration::from_millis(50)).await;
         let mut rest = vec![0; 16 * 1024];
         ensure!(connection.read(&mut rest).await? > 0);
