@@ -6,8 +6,10 @@
 pub mod agent;
 pub mod approver;
 pub mod check;
+mod entry;
 pub mod ledger;
 pub mod operator;
 pub mod process;
 pub mod run;
 pub mod watcher;
+pub mod window;

@@ -1,7 +1,7 @@
 //! A run: the servers of the moment, and calls that are repeated until they have an answer.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::ledger::{Call, Kind, Ledger, Told};
+use crate::window::Window;
 
 /// How often a client does not wait for its answer.
 const ABANDONS: f64 = 0.08;
@@ -95,15 +96,6 @@ struct Life {
     addresses: Vec<String>,
 }
 
-/// Calls while somebody counts them.
-#[derive(Debug, Default)]
-pub struct Window {
-    is_open: AtomicBool,
-    succeeded: AtomicU64,
-    /// By what became of them.
-    failed: Mutex<BTreeMap<String, u64>>,
-}
-
 /// What all clients share.
 #[derive(Debug)]
 pub struct Run {
@@ -129,7 +121,7 @@ pub struct Run {
 }
 
 /// What comes of sending a call.
-enum Outcome {
+pub(crate) enum Outcome {
     Answered(u16, Value),
     /// Nobody was there to take it.
     NotSent,
@@ -137,44 +129,6 @@ enum Outcome {
     Unanswered(String),
     /// The client did not wait.
     Abandoned,
-}
-
-impl Window {
-    /// Begins to count.
-    pub fn open(&self) {
-        self.is_open.store(true, Ordering::SeqCst);
-    }
-
-    /// Ends it: calls that had an answer, and calls that had none or were put off.
-    pub fn close(&self) -> (u64, BTreeMap<String, u64>) {
-        self.is_open.store(false, Ordering::SeqCst);
-        let failed = std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner));
-        (self.succeeded.swap(0, Ordering::SeqCst), failed)
-    }
-
-    fn count(&self, call: &Call, outcome: &Outcome) {
-        if !self.is_open.load(Ordering::SeqCst) {
-            return;
-        }
-        let what = match outcome {
-            Outcome::Answered(status, answer) if *status >= 500 || *status == 429 => {
-                format!(
-                    "{status} {} {}",
-                    reason(answer),
-                    answer["error"]["message"].as_str().unwrap_or_default()
-                )
-            }
-            Outcome::Answered(..) => {
-                self.succeeded.fetch_add(1, Ordering::SeqCst);
-                return;
-            }
-            Outcome::NotSent => "not sent".to_owned(),
-            Outcome::Unanswered(_) => "unanswered".to_owned(),
-            Outcome::Abandoned => return,
-        };
-        let what = format!("{} {}: {what}", call.method, without_ids(&call.path));
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_default() += 1;
-    }
 }
 
 impl Manner {
@@ -535,13 +489,6 @@ fn is_put_off(status: u16, answer: &Value) -> bool {
 /// Whether the answer tells by its status that something is new.
 fn creates(kind: Kind) -> bool {
     matches!(kind, Kind::Start | Kind::Store | Kind::Request | Kind::Comment | Kind::Link)
-}
-
-/// A path with "*" for each id in it, by their digits.
-fn without_ids(path: &str) -> String {
-    let path = path.split('?').next().unwrap_or_default();
-    let has_digit = |part: &str| part.bytes().any(|byte| byte.is_ascii_digit());
-    path.split('/').map(|part| if has_digit(part) { "*" } else { part }).collect::<Vec<_>>().join("/")
 }
 
 /// The reason of an error.
