@@ -47,8 +47,12 @@ impl App {
         if named.is_empty() && !ids.is_empty() {
             return Ok(Vec::new());
         }
-        self.people_are_there(&place).await?;
-        let people = self.store.people(&place, &named).await?;
+        let mut people = self.store.people(&place, &named).await?;
+        // Where somebody is missing, the event may be on its way. Mostly nobody is, and one look is enough.
+        if people.is_empty() || people.len() < named.len() {
+            self.people_are_there(&place).await?;
+            people = self.store.people(&place, &named).await?;
+        }
         Ok(people.into_iter().map(|person| shown(principal, person)).collect())
     }
 }
