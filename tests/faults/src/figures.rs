@@ -6,6 +6,7 @@ use phasegate_load::check::Totals;
 use phasegate_load::ledger::Kind;
 
 use crate::cost::Spent;
+use crate::load::Watched;
 use crate::plan::Plan;
 use crate::world::World;
 
@@ -16,8 +17,7 @@ pub(crate) struct Found {
     /// What must not have happened, shortened.
     pub(crate) faults: Vec<String>,
     pub(crate) mail_sent: u64,
-    pub(crate) watched_events: usize,
-    pub(crate) streams: u64,
+    pub(crate) watched: Watched,
     pub(crate) seconds: u64,
 }
 
@@ -75,6 +75,7 @@ fn lines(plan: &Plan, world: &World, found: &Found) -> Vec<Line> {
         .unwrap_or_default();
     let fewest_faults = counts.faults.values().min().copied().unwrap_or_default();
     let kinds_of_faults = counts.faults.len();
+    let Watched { watches, events, streams } = found.watched;
     let mail = world.sink.mail();
     let twice = mail.values().filter(|texts| texts.len() > 1).count();
     vec![
@@ -151,8 +152,8 @@ fn lines(plan: &Plan, world: &World, found: &Found) -> Vec<Line> {
         ),
         Line(
             "watches resumed without gap or repeat",
-            format!("{} events on {} streams", found.watched_events, found.streams),
-            Some(found.watched_events >= 100 && found.streams >= plan.watched as u64),
+            format!("{watches} watches, {streams} streams, {events} events"),
+            Some(watches >= plan.watched as u64 && streams >= 2 * watches && events >= 100),
         ),
         Line(
             "mail sent, and came more than once",

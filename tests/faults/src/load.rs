@@ -19,8 +19,19 @@ use crate::world::World;
 
 /// Definitions of the contests.
 const CONTESTS: [&str; 2] = ["faults_duels", "faults_stale"];
-/// Instances that are watched while things break.
+/// Watches that are open while things break.
 const WATCHED: usize = 12;
+/// Instances among which watches are shared out: with one for each, hundreds would take minutes to open.
+const INSTANCES_WATCHED: usize = 20;
+
+/// What those who watched saw.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Watched {
+    pub(crate) watches: u64,
+    pub(crate) events: u64,
+    /// One for each time that a watch began or was resumed.
+    pub(crate) streams: u64,
+}
 
 /// The clients.
 #[derive(Debug)]
@@ -81,17 +92,20 @@ impl Load {
         }
     }
 
-    /// Watches the next instances that are started, some time at most.
+    /// Opens so many watches of the next instances that are started, on each the same number, for some time at most.
     pub(crate) async fn watch(&mut self, world: &Arc<World>, count: usize) {
         while self.instances.try_recv().is_ok() {}
-        for number in 0..count {
+        let each = count.div_ceil(INSTANCES_WATCHED);
+        for opened in (0..count).step_by(each.max(1)) {
             let next = tokio::time::timeout(Duration::from_secs(10), self.instances.recv()).await;
             let Ok(Some(instance)) = next else { return };
-            let face = if number % 2 == 0 { Face::Grpc } else { Face::ServerSentEvents };
-            let watcher = Arc::new(Watcher::new(world.run.clone(), instance, face));
-            self.watchers.push(watcher.clone());
-            // It ends with the runtime.
-            tokio::spawn(watcher.watches());
+            for number in opened..count.min(opened + each) {
+                let face = if number % 2 == 0 { Face::Grpc } else { Face::ServerSentEvents };
+                let watcher = Arc::new(Watcher::new(world.run.clone(), instance.clone(), face));
+                self.watchers.push(watcher.clone());
+                // It ends with the runtime.
+                tokio::spawn(watcher.watches());
+            }
         }
     }
 
@@ -138,15 +152,15 @@ impl Load {
         Ok(())
     }
 
-    /// Everybody who watched saw what the log has: events and streams of all.
-    pub(crate) async fn compare_watchers(&self) -> anyhow::Result<(usize, u64)> {
-        let (mut events, mut streams) = (0, 0);
+    /// Everybody who watched saw what the log has.
+    pub(crate) async fn compare_watchers(&self) -> anyhow::Result<Watched> {
+        let mut watched = Watched { watches: self.watchers.len() as u64, ..Watched::default() };
         for watcher in &self.watchers {
             watcher.compare().await?;
-            events += watcher.ids().len();
-            streams += watcher.streams();
+            watched.events += watcher.ids().len() as u64;
+            watched.streams += watcher.streams();
         }
-        Ok((events, streams))
+        Ok(watched)
     }
 
     /// The log has one answer to each contested request.

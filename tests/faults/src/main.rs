@@ -348,7 +348,7 @@ async fn converges(world: &World, stopped: Instant) -> anyhow::Result<()> {
 async fn checks(world: &World, load: &Load) -> anyhow::Result<Found> {
     let run = &world.run;
     let totals = check::check(run).await?;
-    let (watched_events, streams) = load.compare_watchers().await?;
+    let watched = load.compare_watchers().await?;
     load.check_contests(run).await?;
     // What was refused shortly before the end is tried again after a wait that has grown.
     let until = Instant::now() + Duration::from_secs(90);
@@ -365,7 +365,7 @@ async fn checks(world: &World, load: &Load) -> anyhow::Result<Found> {
     for fault in lost {
         run.fault(fault);
     }
-    Ok(Found { totals, mail_sent, watched_events, streams, ..Found::default() })
+    Ok(Found { totals, mail_sent, watched, ..Found::default() })
 }
 
 fn shortened(faults: &[String]) -> String {
