@@ -12,10 +12,14 @@ use crate::store;
 
 /// Events that are confirmed at once.
 const EVENTS_MAX: usize = 1_000;
+/// Their names, and room to spare.
+const BYTES_MAX: usize = 256 * 1024;
 
 /// The service that a sender serves beside its own ones.
 pub fn event_service(db: Database) -> EventServiceServer<impl EventService> {
     EventServiceServer::new(Confirmations(db))
+        .max_decoding_message_size(BYTES_MAX)
+        .max_encoding_message_size(BYTES_MAX)
 }
 
 struct Confirmations(Database);
