@@ -31,6 +31,8 @@ static DURATION: Histogram<3> = Histogram::new(
 
 /// What nobody serves is called this, so that callers do not invent labels.
 const UNKNOWN: &str = "unknown";
+/// Every service has it, and none of ours says so.
+const HEALTH: &str = "grpc.health.v1.Health/Check";
 const GRPC_STATUS: &str = "grpc-status";
 
 /// A call that is being answered. One that is dropped without an outcome was given up by its caller.
@@ -169,7 +171,7 @@ impl<B> Drop for Watched<B> {
     }
 }
 
-fn code_in(headers: &HeaderMap) -> Option<Code> {
+pub(crate) fn code_in(headers: &HeaderMap) -> Option<Code> {
     headers.get(GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
 }
 
@@ -222,15 +224,17 @@ where
 }
 
 /// The method of a path, if any service has it.
-fn method(path: &str) -> &str {
+pub(crate) fn method(path: &str) -> &'static str {
     static KNOWN: OnceLock<BTreeSet<String>> = OnceLock::new();
     let known = KNOWN.get_or_init(|| {
         let services = phasegate_proto_json::pool().services();
         let methods = services.flat_map(|service| service.methods().collect::<Vec<_>>());
-        methods.map(|method| format!("{}/{}", method.parent_service().full_name(), method.name())).collect()
+        let names =
+            methods.map(|method| format!("{}/{}", method.parent_service().full_name(), method.name()));
+        names.chain([HEALTH.to_owned()]).collect()
     });
     let name = path.strip_prefix('/').unwrap_or(path);
-    if known.contains(name) || name.starts_with("grpc.health.v1.Health/Check") { name } else { UNKNOWN }
+    known.get(name).map_or(UNKNOWN, String::as_str)
 }
 
 /// Says in the log and in the trace of the call who makes it. Ids only, never a name or an address.
@@ -260,7 +264,10 @@ mod tests {
     fn only_methods_that_are_served_have_a_name() {
         let known = "phasegate.instance.v1.InstanceService/StartInstance";
         assert_eq!(method(&format!("/{known}")), known);
-        for path in ["/x", "", "/phasegate.instance.v1.InstanceService/Start", "/grpc.health.v1.Health"] {
+        assert_eq!(method("/grpc.health.v1.Health/Check"), HEALTH);
+        for path in
+            ["/x", "", "/phasegate.instance.v1.InstanceService/Start", "/grpc.health.v1.Health/Checks"]
+        {
             assert_eq!(method(path), UNKNOWN, "{path}");
         }
     }

@@ -2,6 +2,7 @@
 //! stops. Routes, settings of single services and what they do are never here.
 
 mod call;
+mod channel;
 mod confirm;
 mod deadline;
 mod keys;
@@ -21,6 +22,7 @@ use phasegate_clock::SharedClock;
 use tokio_util::sync::CancellationToken;
 
 pub use call::{Call, Watched, note_caller};
+pub use channel::Channel;
 pub use confirm::confirm;
 pub use deadline::{TIMEOUT_HEADER, remaining, timeout, within};
 pub use keys::Keys;

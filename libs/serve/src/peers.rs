@@ -7,8 +7,9 @@ use std::time::Duration;
 use phasegate_principal::{HEADER, Principal, Signer};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
+use tonic::transport;
 
+use crate::channel::Channel;
 use crate::deadline::remaining;
 use crate::pool::{Address, Pool};
 use crate::{Service, Tls};
@@ -21,12 +22,12 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Peers {
     pools: Arc<BTreeMap<Service, Pool>>,
     signer: Signer,
-    nowhere: Channel,
+    nowhere: transport::Channel,
 }
 
 impl Peers {
     /// The services that can be reached, each at one place, and what signs the calls to them.
-    pub fn new(channels: BTreeMap<Service, Channel>, signer: Signer) -> Self {
+    pub fn new(channels: BTreeMap<Service, transport::Channel>, signer: Signer) -> Self {
         let pools = channels.into_iter().map(|(service, channel)| (service, Pool::fixed(channel)));
         Self::with(pools.collect(), signer)
     }
@@ -45,7 +46,7 @@ impl Peers {
 
     fn with(pools: BTreeMap<Service, Pool>, signer: Signer) -> Self {
         // A service that is not among them is UNAVAILABLE, like one that is down.
-        let nowhere = tonic::transport::Endpoint::from_static("http://nowhere.invalid").connect_lazy();
+        let nowhere = transport::Endpoint::from_static("http://nowhere.invalid").connect_lazy();
         Self { pools: Arc::new(pools), signer, nowhere }
     }
 
@@ -70,7 +71,8 @@ impl Peers {
     }
 
     fn picked(&self, service: Service, key: Option<&str>) -> Channel {
-        self.pools.get(&service).and_then(|pool| pool.pick(key)).unwrap_or_else(|| self.nowhere.clone())
+        let channel = self.pools.get(&service).and_then(|pool| pool.pick(key));
+        channel.unwrap_or_else(|| self.nowhere.clone()).into()
     }
 
     /// A request to one service on behalf of a principal. Its deadline is what is left of the time of the call that it is

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use phasegate_principal::Principal;
-use phasegate_serve::{MESSAGE_BYTES_MAX, Peers, Raw, Service};
+use phasegate_serve::{Channel, MESSAGE_BYTES_MAX, Peers, Raw, Service};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::client::{Grpc, GrpcService};
 use tonic::service::Routes;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 use tower::ServiceExt;
 

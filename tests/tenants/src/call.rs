@@ -5,13 +5,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use phasegate_proto_json::{Style, decode, encode, pool};
-use phasegate_serve::Raw;
+use phasegate_serve::{Channel, Raw};
 use prost_reflect::MethodDescriptor;
 use serde_json::Value;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataMap;
-use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 /// How long any call may take.
@@ -40,7 +39,7 @@ pub fn named(name: &str) -> anyhow::Result<MethodDescriptor> {
 
 /// Calls a method. One with a stream of answers gives the first, or nothing when none comes soon.
 pub async fn call(
-    channel: Channel,
+    channel: impl Into<Channel>,
     method: &MethodDescriptor,
     message: &Value,
     metadata: MetadataMap,
@@ -51,7 +50,7 @@ pub async fn call(
     let mut request = Request::from_parts(metadata, tonic::Extensions::new(), Bytes::from(bytes));
     let patience = if method.is_server_streaming() { Duration::from_secs(5) } else { PATIENCE };
     request.set_timeout(PATIENCE);
-    let mut client = Grpc::new(channel);
+    let mut client = Grpc::new(channel.into());
     let answer = async {
         client.ready().await.map_err(|error| Status::from_error(error.into()))?;
         client.server_streaming(request, path, Raw).await?.into_inner().message().await

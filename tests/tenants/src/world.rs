@@ -7,13 +7,13 @@ use anyhow::{Context as _, bail};
 use phasegate_bus::Bus;
 use phasegate_clock::{Clock as _, SystemClock};
 use phasegate_principal::{ApiKey, Signer};
-use phasegate_serve::{Context, Keys, Listener, Peers, Service, Tls};
+use phasegate_serve::{Channel, Context, Keys, Listener, Peers, Service, Tls};
 use phasegate_test_database::TestDatabase;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{self, Endpoint};
 use tonic::{Code, Status};
 
 use crate::call::{call, named};
@@ -27,7 +27,7 @@ pub struct World {
     /// Base of every URL of the gateway.
     pub address: String,
     /// The gateway, over gRPC.
-    pub gateway: Channel,
+    pub gateway: transport::Channel,
     /// The port of each service.
     pub ports: BTreeMap<Service, Channel>,
     /// Where each service is: `https://127.0.0.1:port`, or `http://`.

@@ -19,10 +19,9 @@ use phasegate_proto::definition::v1::TimeoutAction;
 use phasegate_proto::internal::event::v1::event::Payload;
 use phasegate_proto::internal::event::v1::{ApprovalsNeeded, Event, Timing, approvals_needed::Need};
 use phasegate_rpc_error::reason_of;
-use phasegate_serve::{Context, Keys, Peers, Service as Name};
+use phasegate_serve::{Channel, Context, Keys, Peers, Service as Name};
 use phasegate_test_database::TestDatabase;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use tonic_types::StatusExt as _;
 

@@ -16,10 +16,9 @@ use phasegate_proto::internal::instance::v1::{
     ConfirmLeaseRequest, ConfirmLeaseResponse, DescribeInstanceRequest,
 };
 use phasegate_rpc_error::relayed;
-use phasegate_serve::{Peers, Service};
+use phasegate_serve::{Channel, Peers, Service};
 use tokio::time::Instant;
 use tonic::Code;
-use tonic::transport::Channel;
 
 use super::Error;
 use crate::store::Place;

@@ -21,11 +21,10 @@ use phasegate_proto::internal::instance::v1::instance_internal_service_server::{
     InstanceInternalService, InstanceInternalServiceServer,
 };
 use phasegate_rpc_error::{Invalid, Kind, Refusal, reason_of};
-use phasegate_serve::{Context, Keys, MESSAGE_BYTES_MAX, Peers, Service as Name};
+use phasegate_serve::{Channel, Context, Keys, MESSAGE_BYTES_MAX, Peers, Service as Name};
 use phasegate_test_database::TestDatabase;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::approval::FakeApproval;

@@ -16,11 +16,10 @@ use phasegate_proto::definition::v1::team_template_service_client::TeamTemplateS
 use phasegate_proto::internal::definition::v1::definition_internal_service_client::DefinitionInternalServiceClient;
 use phasegate_proto_json::from_json;
 use phasegate_rpc_error::reason_of;
-use phasegate_serve::{Context, Keys, MESSAGE_BYTES_MAX, Peers, Service as Name};
+use phasegate_serve::{Channel, Context, Keys, MESSAGE_BYTES_MAX, Peers, Service as Name};
 use phasegate_test_database::TestDatabase;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
 

@@ -19,9 +19,8 @@ use phasegate_proto::internal::participant::v1::{
 };
 use phasegate_proto::participant::v1::RequestNewLinkRequest;
 use phasegate_proto::participant::v1::link_service_client::LinkServiceClient;
-use phasegate_serve::{MESSAGE_BYTES_MAX, Service};
+use phasegate_serve::{Channel, MESSAGE_BYTES_MAX, Service};
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::Portal;
 use super::readable;

@@ -8,9 +8,8 @@ use phasegate_proto::internal::participant::v1::participant_internal_service_cli
 use phasegate_proto::internal::participant::v1::{EnsureLinkRequest, GetPeopleRequest, SignLinkRequest};
 use phasegate_proto::participant::v1::Participant;
 use phasegate_rpc_error::reason_of;
-use phasegate_serve::{Peers, Service};
+use phasegate_serve::{Channel, Peers, Service};
 use tonic::Code;
-use tonic::transport::Channel;
 
 use crate::domain::Person;
 use crate::store::CONSUMER;

@@ -6,9 +6,8 @@ use phasegate_proto::instance::v1::InstanceStatus;
 use phasegate_proto::internal::instance::v1::instance_internal_service_client::InstanceInternalServiceClient;
 use phasegate_proto::internal::instance::v1::{DescribeInstanceRequest, GetParticipantsRequest};
 use phasegate_rpc_error::relayed;
-use phasegate_serve::Service;
+use phasegate_serve::{Channel, Service};
 use tonic::Request;
-use tonic::transport::Channel;
 
 use super::receive::{people_come_in, person};
 use super::{App, Error};

@@ -24,11 +24,10 @@ use phasegate_proto::participant::v1::link_service_client::LinkServiceClient;
 use phasegate_proto::participant::v1::participant_service_client::ParticipantServiceClient;
 use phasegate_proto::participant::v1::{CreateLinkRequest, CreateLinkResponse, Participant};
 use phasegate_rpc_error::{Kind, Refusal, reason_of};
-use phasegate_serve::{Context, Keys, Peers, Service as Name};
+use phasegate_serve::{Channel, Context, Keys, Peers, Service as Name};
 use phasegate_test_database::TestDatabase;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
 

@@ -98,6 +98,12 @@ pub(crate) fn look(seen: &Seen) -> anyhow::Result<()> {
             ensure!(calls.is_some_and(|calls| calls >= 1.0), "{service} was not called");
         }
     }
+    for method in ["instance.v1.InstanceService/StartInstance", "approval.v1.ApprovalService/GetApproval"] {
+        let method = format!("rpc_method=\"phasegate.{method}\"");
+        let calls =
+            page.sum("rpc_client_call_duration_seconds_count", &[&method, "rpc_response_status_code=\"OK\""]);
+        ensure!(calls.is_some_and(|calls| calls >= 1.0), "nobody asked another service for {method}");
+    }
     let quick = page.sum(
         "rpc_server_call_duration_seconds_bucket",
         &["service=\"instance\"", "/GetInstance\"", "le=\"5\""],

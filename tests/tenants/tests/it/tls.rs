@@ -12,13 +12,13 @@ use phasegate_principal::{Principal, Signer};
 use phasegate_proto::participant::v1::GetParticipantRequest;
 use phasegate_proto::participant::v1::participant_service_client::ParticipantServiceClient;
 use phasegate_rpc_error::reason_of;
-use phasegate_serve::{Certificates, Peers, Service, Tls};
+use phasegate_serve::{Certificates, Channel, Peers, Service, Tls};
 use phasegate_tenants::scene::Scene;
 use phasegate_tenants::world::World;
 use phasegate_test_database::{postgres, sqlite};
 use serde_json::json;
 use tempfile::TempDir;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 /// Copies of peers are looked for this often, and new certificates with them.
 const NOTICED: Duration = Duration::from_secs(7);
@@ -76,12 +76,12 @@ fn openssl(folder: &Path, arguments: &str) -> anyhow::Result<()> {
 
 /// Whether a service hears a call with a good principal over a channel: what it answers has a reason then, and what the
 /// connection breaks with has none.
-async fn is_heard(world: &World, channel: Channel) -> bool {
+async fn is_heard(world: &World, channel: impl Into<Channel>) -> bool {
     let clock = world.context.clock.clone();
     let peers = Peers::new(BTreeMap::new(), Signer::new(&world.context.keys.principal, clock));
     let question = GetParticipantRequest { instance_id: "i".to_owned(), participant_id: "p".to_owned() };
     let question = peers.request(Service::Participant, &Principal::dev_operator(), question);
-    let answer = ParticipantServiceClient::new(channel).get_participant(question).await;
+    let answer = ParticipantServiceClient::new(channel.into()).get_participant(question).await;
     answer.err().is_none_or(|status| reason_of(&status).is_some())
 }
 
