@@ -18,7 +18,7 @@ const CLAIM: Duration = Duration::from_secs(8);
 /// What was sent is sent again when it has not been confirmed by then.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 /// Longest wait for a confirmation: a receiver that is away for long must not have everything sent to it all the time.
-const CONFIRMED_WITHIN_MAX: Duration = Duration::from_secs(20);
+const CONFIRMED_WITHIN_MAX: Duration = Duration::from_secs(10);
 /// Events that are sent again at once.
 pub(crate) const RESENT_AT_ONCE: usize = 500;
 /// How often a claim is renewed.
