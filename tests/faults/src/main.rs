@@ -41,6 +41,8 @@ use crate::proxy::{Keeper, Proxy, Request};
 use crate::sink::Sink;
 use crate::world::{Losses, World};
 
+/// Between two lines while things break.
+const TELLS: Duration = Duration::from_mins(1);
 /// Faults that are shown.
 const SHOWN: usize = 40;
 
@@ -233,7 +235,16 @@ async fn phases(
     let back = world.counts().postgres_back.last().map_or(0.0, Duration::as_secs_f64);
     step(&format!("PostgreSQL was away; the first success came {back:.1} s after it was back"));
     load.contest(world, plan);
-    chaos::rages(world, plan, seed).await?;
+    let tells = async {
+        loop {
+            tokio::time::sleep(TELLS).await;
+            step("things go on breaking");
+        }
+    };
+    tokio::select! {
+        raged = chaos::rages(world, plan, seed) => raged?,
+        () = tells => {}
+    }
     load.contests_end().await?;
     step("the faults have stopped");
     let late = Instant::now() + plan.overtime;
