@@ -112,7 +112,7 @@ impl http_body::Body for Answer {
                     this.asked.finish(code);
                 }
             }
-            Some(Err(_)) => this.asked.finish(Code::Unavailable),
+            Some(Err(status)) => this.asked.finish(status.code()),
             None => this.asked.finish(this.code.unwrap_or(Code::Unknown)),
         }
         Poll::Ready(frame)
@@ -136,7 +136,7 @@ impl Drop for Answer {
     }
 }
 
-/// The outcome of a call without an answer.
+/// The outcome of a call without an answer. A time that ran out here is told apart from a call that was given up.
 fn code_of(error: &Error) -> Code {
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -189,7 +189,10 @@ mod tests {
         late.set_timeout(Duration::from_millis(20));
         to(deaf.local_addr().unwrap().port()).check(late).await.unwrap_err();
 
-        for code in ["OK", "NOT_FOUND", "UNAVAILABLE", "DEADLINE_EXCEEDED"] {
+        let mut given_up = to(deaf.local_addr().unwrap().port());
+        tokio::time::timeout(Duration::from_millis(20), given_up.check(about("here"))).await.unwrap_err();
+
+        for code in ["OK", "NOT_FOUND", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"] {
             assert!(counted(code).await, "{code}: {}", phasegate_telemetry::metrics::text().await);
         }
     }

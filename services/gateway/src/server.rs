@@ -29,6 +29,9 @@ const HEADERS_HARD_MAX: usize = 400;
 const RESETS_PENDING_MAX: usize = 20;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long what is under way on a connection that has grown old may still take: as long as any stream of a caller whom
+/// we know, and no longer for those whom we do not.
+const GRACE: Duration = phasegate_serve::STREAM_AGE_MAX;
 /// After a failed accept, mostly for want of file handles.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After this long, what has not finished is dropped.
@@ -133,7 +136,7 @@ async fn connection(
             ended = connection.as_mut() => ended,
             () = leaves => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::time::timeout(GRACE, connection).await.unwrap_or(Ok(()))
             }
         }
     } else {
@@ -149,7 +152,7 @@ async fn connection(
             ended = connection.as_mut() => ended,
             () = leaves => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::time::timeout(GRACE, connection).await.unwrap_or(Ok(()))
             }
         }
     };

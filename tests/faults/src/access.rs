@@ -11,22 +11,13 @@ use serde_json::{Value, json};
 use crate::contest;
 use crate::machine::Machine;
 
-/// A key that may do everything, and is there already.
-const VARIABLE: &str = "PHASEGATE_FAULTS_KEY";
 /// People of the definitions.
 const PEOPLE: [&str; 2] = ["reviewer", "owner"];
 
-/// The keys of the clients, made with the one in the environment of the run, or with the first one of a new tenant.
+/// The keys of the clients, made with the first one of a new tenant.
 pub(crate) async fn keys(machine: &Machine) -> anyhow::Result<Keys> {
-    #[expect(clippy::disallowed_methods, reason = "a test is told who it is")]
-    let operator = match std::env::var(VARIABLE) {
-        Ok(key) => key,
-        Err(std::env::VarError::NotPresent) => {
-            let said = machine.admin(&["tenant", "create", "faults"]).await?;
-            said.lines().last().context("a key")?.trim().to_owned()
-        }
-        Err(error) => return Err(error).context(VARIABLE),
-    };
+    let said = machine.admin(&["tenant", "create", "faults"]).await?;
+    let operator = said.lines().last().context("a key")?.trim().to_owned();
     let gateway = machine.copies.iter().find(|copy| copy.service == "gateway").context("a gateway")?;
     let address = format!("http://127.0.0.1:{}/api/keys", gateway.port);
     let queues: Vec<&str> = QUEUES.into_iter().chain([contest::QUEUE]).collect();

@@ -23,25 +23,44 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
+    /// Reads everything at once, so that nothing moves from what is still to be read to what has been read.
     pub(crate) async fn read(postgres: &Postgres) -> anyhow::Result<Self> {
+        let mut counts: Vec<String> = SENDERS
+            .iter()
+            .map(|service| {
+                format!(
+                    "select '{service}', '', count(*) from phasegate_{service}.outbox
+                      where sent_at is null or receivers_left <> 0"
+                )
+            })
+            .collect();
+        counts.extend(SENDERS.iter().map(|service| {
+            format!(
+                "select 'failed', '{service}: ' || consumer || ' ' || tries || ' times: ' || last_error, 1
+                   from phasegate_{service}.dead_letter"
+            )
+        }));
+        let mail = "from phasegate_notification.notification where status = 'queued'";
+        let due = "next_attempt_at < extract(epoch from now()) * 1000000";
+        counts.push(format!("select 'mail', '', count(*) {mail}"));
+        counts.push(format!("select 'mail due', '', count(*) {mail} and {due}"));
+        let sql = format!(
+            "select what || '|' || count || '|' || said from ({}) as counts (what, said, count)",
+            counts.join(" union all ")
+        );
         let mut waiting = Self::default();
-        for service in SENDERS {
-            let sql = format!(
-                "select count(*) from phasegate_{service}.outbox where sent_at is null or receivers_left <> 0"
-            );
-            let count = number(&postgres.query(&sql).await?)?;
-            if count > 0 {
-                waiting.events.insert(service, count);
+        for row in postgres.query(&sql).await? {
+            let mut columns = row.splitn(3, '|');
+            let mut column = || columns.next().context("three columns");
+            let (what, count, said) = (column()?, column()?.parse()?, column()?.to_owned());
+            match (what, SENDERS.into_iter().find(|service| *service == what)) {
+                (_, Some(service)) if count > 0 => drop(waiting.events.insert(service, count)),
+                ("failed", _) => waiting.failed.push(said),
+                ("mail", _) => waiting.mail = count,
+                ("mail due", _) => waiting.mail_due = count,
+                _ => {}
             }
-            let sql = format!(
-                "select '{service}: ' || consumer || ' ' || tries || ' times: ' || last_error from phasegate_{service}.dead_letter"
-            );
-            waiting.failed.extend(postgres.query(&sql).await?);
         }
-        let sql = "select count(*) from phasegate_notification.notification where status = 'queued'";
-        waiting.mail = number(&postgres.query(sql).await?)?;
-        let due = "and next_attempt_at < extract(epoch from now()) * 1000000";
-        waiting.mail_due = number(&postgres.query(&format!("{sql} {due}")).await?)?;
         Ok(waiting)
     }
 
@@ -51,7 +70,8 @@ impl Waiting {
     }
 }
 
-/// Messages that the service believes to be sent and the mail server has never seen, and those given up.
+/// Messages that the service believes to be sent and the mail server has never seen, those given up, and those that were
+/// not the same when they came again.
 pub(crate) async fn lost_mail(
     postgres: &Postgres,
     taken: &BTreeMap<String, Vec<String>>,
@@ -59,7 +79,11 @@ pub(crate) async fn lost_mail(
     let rows =
         postgres.query("select status || '|' || message_id from phasegate_notification.notification").await?;
     let taken: BTreeSet<&str> = taken.keys().map(|id| bare(id)).collect();
-    let mut faults = Vec::new();
+    let mut faults: Vec<String> = taken
+        .iter()
+        .filter(|(_, texts)| texts.iter().any(|text| Some(text) != texts.first()))
+        .map(|(id, texts)| format!("mail {id} came again with another text: {texts:?}"))
+        .collect();
     let mut sent = 0;
     for row in &rows {
         let (status, id) = row.split_once('|').context("two columns")?;
@@ -75,8 +99,4 @@ pub(crate) async fn lost_mail(
 
 fn bare(id: &str) -> &str {
     id.trim_matches(['<', '>'])
-}
-
-fn number(rows: &[String]) -> anyhow::Result<u64> {
-    Ok(rows.first().context("a row")?.parse()?)
 }

@@ -22,12 +22,14 @@ const CONTESTS: [&str; 2] = ["faults_duels", "faults_stale"];
 /// Watches that are open while things break.
 const WATCHED: usize = 12;
 /// Instances among which watches are shared out: with one for each, hundreds would take minutes to open.
-const INSTANCES_WATCHED: usize = 20;
+pub(crate) const INSTANCES_WATCHED: usize = 20;
 
 /// What those who watched saw.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Watched {
     pub(crate) watches: u64,
+    /// Those that had to be.
+    pub(crate) resumed: u64,
     pub(crate) events: u64,
     /// One for each time that a watch began or was resumed.
     pub(crate) streams: u64,
@@ -80,7 +82,7 @@ impl Load {
         for number in 0..3 {
             load.others.spawn(approver::decides(run.clone(), seed.wrapping_add(20 + number)));
         }
-        load.watch(world, WATCHED.min(plan.watched)).await;
+        load.watch(world, WATCHED, WATCHED).await;
         Ok(load)
     }
 
@@ -92,13 +94,16 @@ impl Load {
         }
     }
 
-    /// Opens so many watches of the next instances that are started, on each the same number, for some time at most.
-    pub(crate) async fn watch(&mut self, world: &Arc<World>, count: usize) {
+    /// Opens so many watches of so many instances, the next ones that are started.
+    pub(crate) async fn watch(&mut self, world: &Arc<World>, count: usize, instances: usize) {
         while self.instances.try_recv().is_ok() {}
-        let each = count.div_ceil(INSTANCES_WATCHED);
+        let each = count.div_ceil(instances);
         for opened in (0..count).step_by(each.max(1)) {
             let next = tokio::time::timeout(Duration::from_secs(10), self.instances.recv()).await;
-            let Ok(Some(instance)) = next else { return };
+            let Ok(Some(instance)) = next else {
+                world.run.fault(format!("only {opened} of {count} watches could be opened"));
+                return;
+            };
             for number in opened..count.min(opened + each) {
                 let face = if number % 2 == 0 { Face::Grpc } else { Face::ServerSentEvents };
                 let watcher = Arc::new(Watcher::new(world.run.clone(), instance.clone(), face));
@@ -157,14 +162,15 @@ impl Load {
         let mut watched = Watched { watches: self.watchers.len() as u64, ..Watched::default() };
         for watcher in &self.watchers {
             watcher.compare().await?;
+            watched.resumed += u64::from(watcher.streams() > 1);
             watched.events += watcher.ids().len() as u64;
             watched.streams += watcher.streams();
         }
         Ok(watched)
     }
 
-    /// The log has one answer to each contested request.
-    pub(crate) async fn check_contests(&self, run: &Run) -> anyhow::Result<()> {
+    /// The log has one answer to each of the contested requests.
+    pub(crate) async fn check_contests(&self, run: &Run, asked: u64) -> anyhow::Result<()> {
         let Some(instance) = &self.duelled else { return Ok(()) };
         let entries = run.ask_all(&format!("/api/processes/instances/{instance}/audit"), "entries").await?;
         let mut answers: BTreeMap<String, u64> = BTreeMap::new();
@@ -177,6 +183,9 @@ impl Load {
                 }
                 _ => {}
             }
+        }
+        if answers.len() as u64 != asked {
+            run.fault(format!("the log of {instance} has {} contested requests of {asked}", answers.len()));
         }
         for (approval, count) in answers.iter().filter(|(_, count)| **count != 1) {
             run.fault(format!("the log has {count} answers to {approval}"));

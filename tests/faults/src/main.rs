@@ -34,7 +34,7 @@ use tokio::time::Instant;
 use crate::cost::Meter;
 use crate::dump::Waiting;
 use crate::figures::Found;
-use crate::load::Load;
+use crate::load::{INSTANCES_WATCHED, Load};
 use crate::machine::{Machine, Places, Ports, Postgres};
 use crate::plan::Plan;
 use crate::proxy::{Keeper, Proxy, Request};
@@ -245,23 +245,24 @@ async fn phases(
         raged = chaos::rages(world, plan, seed) => raged?,
         () = tells => {}
     }
-    load.contests_end().await?;
-    step("the faults have stopped");
-    let late = Instant::now() + plan.overtime;
-    while run.ledger().acknowledged() < plan.acknowledged && Instant::now() < late {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    step("enough is written, or the time for it is over");
     let stopped = Instant::now();
+    world.counts().acknowledged = run.ledger().acknowledged();
+    step("the faults have stopped");
     run.enter(Stage::Closing);
+    load.contests_end().await?;
     load.closes(run, plan.converges * 3).await?;
     step("all instances have ended");
     converges(world, stopped).await?;
     step("nothing waits any more");
     run.enter(Stage::Load);
     load.operators_start(world, seed + 100);
-    load.watch(world, plan.watched).await;
-    stop::in_turn(world, plan).await?;
+    let late = Instant::now() + plan.overtime;
+    while run.ledger().acknowledged() < plan.acknowledged && Instant::now() < late {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    step("enough is written, or the time for it is over");
+    load.watch(world, plan.watched, INSTANCES_WATCHED).await;
+    stop::in_turn(world, plan, load).await?;
     step("every process was told to stop, and is back");
     run.enter(Stage::Closing);
     load.closes(run, plan.converges * 3).await?;
@@ -332,7 +333,7 @@ async fn redis_goes_away(world: &World, plan: &Plan) -> anyhow::Result<()> {
     redis.kill();
     world.run.window.open();
     tokio::time::sleep(plan.redis_away).await;
-    world.counts().redis_away = world.run.window.close();
+    world.run.window.close();
     redis.restart().await?;
     drop(redis);
     world.has_killed("redis");
@@ -360,7 +361,8 @@ async fn checks(world: &World, load: &Load) -> anyhow::Result<Found> {
     let run = &world.run;
     let totals = check::check(run).await?;
     let watched = load.compare_watchers().await?;
-    load.check_contests(run).await?;
+    let duels = world.counts().duels;
+    load.check_contests(run, duels).await?;
     // What was refused shortly before the end is tried again after a wait that has grown.
     let until = Instant::now() + Duration::from_secs(90);
     let postgres = world.postgres.lock().await;

@@ -119,7 +119,9 @@ impl Sink {
                         return Ok(());
                     }
                     let mut text = String::new();
-                    while let Some(line) = lines.next_line().await? {
+                    loop {
+                        // Half a message is none.
+                        let Some(line) = lines.next_line().await? else { return Ok(()) };
                         if line == "." {
                             break;
                         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use crate::load::{INSTANCES_WATCHED, Load};
 use crate::plan::Plan;
 use crate::world::World;
 
@@ -13,8 +14,9 @@ const ENDS: Duration = Duration::from_secs(10);
 /// Afterwards it is killed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Tells one copy of every service at a time to stop, then the other, until there were enough.
-pub(crate) async fn in_turn(world: &Arc<World>, plan: &Plan) -> anyhow::Result<()> {
+/// Tells one copy of every service at a time to stop, then the other, until there were enough. What is watched may come to
+/// its end meanwhile: while both copies of the gateway have yet to stop, something newer is watched, too.
+pub(crate) async fn in_turn(world: &Arc<World>, plan: &Plan, load: &mut Load) -> anyhow::Result<()> {
     let mut begun = 0;
     for turn in 0_usize.. {
         let mut stopping = JoinSet::new();
@@ -49,6 +51,9 @@ pub(crate) async fn in_turn(world: &Arc<World>, plan: &Plan) -> anyhow::Result<(
         }
         // The others find those that are back.
         tokio::time::sleep(Duration::from_secs(1)).await;
+        if begun + world.machine.copies.len() as u64 <= plan.terminated {
+            load.watch(world, plan.watched.div_ceil(INSTANCES_WATCHED), 1).await;
+        }
     }
     Ok(())
 }

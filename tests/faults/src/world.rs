@@ -38,10 +38,10 @@ pub(crate) struct Counts {
     pub(crate) kills: BTreeMap<&'static str, u64>,
     pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) redis_lost: u64,
-    /// From PostgreSQL's being back to the first change that was acknowledged, the longest.
+    /// Writes that were acknowledged by the time that nothing broke any more.
+    pub(crate) acknowledged: u64,
+    /// From PostgreSQL's being back to the first change that was acknowledged, each time.
     pub(crate) postgres_back: Vec<Duration>,
-    /// Calls while Redis was away: succeeded, failed.
-    pub(crate) redis_away: (u64, BTreeMap<String, u64>),
     pub(crate) duels: u64,
     pub(crate) duel_calls: u64,
     pub(crate) stale_tried: u64,
@@ -103,7 +103,7 @@ pub(crate) struct Losses {
 /// Of one kind.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Loss {
-    /// Calls that were sent to lose their replies and have not been seen to the end.
+    /// Calls that could have lost their replies.
     tried: u64,
     /// Replies that were lost and came again.
     pub(crate) repeated: u64,

@@ -450,6 +450,7 @@ impl Run {
 
     async fn send(&self, life: &Life, call: &Call, abandon: Option<Duration>) -> Outcome {
         let Ok(address) = self.address_of(life) else { return Outcome::NotSent };
+        let (counts, sent) = (self.window.is_open(), Instant::now());
         let request = self.request(&self.http, &address, call);
         let exchange = async {
             let response = request.timeout(self.manner.answer_time).send().await?;
@@ -471,7 +472,9 @@ impl Run {
             Err(error) if error.is_connect() => Outcome::NotSent,
             Err(error) => Outcome::Unanswered(format!("{:#}", anyhow::Error::new(error))),
         };
-        self.window.count(call, &outcome);
+        if counts {
+            self.window.count(call, &outcome, sent.elapsed());
+        }
         outcome
     }
 

@@ -1,13 +1,18 @@
-//! Calls while somebody counts them: those that had an answer, and what became of the others.
+//! Calls that are sent while somebody counts them: those that had an answer in time, and what became of the others.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use std::time::Duration;
+
 use crate::ledger::Call;
 use crate::run::{Outcome, reason};
 
-/// Calls while somebody counts them.
+/// Who waits longer for an answer has given up.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Calls that are sent while somebody counts them.
 #[derive(Debug, Default)]
 pub struct Window {
     is_open: AtomicBool,
@@ -22,18 +27,25 @@ impl Window {
         self.is_open.store(true, Ordering::SeqCst);
     }
 
-    /// Ends it: calls that had an answer, and calls that had none or were put off.
-    pub fn close(&self) -> (u64, BTreeMap<String, u64>) {
+    /// Ends it. What was sent by then still counts once it is over.
+    pub fn close(&self) {
         self.is_open.store(false, Ordering::SeqCst);
-        let failed = std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner));
-        (self.succeeded.swap(0, Ordering::SeqCst), failed)
     }
 
-    pub(crate) fn count(&self, call: &Call, outcome: &Outcome) {
-        if !self.is_open.load(Ordering::SeqCst) {
-            return;
-        }
+    /// Whether a call that is sent now counts.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::SeqCst)
+    }
+
+    /// Calls that had an answer, and calls that had none, or late, or were put off.
+    pub fn calls(&self) -> (u64, BTreeMap<String, u64>) {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (self.succeeded.load(Ordering::SeqCst), failed)
+    }
+
+    pub(crate) fn count(&self, call: &Call, outcome: &Outcome, took: Duration) {
         let what = match outcome {
+            Outcome::Answered(..) if took > PATIENCE => "late".to_owned(),
             Outcome::Answered(status, answer) if *status >= 500 || *status == 429 => {
                 format!(
                     "{status} {} {}",

@@ -30,6 +30,7 @@ use crate::upstream::Upstream;
 const PREFIX_BYTES: usize = 5;
 /// Longest deadline of a call with one answer.
 const DEADLINE_MAX: Duration = Duration::from_mins(5);
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 /// Open to everybody: they say nothing about anybody.
 const OPEN_PREFIXES: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
 
@@ -91,8 +92,14 @@ impl Grpc {
         }
     }
 
-    /// Answers what everybody may ask, which may be a stream that never ends.
+    /// Answers what everybody may ask, which may be a stream that never ends. Whether we are well is answered even while
+    /// strangers have taken all places for such streams: who balances loads asks that.
     async fn tell(&self, request: Request<tonic::body::Body>) -> Result<Response<tonic::body::Body>, Status> {
+        if request.uri().path() == HEALTH_CHECK {
+            let answer = self.upstream.local(request);
+            let answer = tokio::time::timeout(self.config.limits.arrival_time_max, answer).await;
+            return answer.unwrap_or_else(|_| Err(phasegate_rpc_error::status(&Refused::Deadline)));
+        }
         let place = self.streams.visit().map_err(Refused::into_status)?;
         let answer = self.upstream.local(request).await?;
         Ok(answer.map(|body| {

@@ -252,7 +252,8 @@ async fn strangers_take_their_own_places_and_give_them_back() -> Result<()> {
     assert_eq!(watched.message().await?.context("it says nothing")?.status, 1);
     let refused = health.watch(HealthCheckRequest::default()).await.err().context("not refused")?;
     assert_eq!(reason_of(&refused).as_deref(), Some("TOO_MANY_STREAMS"));
-    // Those who are known have theirs.
+    // What balances loads is answered all the same, and those who are known have places of their own.
+    assert_eq!(health.check(HealthCheckRequest::default()).await?.into_inner().status, 1);
     server.backend.lay("WatchEvents", Answer::Endless);
     let open = server.http.get(server.url("/api/processes/instances/i/events")).send().await?;
     assert_eq!(open.status().as_u16(), 200);

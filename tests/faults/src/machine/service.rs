@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -75,6 +75,8 @@ struct State {
     process: Option<u32>,
     /// Somebody ends it on purpose.
     is_meant: bool,
+    /// It stopped as it should the last time, and was not ended by a signal.
+    is_in_order: bool,
     /// Ends that nobody meant.
     faults: Vec<String>,
 }
@@ -161,7 +163,7 @@ async fn supervise(copy: Arc<Process>, start: Start) {
                     ended = child.wait() => ended,
                     () = copy.watch_readiness() => child.wait().await,
                 };
-                copy.has_ended(&format!("{ended:?}"));
+                copy.has_ended(ended);
             }
             Err(error) => copy.state().faults.push(format!("{}: {error:#}", copy.name)),
         }
@@ -192,15 +194,16 @@ impl Process {
         command.spawn().with_context(|| format!("start {}", self.name))
     }
 
-    fn has_ended(&self, how: &str) {
+    fn has_ended(&self, how: std::io::Result<ExitStatus>) {
         let mut state = self.state();
         state.process = None;
+        state.is_in_order = how.as_ref().is_ok_and(ExitStatus::success);
         let is_meant = std::mem::take(&mut state.is_meant);
         // Before it was ready it may end because it does not find what it needs.
         if !is_meant && self.life.borrow().is_ready {
             let said = std::fs::read_to_string(&self.log).unwrap_or_default();
             let last: Vec<&str> = said.lines().rev().take(3).collect();
-            state.faults.push(format!("{} ended by itself ({how}): {}", self.name, last.join(" / ")));
+            state.faults.push(format!("{} ended by itself ({how:?}): {}", self.name, last.join(" / ")));
         }
         drop(state);
         self.life.send_modify(|life| {
@@ -241,7 +244,8 @@ impl Process {
             state.process
         };
         match process {
-            Some(process) => signal::send("KILL", process).await.map(|()| true),
+            // It may have ended this very moment.
+            Some(process) => Ok(signal::send("KILL", process).await.is_ok()),
             None => Ok(false),
         }
     }
@@ -249,17 +253,16 @@ impl Process {
     /// Holds it for a time. False where it does not run.
     pub(crate) async fn hold(&self, time: Duration) -> anyhow::Result<bool> {
         let Some(process) = self.state().process else { return Ok(false) };
-        signal::send("STOP", process).await?;
+        if signal::send("STOP", process).await.is_err() {
+            return Ok(false);
+        }
         tokio::time::sleep(time).await;
         // Somebody may have killed it meanwhile.
         let is_there = self.state().process == Some(process);
-        if is_there {
-            signal::send("CONT", process).await?;
-        }
-        Ok(is_there)
+        Ok(is_there && signal::send("CONT", process).await.is_ok())
     }
 
-    /// Asks it to end, and waits until it has: how long it took.
+    /// Asks it to end, and waits until it has, in order: how long it took.
     pub(crate) async fn terminate(&self, patience: Duration) -> anyhow::Result<Duration> {
         let mut life = self.life.subscribe();
         let life_number = life.borrow().begun;
@@ -272,7 +275,9 @@ impl Process {
         signal::send("TERM", process).await?;
         let waited = async { life.wait_for(|life| life.ended >= life_number).await.map(drop) };
         if let Ok(ended) = tokio::time::timeout(patience, waited).await {
-            ended.map(|()| began.elapsed()).context("a supervisor")
+            ended.context("a supervisor")?;
+            ensure!(self.state().is_in_order, "{} did not stop in order", self.name);
+            Ok(began.elapsed())
         } else {
             signal::send("KILL", process).await?;
             bail!("{} did not end within {} s", self.name, patience.as_secs())
