@@ -78,12 +78,12 @@ pub(crate) async fn lost_mail(
 ) -> anyhow::Result<(u64, Vec<String>)> {
     let rows =
         postgres.query("select status || '|' || message_id from phasegate_notification.notification").await?;
-    let taken: BTreeSet<&str> = taken.keys().map(|id| bare(id)).collect();
     let mut faults: Vec<String> = taken
         .iter()
         .filter(|(_, texts)| texts.iter().any(|text| Some(text) != texts.first()))
         .map(|(id, texts)| format!("mail {id} came again with another text: {texts:?}"))
         .collect();
+    let taken: BTreeSet<&str> = taken.keys().map(|id| bare(id)).collect();
     let mut sent = 0;
     for row in &rows {
         let (status, id) = row.split_once('|').context("two columns")?;

@@ -50,7 +50,7 @@ pub(crate) struct Load {
 
 impl Load {
     /// Publishes the definitions, and begins.
-    pub(crate) async fn start(world: &Arc<World>, plan: &Plan, seed: u64) -> anyhow::Result<Self> {
+    pub(crate) async fn start(world: &Arc<World>, seed: u64) -> anyhow::Result<Self> {
         let run = &world.run;
         let definitions = [
             process::definition(&run.manner.process),

@@ -159,7 +159,7 @@ async fn runs(
     if plan.is_calm {
         return calm(&world, plan, seed).await;
     }
-    let mut load = Load::start(&world, plan, seed).await?;
+    let mut load = Load::start(&world, seed).await?;
     let outcome = tokio::select! {
         outcome = phases(&world, plan, seed, &mut load, began) => outcome,
         done = first_fault(&world.run), if is_planted => Ok(done),
@@ -178,7 +178,7 @@ async fn calm(world: &Arc<World>, plan: &Plan, seed: u64) -> anyhow::Result<Done
     let rested = world.meter.spent();
     let seconds = plan.chaos.as_secs() / 2;
     say(&format!("at rest, for each second: {}", figures::cost(&started, &rested, seconds)));
-    let _load = Load::start(world, plan, seed).await?;
+    let _load = Load::start(world, seed).await?;
     let (before, rested) = (world.run.ledger().acknowledged(), world.meter.spent());
     tokio::time::sleep(plan.chaos / 2).await;
     let writes = world.run.ledger().acknowledged() - before;

@@ -16,8 +16,9 @@ use super::signal;
 const PATIENCE: Duration = Duration::from_mins(1);
 /// PostgreSQL refuses to run as root; then it runs as the user that Debian's package made.
 const SETPRIV: [&str; 4] = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"];
-/// Ends the server when the pipe from this process closes, however this process ends.
-const WATCHDOG: &str = r#""$@" >>"$LOG" 2>&1 </dev/null & server=$!; cat >/dev/null; kill -QUIT $server"#;
+/// Ends the server when the pipe from this process closes, however this process ends, and ends with the server.
+const WATCHDOG: &str = r#"exec 3<&0; "$@" >>"$LOG" 2>&1 </dev/null 3<&- & server=$!
+(cat <&3 >/dev/null; kill -QUIT $server) & dog=$!; wait $server; kill $dog"#;
 
 /// The server.
 #[derive(Debug)]
@@ -69,7 +70,8 @@ impl Postgres {
                 if self.query("select 1").await.is_ok() {
                     return Ok(());
                 }
-                if self.process().is_none() {
+                let ended = self.watchdog.as_mut().map(Child::try_wait).transpose()?.flatten();
+                if ended.is_some() {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
