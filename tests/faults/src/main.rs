@@ -26,6 +26,7 @@ use anyhow::{Context as _, bail};
 use clap::Parser;
 use phasegate_load::check;
 use phasegate_load::run::{Manner, Run, Stage};
+use phasegate_load::window::PATIENCE;
 use phasegate_test_redis::TestRedis;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -338,6 +339,8 @@ async fn redis_goes_away(world: &World, plan: &Plan) -> anyhow::Result<()> {
     drop(redis);
     world.has_killed("redis");
     world.counts().redis_lost += 1;
+    // What was sent meanwhile has its answer, or has none in time, before anything else breaks.
+    tokio::time::sleep(PATIENCE).await;
     Ok(())
 }
 

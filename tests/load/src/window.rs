@@ -10,7 +10,7 @@ use crate::ledger::Call;
 use crate::run::{Outcome, reason};
 
 /// Who waits longer for an answer has given up.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Calls that are sent while somebody counts them.
 #[derive(Debug, Default)]
