@@ -59,6 +59,11 @@ impl Kind {
         Self::Cancel,
     ];
 
+    /// Whether the answer tells by its status that something is new.
+    pub(crate) const fn creates(self) -> bool {
+        matches!(self, Self::Start | Self::Store | Self::Request | Self::Comment | Self::Link)
+    }
+
     /// Refusals that an honest client may meet, because another client or the course of things was first.
     pub fn may_be_refused(self, reason: &str) -> bool {
         let over = reason == "INSTANCE_TERMINAL";

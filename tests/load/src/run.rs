@@ -329,7 +329,7 @@ impl Run {
         if told.answer.is_some() {
             tally.acknowledged += 1;
             // What is created answers 201, and 200 once it is there already.
-            tally.found_done += u64::from(told.in_doubt && creates(told.kind) && status == 200);
+            tally.found_done += u64::from(told.in_doubt && told.kind.creates() && status == 200);
             let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.acknowledged_at.store(micros, Ordering::SeqCst);
         } else {
@@ -354,7 +354,7 @@ impl Run {
     }
 
     fn compare_swallowed(&self, kind: Kind, call: &Call, first: &(u16, Value), again: (u16, &Value)) {
-        if again == (200, &first.1) || (again.0 == first.0 && first.1 == *again.1 && !creates(kind)) {
+        if again == (200, &first.1) || (again.0 == first.0 && first.1 == *again.1 && !kind.creates()) {
             if let Some(swallower) = &self.swallower {
                 swallower.repeated(kind);
             }
@@ -378,7 +378,7 @@ impl Run {
             }
         }
         let is_first = (status, &again) == (200, &first);
-        if !is_first && (status != 201 || creates(told.kind)) {
+        if !is_first && (status != 201 || told.kind.creates()) {
             self.fault(format!(
                 "{:?} {} was repeated: first {first}, then {status} {again}",
                 told.kind, told.call.request_id
@@ -487,11 +487,6 @@ impl Run {
 /// The server asks to come again.
 fn is_put_off(status: u16, answer: &Value) -> bool {
     matches!(status, 429 | 503 | 504) || reason(answer) == "REQUEST_IN_PROGRESS"
-}
-
-/// Whether the answer tells by its status that something is new.
-fn creates(kind: Kind) -> bool {
-    matches!(kind, Kind::Start | Kind::Store | Kind::Request | Kind::Comment | Kind::Link)
 }
 
 /// The reason of an error.
