@@ -8,6 +8,9 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+/// What tonic says when the deadline of a call has passed.
+const TIMED_OUT: &str = "Timeout expired";
+
 /// One wrong field of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -101,7 +104,7 @@ impl From<Details> for Error {
 impl From<Status> for Error {
     fn from(status: Status) -> Error {
         let details = status.get_error_details();
-        let Error(mut error) = Error::plain(status.code(), status.message().to_owned());
+        let Error(mut error) = Error::plain(code(&status), status.message().to_owned());
         if let Some(info) = details.error_info() {
             error.reason.clone_from(&info.reason);
             error.metadata = info.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -147,6 +150,21 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// The kind of a failure. A connection that ends in the middle of a call, as that of a server that stops, says no more than
+/// one that is not made: tonic calls it INTERNAL, UNKNOWN or CANCELLED, and a deadline CANCELLED, too. What a server says has no
+/// source.
+pub(crate) fn code(status: &Status) -> Code {
+    let code = status.code();
+    if std::error::Error::source(status).is_none() {
+        return code;
+    }
+    if code == Code::Cancelled && status.message() == TIMED_OUT {
+        return Code::DeadlineExceeded;
+    }
+    let is_broken = matches!(code, Code::Internal | Code::Unknown | Code::Cancelled);
+    if is_broken { Code::Unavailable } else { code }
+}
 
 /// An error with its sources, each said once.
 fn chain(error: &dyn std::error::Error) -> String {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::error::code;
+
 /// Tries of a call, the first one included.
 pub(crate) const TRIES: u32 = 4;
 /// Wait before the second try; doubles with every further one.
@@ -49,7 +51,7 @@ impl Budget {
 /// begun nothing or is asked with the same request id; one that has enough to do says when to come back.
 pub(crate) fn wait(status: &Status, again: u32) -> Option<Duration> {
     let told = status.get_details_retry_info().and_then(|info| info.retry_delay);
-    let least = match (status.code(), told) {
+    let least = match (code(status), told) {
         (Code::Unavailable, told) => told.unwrap_or_default(),
         (Code::ResourceExhausted, Some(told)) => told,
         _ => return None,

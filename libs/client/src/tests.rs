@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use phasegate_proto::instance::v1::instance_service_server::{InstanceService, InstanceServiceServer};
 use phasegate_proto::instance::v1::*;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -112,6 +113,40 @@ async fn a_server_that_is_away_for_a_moment_is_asked_again() {
         assert_eq!(server.calls.load(Ordering::SeqCst), calls);
         server.away.store(0, Ordering::SeqCst);
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_in_the_middle_of_a_call_is_a_server_that_is_away() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // Settings, and the last word of a server that stops and has looked at no call.
+    let (settings, last) = ([0, 0, 0, 4, 0, 0, 0, 0, 0], [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let connections = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&connections);
+    tokio::spawn(async move {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            count.fetch_add(1, Ordering::SeqCst);
+            connection.write_all(&settings).await.unwrap();
+            // The call follows upon the greeting at once.
+            let _ = connection.read(&mut [0; 24]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            connection.write_all(&last).await.unwrap();
+        }
+    });
+    let client = Client::connect_lazy(&address).unwrap();
+    let error = get(&client).await.unwrap_err();
+    assert_eq!(error.code, Code::Unavailable, "{error}");
+    assert_eq!(connections.load(Ordering::SeqCst), TRIES, "it is asked again");
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_here_is_one() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let client = Client::connect_lazy(&address).unwrap().with_deadline(Duration::from_millis(100));
+    let error = get(&client).await.unwrap_err();
+    assert_eq!(error.code, Code::DeadlineExceeded, "{error}");
 }
 
 #[tokio::test]

@@ -74,8 +74,8 @@ async fn follow(watch: Watch, session: &mut Session<'_>) -> Result<(), Failure> 
         let before = position.clone();
         let is_complete = match connect(&watch, &position, session).await {
             Ok(stream) => read(stream, &mut position, session).await?,
-            Err(status) if is_passing(status.code()) => false,
-            Err(status) => return Err(phasegate_client::Error::from(status).into()),
+            Err(error) if is_passing(error.code) => false,
+            Err(error) => return Err(error.into()),
         };
         // A server that has just gone away is not there to say how the instance stands.
         match fetch(watch.instance_id.clone(), session).await {
@@ -84,7 +84,7 @@ async fn follow(watch: Watch, session: &mut Session<'_>) -> Result<(), Failure> 
             }
             Ok(_) => {}
             // One that goes just now may not even say so.
-            Err(Failure::Server(error)) if is_absence(error.code) => {}
+            Err(Failure::Server(error)) if is_passing(error.code) => {}
             Err(failure) => return Err(failure),
         }
         wait = if position == before { (wait * 2).min(WAIT_MAX) } else { WAIT_MIN };
@@ -92,21 +92,16 @@ async fn follow(watch: Watch, session: &mut Session<'_>) -> Result<(), Failure> 
     }
 }
 
-/// What a server that stops, or a network that hiccups, ends a stream with.
-fn is_passing(code: Code) -> bool {
-    matches!(code, Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
-}
-
 /// What a server that is not there answers, or that goes while it is asked.
-fn is_absence(code: Code) -> bool {
-    matches!(code, Code::Unavailable | Code::Unknown | Code::Cancelled)
+fn is_passing(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded)
 }
 
 async fn connect(
     watch: &Watch,
     position: &str,
     session: &Session<'_>,
-) -> Result<Streaming<WatchEventsResponse>, tonic::Status> {
+) -> Result<Streaming<WatchEventsResponse>, phasegate_client::Error> {
     // Without a deadline: it lasts as long as the instance.
     let request = Request::new(WatchEventsRequest {
         instance_id: watch.instance_id.clone(),
@@ -127,8 +122,10 @@ async fn read(
         let message = match stream.message().await {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(true),
-            Err(status) if is_passing(status.code()) => return Ok(false),
-            Err(status) => return Err(phasegate_client::Error::from(status).into()),
+            Err(status) => {
+                let error = phasegate_client::Error::from(status);
+                return if is_passing(error.code) { Ok(false) } else { Err(error.into()) };
+            }
         };
         for event in &message.events {
             if session.is_for_programs() {
