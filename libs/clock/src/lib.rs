@@ -159,14 +159,17 @@ impl Clock for SystemClock {
 // === impl FollowingClock ===
 
 impl FollowingClock {
-    /// A difference that is no more than the time a question takes.
+    /// A difference that nobody needs to hear of.
     const CLOSE: Duration = Duration::from_millis(100);
 
-    /// Sets it, where it is not close anyway. Returns by how much it was off: too late or too early.
-    pub fn follow(&self, time: Timestamp) -> Option<Duration> {
+    /// Sets it by an answer that came `took` after the question, where it is not close anyway. Returns by how much it was off:
+    /// too late or too early. When within `took` the answer was given nobody knows, so that a difference of up to half of it
+    /// says nothing.
+    pub fn follow(&self, answer: Timestamp, took: Duration) -> Option<Duration> {
+        let time = answer + took / 2;
         let now = self.now();
         let off = now.duration_since(time).max(time.duration_since(now));
-        if off <= Self::CLOSE {
+        if off <= Self::CLOSE.max(took / 2) {
             return None;
         }
         self.start.store(time.0.saturating_sub(micros(self.since.elapsed())), Ordering::SeqCst);
@@ -242,10 +245,15 @@ mod tests {
     fn a_clock_follows_another_one_however_far_that_is() {
         let clock = FollowingClock::default();
         let machine = clock.machine();
-        assert_eq!(clock.follow(machine), None, "it begins as the clock of the machine");
+        assert_eq!(clock.follow(machine, Duration::ZERO), None, "it begins as the clock of the machine");
+        let slow = Duration::from_millis(800);
+        for answer in [machine - slow * 9 / 10, machine] {
+            assert_eq!(clock.follow(answer, slow), None, "it may have been right when it answered");
+        }
+        assert!(clock.follow(machine - slow * 2, slow).is_some());
         let minutes = Duration::from_mins(10);
         for time in [machine + minutes, machine - minutes, machine] {
-            assert!(clock.follow(time).is_some_and(|off| off > minutes / 2));
+            assert!(clock.follow(time, Duration::ZERO).is_some_and(|off| off > minutes / 2));
             let now = clock.now();
             assert!(now >= time && now.duration_since(time) < minutes / 2, "{now}");
         }

@@ -20,7 +20,7 @@ pub(super) async fn ask(clock: &FollowingClock, database: &Database) {
     let answer = tokio::time::timeout(ANSWERED_WITHIN, database.now()).await;
     let took = asked.elapsed();
     if let Ok(Ok(time)) = answer
-        && let Some(off) = clock.follow(time + took / 2)
+        && let Some(off) = clock.follow(time, took)
     {
         tracing::warn!(seconds = off.as_secs_f64(), "the clock of this machine is not that of the database");
     }
