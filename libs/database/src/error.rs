@@ -90,6 +90,28 @@ impl Error {
         self.is_unique_violation() || (self.is_transient() && !self.is_in_doubt())
     }
 
+    /// The constraint that a statement violated; PostgreSQL only.
+    pub fn constraint(&self) -> Option<&str> {
+        let Self::Statement { source: sqlx::Error::Database(error), .. } = self else { return None };
+        error.constraint()
+    }
+
+    /// The same for another one who waited for the same answer of a database that is away.
+    pub fn for_another(&self) -> Self {
+        let said = |source: &sqlx::Error| sqlx::Error::Protocol(source.to_string());
+        match self {
+            Self::InDoubt(source) => Self::InDoubt(said(source)),
+            Self::Statement { doing, source } => {
+                Self::Statement { doing: doing.clone(), source: said(source) }
+            }
+            Self::Column { .. }
+            | Self::Settings(_)
+            | Self::Unsafe(_)
+            | Self::Migration { .. }
+            | Self::Aborted(_) => Self::Aborted(self.to_string()),
+        }
+    }
+
     /// A row with that key is there already.
     pub fn is_unique_violation(&self) -> bool {
         matches!(self, Self::Statement { source: sqlx::Error::Database(error), .. } if error.is_unique_violation())

@@ -15,13 +15,13 @@
 //! writes later fails at once when another one wrote in between. Readers have a small pool of read-only connections.
 
 mod error;
-mod held;
 mod migrate;
 mod postgres;
 mod reach;
 mod row;
 mod safety;
 mod seen;
+mod session;
 mod sqlite;
 mod value;
 mod wall;
@@ -175,7 +175,7 @@ impl Database {
         args: Vec<Value>,
     ) -> Result<Vec<Row>, Error> {
         match &self.pools {
-            Pools::Postgres(pool) => pool.fetch_all(self.reach(), sql.into(), args).await,
+            Pools::Postgres(pool) => pool.fetch_all(self.reach(), sql.into(), args, false).await,
             Pools::Sqlite(pool) => pool.fetch_all(sql.into(), args).await,
         }
     }
@@ -187,6 +187,21 @@ impl Database {
         args: Vec<Value>,
     ) -> Result<Option<Row>, Error> {
         Ok(self.fetch_all(sql, args).await?.into_iter().next())
+    }
+
+    /// Executes one statement as a transaction of its own, and returns its rows. On PostgreSQL that is one round trip.
+    pub async fn write(
+        &self,
+        sql: impl Into<Cow<'static, str>> + Send,
+        args: Vec<Value>,
+    ) -> Result<Vec<Row>, Error> {
+        let sql = sql.into();
+        match &self.pools {
+            Pools::Postgres(pool) => pool.fetch_all(self.reach(), sql, args, true).await,
+            Pools::Sqlite(_) => {
+                self.transaction(move |tx| Box::pin(async move { tx.fetch_all(sql, args).await })).await
+            }
+        }
     }
 
     /// Does `work` in one transaction: commits when it is `Ok`, rolls back when it is `Err`.

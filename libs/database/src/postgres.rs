@@ -6,41 +6,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use phasegate_telemetry::Outage;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::{
-    Arguments as _, AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Executor as _,
-    Row as _, TypeInfo as _, ValueRef as _,
+    Arguments as _, AssertSqlSafe, Column as _, ConnectOptions as _, Executor as _, Row as _, TypeInfo as _,
+    ValueRef as _,
 };
 use tracing::Instrument as _;
 
-use crate::held::Held;
+use crate::session::{Session, Sessions, Told};
 use crate::{Cell, Error, Reach, Row, Value};
 
 /// Longer than any statement of ours takes, and as long as anybody waits for a call.
 const STATEMENT_TIMEOUT: &str = "10s";
 /// A server that has not answered by then has not heard the question, or we do not hear its answer.
 const PATIENCE: Duration = Duration::from_secs(12);
-/// For what a connection is asked before it is used.
-const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// A transaction of ours never waits for anything but the database; one that idles has lost its process.
 const IDLE_TIMEOUT: &str = "10s";
-/// Shorter than the deadline of a call, so that the caller is told and does not hang.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that was used this recently is believed to be alive; giving one back checks it, too.
-const TRUSTED_IDLE: Duration = Duration::from_secs(2);
+/// Begins a transaction, whatever a statement by itself may do on its connection.
+pub(crate) const BEGIN: &str = "begin read write";
 /// More than a service has statements, so that each is prepared once a connection.
 const STATEMENTS_MAX: usize = 512;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Pool {
-    pool: PgPool,
+    sessions: Sessions,
     /// Whether the server answers, for the log: whoever asks it need not say so.
     outage: Arc<Outage>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Open {
-    held: Held,
+    session: Session,
     patience: Duration,
     outage: Arc<Outage>,
 }
@@ -58,52 +54,55 @@ impl Pool {
                 ("search_path", schema),
                 ("statement_timeout", STATEMENT_TIMEOUT),
                 ("idle_in_transaction_session_timeout", IDLE_TIMEOUT),
+                // Statements are short and repeated. Compiling one takes longer than a thousand of its runs.
+                ("jit", "off"),
+                // A plan that was made while a table was empty reads all of it, and stays when it has grown. Every statement
+                // of ours that is repeated has an index.
+                ("enable_seqscan", "off"),
             ])
             .disable_statement_logging();
-        let pool = PgPoolOptions::new()
-            .max_connections(max_connections.max(2))
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > TRUSTED_IDLE {
-                        let pinged = tokio::time::timeout(PING_TIMEOUT, connection.ping()).await;
-                        pinged.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_with(options)
+        let sessions = Sessions::connect(options, max_connections)
             .await
             .map_err(|error| Error::doing("connect to PostgreSQL", error))?;
         let outage = Arc::new(Outage::new(format!("the database with schema {schema}"), "postgresql"));
-        Ok(Self { pool, outage })
+        Ok(Self { sessions, outage })
     }
 
+    /// Executes a statement by itself, and returns its rows. Where it writes and its answer is lost, nobody knows whether it
+    /// took effect.
     pub(crate) async fn fetch_all(
         &self,
         reach: Reach,
         sql: Cow<'static, str>,
         args: Vec<Value>,
+        writes: bool,
     ) -> Result<Vec<Row>, Error> {
-        let Some(begin) = reach.begin("begin read only") else {
+        let pool = self.clone();
+        // A task, because the connection of a caller that goes away in the middle of a question cannot be used again.
+        let task = async move {
             let text = sql.clone();
             let arguments = arguments(&text, args)?;
-            let rows = async {
-                let mut held = Held::acquire(&self.pool).await?;
-                let asked = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(held.connection()?);
-                let rows = tokio::time::timeout(PATIENCE, asked).await;
-                held.heard(rows)
+            let session = async {
+                let told = Told { reach, is_read_only: !writes };
+                let mut session = pool.sessions.acquire(&told).await?;
+                session.tell(&told, PATIENCE).await?;
+                Ok(session)
             };
-            // Boxed, because whoever asks holds it, and holds many of them.
-            return noted(&self.outage, read(&text, Box::pin(rows).await));
-        };
-        let pool = self.clone();
-        // A task, because a caller that goes away during the `begin` would leave the connection inside a transaction.
-        let task = async move {
-            let mut open = pool.begin_with(begin).await?;
-            // The connection ends the transaction on its way back to the pool, and nobody waits for it.
-            noted(&pool.outage, open.fetch_all(sql, args).await)
+            let rows = match session.await {
+                Ok(mut session) => {
+                    let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
+                    let rows =
+                        session.ask(PATIENCE, async |connection| query.fetch_all(connection).await).await;
+                    match rows {
+                        Err(error) if writes && error.as_database_error().is_none() => {
+                            Err(Error::committing(error))
+                        }
+                        rows => read(&text, rows),
+                    }
+                }
+                Err(error) => read(&text, Err(error)),
+            };
+            noted(&pool.outage, rows)
         };
         match tokio::spawn(task.in_current_span()).await {
             Ok(rows) => rows,
@@ -111,32 +110,30 @@ impl Pool {
         }
     }
 
-    /// Begins a transaction, and says in the same breath whose rows it reaches.
+    /// Begins a transaction that reaches these rows.
     pub(crate) async fn begin(&self, reach: &Reach) -> Result<Open, Error> {
-        self.begin_with(reach.begin("begin").unwrap_or_else(|| "begin".to_owned())).await
-    }
-
-    async fn begin_with(&self, statement: String) -> Result<Open, Error> {
         let begun = async {
-            let mut held = Held::acquire(&self.pool).await?;
-            held.is_open = true;
-            let statement = sqlx::raw_sql(AssertSqlSafe(statement));
-            let answer = tokio::time::timeout(PATIENCE, held.connection()?.execute(statement)).await;
-            held.heard(answer)?;
-            Ok(held)
+            let told = Told { reach: reach.clone(), is_read_only: false };
+            let mut session = self.sessions.acquire(&told).await?;
+            // Said in the same breath where it is not known: then it ends with the transaction.
+            let begin = if session.reaches(reach) { BEGIN.to_owned() } else { reach.begin() };
+            let statement = sqlx::raw_sql(AssertSqlSafe(begin));
+            session.ask(PATIENCE, async |connection| connection.execute(statement).await).await?;
+            session.keep(true);
+            Ok(session)
         };
         let begun = begun.await.map_err(|error| Error::doing("begin a transaction", error));
         let outage = Arc::clone(&self.outage);
-        noted(&outage, begun).map(|held| Open { held, patience: PATIENCE, outage })
+        noted(&outage, begun).map(|session| Open { session, patience: PATIENCE, outage })
     }
 
     /// All connections, and those that nobody uses.
     pub(crate) fn connections(&self) -> (usize, usize) {
-        (usize::try_from(self.pool.size()).unwrap_or(usize::MAX), self.pool.num_idle())
+        self.sessions.connections()
     }
 
     pub(crate) async fn close(&self) {
-        self.pool.close().await;
+        self.sessions.close().await;
     }
 }
 
@@ -170,13 +167,13 @@ impl Open {
 
     pub(crate) async fn commit(mut self) -> Result<(), Error> {
         let done = self.ask(async |connection| connection.execute("commit").await).await;
-        self.held.is_open = done.is_err();
+        self.session.keep(done.is_err());
         noted(&self.outage, done.map(drop).map_err(Error::committing))
     }
 
     pub(crate) async fn roll_back(mut self) -> Result<(), Error> {
         let done = self.ask(async |connection| connection.execute("rollback").await).await;
-        self.held.is_open = done.is_err();
+        self.session.keep(done.is_err());
         done.map(drop).map_err(|error| Error::doing("roll a transaction back", error))
     }
 
@@ -185,13 +182,11 @@ impl Open {
         self.patience = patience;
     }
 
-    /// Asks the server, and waits for its answer in bounded time.
     async fn ask<T>(
         &mut self,
-        question: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+        question: impl AsyncFnOnce(&mut sqlx::PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
-        let answer = tokio::time::timeout(self.patience, question(self.held.connection()?)).await;
-        self.held.heard(answer)
+        self.session.ask(self.patience, question).await
     }
 }
 

@@ -1,8 +1,8 @@
 //! Whose rows a statement reaches: the wall between tenants that stands behind every `where tenant_id`.
 //!
 //! What is done for one tenant is done within its [`Reach`], which the server takes from the verified caller and the
-//! guard before a receiver from the event. PostgreSQL is told with the `begin` of every transaction, and of every read,
-//! until its end, so that a pooled connection remembers nobody; the policies of [`crate::Database::open`] do the rest.
+//! guard before a receiver from the event. PostgreSQL is told before the first statement that reaches other rows than the
+//! one before on its connection, which `session.rs` keeps account of; the policies of [`crate::Database::open`] do the rest.
 //! Outside of any reach nothing is visible and nothing can be written. Loops that serve all tenants say so, with
 //! [`crate::Database::across_tenants`].
 //!
@@ -11,6 +11,8 @@
 
 use std::future::Future;
 use std::sync::Arc;
+
+use crate::postgres::BEGIN;
 
 tokio::task_local! {
     static REACH: Reach;
@@ -61,14 +63,23 @@ impl Reach {
         REACH.sync_scope(self.clone(), work)
     }
 
-    /// What begins a transaction within this reach; nothing where a plain `begin` will do.
-    pub(crate) fn begin(&self, begin: &str) -> Option<String> {
-        let whose = match &self.0 {
-            Whose::Nobodys => return None,
+    /// Has a connection reach these rows until it is told otherwise.
+    pub(crate) fn set(&self) -> String {
+        format!("set phasegate.tenant = '{}'", self.whose())
+    }
+
+    /// Begins a transaction that reaches these rows, whatever its connection does otherwise.
+    pub(crate) fn begin(&self) -> String {
+        format!("{BEGIN}; set local phasegate.tenant = '{}'", self.whose())
+    }
+
+    /// What PostgreSQL is told. No tenant has an empty name.
+    fn whose(&self) -> &str {
+        match &self.0 {
+            Whose::Nobodys => "",
             Whose::Tenants(tenant) => tenant,
             Whose::Everybodys => EVERYBODYS,
-        };
-        Some(format!("{begin}; set local phasegate.tenant = '{whose}'"))
+        }
     }
 }
 
@@ -80,10 +91,10 @@ mod tests {
     fn what_is_no_name_of_a_tenant_reaches_nothing() {
         for bad in ["", "*", "a*", "a'; reset phasegate.tenant; --", "a\\", "a b", "\u{e4}", "a\0"] {
             assert_eq!(Reach::of_tenant(bad), Reach::default(), "{bad:?}");
-            assert_eq!(Reach::of_tenant(bad).begin("begin"), None, "{bad:?}");
+            assert_eq!(Reach::of_tenant(bad).set(), "set phasegate.tenant = ''", "{bad:?}");
         }
-        let begin = Reach::of_tenant("acme-1").begin("begin");
-        assert_eq!(begin.as_deref(), Some("begin; set local phasegate.tenant = 'acme-1'"));
+        let begin = Reach::of_tenant("acme-1").begin();
+        assert_eq!(begin, "begin read write; set local phasegate.tenant = 'acme-1'");
     }
 
     #[tokio::test]

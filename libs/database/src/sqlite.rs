@@ -1,8 +1,13 @@
 //! The SQLite half: one connection that writes, four that read.
+//!
+//! A commit waits for the disk, which takes several times as long as what is committed. So transactions that are there at
+//! the same time are committed together: each is a savepoint within one that SQLite sees, and is answered when that one is
+//! on the disk. Nobody waits for a transaction that may come: whoever finds nobody behind it commits for all.
 
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sqlx::sqlite::{
@@ -13,7 +18,7 @@ use sqlx::{
     Arguments as _, AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Executor as _,
     Row as _, TypeInfo as _, ValueRef as _,
 };
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 
 use crate::{Cell, Error, Row, Value};
 
@@ -28,10 +33,14 @@ const OPENING_PAUSE: Duration = Duration::from_millis(30);
 const READERS: u32 = 4;
 /// More than a service has statements, so that each is prepared once a connection.
 const STATEMENTS_MAX: usize = 512;
+/// Transactions that are committed together at most.
+const TOGETHER_MAX: usize = 64;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Pool {
     writer: Arc<Mutex<Writer>>,
+    /// Transactions that wait for their turn.
+    behind: Arc<AtomicUsize>,
     readers: SqlitePool,
 }
 
@@ -40,12 +49,23 @@ pub(crate) struct Pool {
 struct Writer {
     /// None once it is closed.
     connection: Option<SqliteConnection>,
-    /// A transaction was begun and not ended, because its task died. The next one rolls it back first.
+    /// What SQLite sees was begun and not ended.
+    is_begun: bool,
+    /// A savepoint was made and not released, because its task died. The next one rolls it back first.
     is_open: bool,
+    /// Those who have done their part and wait for the commit.
+    done: Vec<oneshot::Sender<Result<(), String>>>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Open(OwnedMutexGuard<Writer>);
+pub(crate) struct Open {
+    /// None once it has ended.
+    writer: Option<OwnedMutexGuard<Writer>>,
+    behind: Arc<AtomicUsize>,
+}
+
+/// One that waits for its turn, for as long as this lives.
+struct Behind(Arc<AtomicUsize>);
 
 // === impl Pool ===
 
@@ -70,8 +90,9 @@ impl Pool {
             .connect_with(options.create_if_missing(false).read_only(true))
             .await
             .map_err(|error| Error::doing(&opening, error))?;
-        let writer = Writer { connection: Some(connection), is_open: false };
-        Ok(Self { writer: Arc::new(Mutex::new(writer)), readers })
+        let writer =
+            Writer { connection: Some(connection), is_begun: false, is_open: false, done: Vec::new() };
+        Ok(Self { writer: Arc::new(Mutex::new(writer)), behind: Arc::default(), readers })
     }
 
     pub(crate) async fn fetch_all(
@@ -86,16 +107,17 @@ impl Pool {
     }
 
     pub(crate) async fn begin(&self) -> Result<Open, Error> {
+        let behind = Behind::new(&self.behind);
         let mut writer = self.writer.clone().lock_owned().await;
-        let was_open = std::mem::replace(&mut writer.is_open, true);
-        let connection = writer.connection()?;
-        if was_open {
-            // It fails if the transaction never began, which is as good.
-            drop(connection.execute("rollback").await);
+        drop(behind);
+        match writer.begin().await {
+            Ok(()) => Ok(Open { writer: Some(writer), behind: self.behind.clone() }),
+            Err(error) => {
+                // Nobody may come who would do it for those who wait.
+                drop(writer.end("commit").await);
+                Err(error)
+            }
         }
-        let begun = connection.execute("begin immediate").await;
-        begun.map_err(|error| Error::doing("begin a transaction", error))?;
-        Ok(Open(writer))
     }
 
     /// All connections, and those that nobody uses.
@@ -116,11 +138,82 @@ impl Pool {
     }
 }
 
+// === impl Behind ===
+
+impl Behind {
+    fn new(behind: &Arc<AtomicUsize>) -> Self {
+        behind.fetch_add(1, Ordering::SeqCst);
+        Self(behind.clone())
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 // === impl Writer ===
 
 impl Writer {
     fn connection(&mut self) -> Result<&mut SqliteConnection, Error> {
         self.connection.as_mut().ok_or_else(|| Error::doing("use a closed database", sqlx::Error::PoolClosed))
+    }
+
+    async fn run(&mut self, statement: &'static str) -> Result<(), sqlx::Error> {
+        let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+        connection.execute(statement).await.map(drop)
+    }
+
+    async fn begin(&mut self) -> Result<(), Error> {
+        let beginning = |error| Error::doing("begin a transaction", error);
+        if self.is_open {
+            drop(self.undo().await);
+        }
+        if !self.is_begun {
+            self.run("begin immediate").await.map_err(beginning)?;
+            self.is_begun = true;
+        }
+        // Before it is made, because whoever waits for it may die.
+        self.is_open = true;
+        self.run("savepoint one").await.map_err(beginning)
+    }
+
+    /// Undoes the last part. Where SQLite has undone everything, as it does when the disk is full, those who have done their
+    /// part before are told.
+    async fn undo(&mut self) -> Result<(), sqlx::Error> {
+        self.is_open = false;
+        let undone = match self.run("rollback to one").await {
+            Ok(()) => self.run("release one").await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &undone {
+            // It fails if nothing is left to roll back, which is as good.
+            drop(self.run("rollback").await);
+            self.is_begun = false;
+            self.tell(&Err(error.to_string()));
+        }
+        undone
+    }
+
+    /// Ends what SQLite sees, and tells all who have done their part.
+    async fn end(&mut self, how: &'static str) -> Result<(), sqlx::Error> {
+        if !std::mem::replace(&mut self.is_begun, false) {
+            return Ok(());
+        }
+        let ended = self.run(how).await;
+        if ended.is_err() {
+            drop(self.run("rollback").await);
+        }
+        self.tell(&ended.as_ref().map(drop).map_err(ToString::to_string));
+        ended
+    }
+
+    fn tell(&mut self, outcome: &Result<(), String>) {
+        for one in self.done.drain(..) {
+            // Whoever waited may have died.
+            let _ = one.send(outcome.clone());
+        }
     }
 }
 
@@ -130,7 +223,7 @@ impl Open {
     pub(crate) async fn execute(&mut self, sql: Cow<'static, str>, args: Vec<Value>) -> Result<u64, Error> {
         let text = sql.clone();
         let arguments = arguments(&text, args)?;
-        let done = sqlx::query_with(AssertSqlSafe(sql), arguments).execute(self.0.connection()?).await;
+        let done = sqlx::query_with(AssertSqlSafe(sql), arguments).execute(self.connection()?).await;
         Ok(done.map_err(|error| Error::statement(&text, error))?.rows_affected())
     }
 
@@ -141,27 +234,64 @@ impl Open {
     ) -> Result<Vec<Row>, Error> {
         let text = sql.clone();
         let arguments = arguments(&text, args)?;
-        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(self.0.connection()?).await;
+        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(self.connection()?).await;
         read(&text, rows)
     }
 
     pub(crate) async fn script(&mut self, sql: &'static str) -> Result<(), Error> {
-        let done = self.0.connection()?.execute(sqlx::raw_sql(sql)).await;
+        let done = self.connection()?.execute(sqlx::raw_sql(sql)).await;
         done.map(drop).map_err(|error| Error::statement(sql, error))
     }
 
     pub(crate) async fn commit(mut self) -> Result<(), Error> {
-        let done = self.0.connection()?.execute("commit").await;
-        done.map_err(Error::committing)?;
-        self.0.is_open = false;
-        Ok(())
+        let Some(mut writer) = self.writer.take() else { return Ok(()) };
+        if let Err(error) = writer.run("release one").await {
+            drop(writer.undo().await);
+            drop(writer.end("commit").await);
+            return Err(Error::doing("commit a transaction", error));
+        }
+        writer.is_open = false;
+        if self.behind.load(Ordering::SeqCst) == 0 || writer.done.len() + 1 >= TOGETHER_MAX {
+            return writer.end("commit").await.map_err(Error::committing);
+        }
+        let (done, committed) = oneshot::channel();
+        writer.done.push(done);
+        drop(writer);
+        match committed.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(said)) => Err(Error::committing(sqlx::Error::Protocol(said))),
+            Err(_) => Err(Error::committing(sqlx::Error::WorkerCrashed)),
+        }
     }
 
     pub(crate) async fn roll_back(mut self) -> Result<(), Error> {
-        let done = self.0.connection()?.execute("rollback").await;
-        done.map_err(|error| Error::doing("roll a transaction back", error))?;
-        self.0.is_open = false;
-        Ok(())
+        let Some(mut writer) = self.writer.take() else { return Ok(()) };
+        let undone = writer.undo().await.map_err(|error| Error::doing("roll a transaction back", error));
+        if self.behind.load(Ordering::SeqCst) == 0 {
+            // Those who have done their part learn what becomes of it themselves.
+            drop(writer.end("commit").await);
+        }
+        undone
+    }
+
+    fn connection(&mut self) -> Result<&mut SqliteConnection, Error> {
+        let writer = self.writer.as_mut();
+        writer.ok_or_else(|| Error::doing("use an ended transaction", sqlx::Error::PoolClosed))?.connection()
+    }
+}
+
+/// Its task died. What it has written is undone, and those who wait for the commit must not wait for somebody who may never
+/// come.
+impl Drop for Open {
+    fn drop(&mut self) {
+        let Some(mut writer) = self.writer.take() else { return };
+        // Where there is no runtime any more the process ends.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                drop(writer.undo().await);
+                drop(writer.end("commit").await);
+            });
+        }
     }
 }
 

@@ -208,6 +208,60 @@ async fn concurrent_writers_lose_nothing() -> anyhow::Result<()> {
     .await
 }
 
+/// SQLite commits those together that are there at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_of_many_at_a_time_is_done_or_undone_by_itself() -> anyhow::Result<()> {
+    both(async |fresh: TestDatabase| {
+        let db = fresh.open(&[ITEM]).await?;
+        let work = (0..100).map(|number| {
+            let db = db.clone();
+            tokio::spawn(async move {
+                let id = format!("{number:03}");
+                let done: Result<(), Error> = db
+                    .transaction(move |tx| {
+                        Box::pin(async move {
+                            tx.execute("insert into item (item_id) values ($1)", args![id]).await?;
+                            match number % 5 {
+                                3 => Err(Error::Settings("not this one".to_owned())),
+                                4 => panic!("a bug"),
+                                _ => Ok(()),
+                            }
+                        })
+                    })
+                    .await;
+                // What was acknowledged is there for everybody at once.
+                let id = format!("{number:03}");
+                let found = db.fetch_all("select item_id from item where item_id = $1", args![id]).await?;
+                Ok::<_, Error>((number, done.is_ok(), found.len()))
+            })
+        });
+        for one in work.collect::<Vec<_>>() {
+            let (number, is_done, found) = one.await??;
+            ensure!(
+                is_done == (number % 5 < 3) && found == usize::from(is_done),
+                "{number} {is_done} {found}"
+            );
+        }
+        ensure!(count(&db).await? == 60);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_statement_by_itself_is_a_transaction() -> anyhow::Result<()> {
+    both(async |fresh: TestDatabase| {
+        let db = fresh.open(&[ITEM]).await?;
+        let insert = "insert into item (item_id, amount) values ($1, 1), ($2, 2) returning amount";
+        ensure!(db.write(insert, args!["a", "b"]).await?.len() == 2);
+        let refused = db.write(insert, args!["c", "a"]).await;
+        ensure!(refused.is_err_and(|error| error.is_unique_violation()));
+        ensure!(count(&db).await? == 2, "all of a statement or nothing");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_caller_that_goes_away_stops_nothing_half_way() -> anyhow::Result<()> {
     both(async |fresh: TestDatabase| {
