@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
+use phasegate_load::machine::Machine;
 use phasegate_load::process::QUEUES;
 use phasegate_load::run::Keys;
 use serde_json::{Value, json};
 
 use crate::contest;
-use crate::machine::Machine;
 
 /// People of the definitions.
 const PEOPLE: [&str; 2] = ["reviewer", "owner"];

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use phasegate_load::check::Totals;
 use phasegate_load::ledger::Kind;
+use phasegate_load::meter::Spent;
 
-use crate::cost::Spent;
 use crate::load::Watched;
 use crate::plan::Plan;
 use crate::world::World;

@@ -5,14 +5,11 @@
 mod access;
 mod chaos;
 mod contest;
-mod cost;
 mod dump;
 mod figures;
 mod load;
-mod machine;
 mod plan;
 mod proxy;
-mod sink;
 mod stop;
 mod world;
 
@@ -25,21 +22,21 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use phasegate_load::check;
+use phasegate_load::machine::{Machine, Places, Ports, Postgres};
+use phasegate_load::meter::Meter;
 use phasegate_load::run::{Manner, Run, Stage};
+use phasegate_load::sink::Sink;
+use phasegate_load::waiting::Waiting;
 use phasegate_load::window::PATIENCE;
 use phasegate_test_redis::TestRedis;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-use crate::cost::Meter;
-use crate::dump::Waiting;
 use crate::figures::Found;
 use crate::load::{INSTANCES_WATCHED, Load};
-use crate::machine::{Machine, Places, Ports, Postgres};
 use crate::plan::Plan;
 use crate::proxy::{Keeper, Proxy, Request};
-use crate::sink::Sink;
 use crate::world::{Losses, World};
 
 /// Between two lines while things break.
@@ -290,15 +287,24 @@ async fn build(
     let meter = Meter::start();
     // The server's user must be able to walk to its folder.
     std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
-    let postgres = Postgres::start(&folder, ports.next()?).await?;
+    let postgres = Postgres::start(&folder, ports.free()?, "64MB").await?;
     let redis = TestRedis::start().await?;
-    let (to_postgres, to_redis, smtp) = (ports.next()?, ports.next()?, ports.next()?);
+    let (to_postgres, to_redis, smtp) = (ports.free()?, ports.free()?, ports.free()?);
     let postgres_proxy = Proxy::start(to_postgres, postgres.port(), Request::Commit).await?;
     let redis_proxy = Proxy::start(to_redis, redis.port(), Request::Any).await?;
     let sink = Sink::start(smtp, seed).await?;
-    let public = [ports.next()?, ports.next()?];
-    let places =
-        Places { program, folder, postgres: to_postgres, redis: to_redis, smtp, public: public[0], planted };
+    let public = [ports.free()?, ports.free()?];
+    let places = Places {
+        program,
+        folder,
+        copies: 2,
+        postgres: to_postgres,
+        redis: to_redis,
+        smtp,
+        public: public[0],
+        settings: "database-connections = 6\n".to_owned(),
+        planted,
+    };
     let machine = Machine::start(&places, &mut ports).await?;
     let gateways: Vec<u16> =
         machine.copies.iter().filter(|copy| copy.service == "gateway").map(|copy| copy.port).collect();
@@ -306,7 +312,7 @@ async fn build(
     for (port, gateway) in public.into_iter().zip(&gateways) {
         to_gateways.push(Proxy::start(port, *gateway, Request::Any).await?);
     }
-    let keeper_port = ports.next()?;
+    let keeper_port = ports.free()?;
     let keeper = Keeper::start(keeper_port, gateways).await?;
     let losses = Arc::new(Losses::new(keeper, keeper_port, plan.swallowed_each));
     let manner = Manner {

@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use phasegate_load::ledger::Kind;
+use phasegate_load::machine::{Machine, Postgres};
+use phasegate_load::meter::Meter;
 use phasegate_load::run::{Run, Swallower};
+use phasegate_load::sink::Sink;
 use phasegate_test_redis::TestRedis;
 use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::cost::Meter;
-use crate::machine::{Machine, Postgres};
 use crate::proxy::{Keeper, Proxy};
-use crate::sink::Sink;
 
 /// What a run has.
 #[derive(Debug)]

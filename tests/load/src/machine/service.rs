@@ -1,4 +1,5 @@
-//! The processes of production: two copies of each service, each under a supervisor that starts it again when it has ended.
+//! The processes of production: any number of copies of each service, each under a supervisor that starts it again when it
+//! has ended.
 
 use std::fs::OpenOptions;
 use std::path::PathBuf;
@@ -14,8 +15,8 @@ use tokio::time::Instant;
 use super::port::Ports;
 use super::signal;
 
-/// The services, each with two copies.
-pub(crate) const SERVICES: [&str; 7] =
+/// The services.
+pub const SERVICES: [&str; 7] =
     ["gateway", "definition", "instance", "approval", "artifact", "participant", "notification"];
 /// From a start to being ready, on a very busy machine.
 const READY: Duration = Duration::from_mins(1);
@@ -24,21 +25,32 @@ const RESTART: Duration = Duration::from_millis(200);
 
 /// Where the copies find what they need; ports on the loopback address.
 #[derive(Debug, Clone)]
-pub(crate) struct Places {
-    pub(crate) program: PathBuf,
-    pub(crate) folder: PathBuf,
-    pub(crate) postgres: u16,
-    pub(crate) redis: u16,
-    pub(crate) smtp: u16,
-    pub(crate) public: u16,
+pub struct Places {
+    /// The program.
+    pub program: PathBuf,
+    /// For settings and logs.
+    pub folder: PathBuf,
+    /// Copies of each service.
+    pub copies: usize,
+    /// PostgreSQL.
+    pub postgres: u16,
+    /// Redis.
+    pub redis: u16,
+    /// The mail server.
+    pub smtp: u16,
+    /// What links begin with.
+    pub public: u16,
+    /// More lines of the file of settings.
+    pub settings: String,
     /// A mistake that the program is told to make.
-    pub(crate) planted: Option<String>,
+    pub planted: Option<String>,
 }
 
 /// All processes.
 #[derive(Debug)]
-pub(crate) struct Machine {
-    pub(crate) copies: Vec<Arc<Process>>,
+pub struct Machine {
+    /// All copies of all services.
+    pub copies: Vec<Arc<Process>>,
     start: Start,
 }
 
@@ -52,10 +64,13 @@ struct Start {
 
 /// One copy of a service over all its lives.
 #[derive(Debug)]
-pub(crate) struct Process {
-    pub(crate) service: &'static str,
-    pub(crate) name: String,
-    pub(crate) port: u16,
+pub struct Process {
+    /// Service.
+    pub service: &'static str,
+    /// Service and number of the copy.
+    pub name: String,
+    /// Where it listens.
+    pub port: u16,
     admin: u16,
     log: PathBuf,
     state: Mutex<State>,
@@ -83,17 +98,17 @@ struct State {
 
 impl Machine {
     /// Writes the settings, brings the databases to date and starts everything. Returns once all are ready.
-    pub(crate) async fn start(places: &Places, ports: &mut Ports) -> anyhow::Result<Self> {
+    pub async fn start(places: &Places, ports: &mut Ports) -> anyhow::Result<Self> {
         let mut copies = Vec::new();
         for service in SERVICES {
-            for number in ["1", "2"] {
+            for number in 1..=places.copies {
                 let name = format!("{service}-{number}");
                 copies.push(Arc::new(Process {
                     service,
                     log: places.folder.join(format!("{name}.log")),
                     name,
-                    port: ports.next()?,
-                    admin: ports.next()?,
+                    port: ports.free()?,
+                    admin: ports.free()?,
                     state: Mutex::default(),
                     life: watch::Sender::new(Life::default()),
                 }));
@@ -114,7 +129,7 @@ impl Machine {
     }
 
     /// Runs `phasegate admin …`: what it prints.
-    pub(crate) async fn admin(&self, arguments: &[&str]) -> anyhow::Result<String> {
+    pub async fn admin(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut command = Command::new(&self.start.program);
         command.arg("admin").args(arguments).arg("--config").arg(&self.start.config);
         let output = command.stdin(Stdio::null()).output().await?;
@@ -124,7 +139,7 @@ impl Machine {
     }
 
     /// Ends that nobody meant, over all copies.
-    pub(crate) fn faults(&self) -> Vec<String> {
+    pub fn faults(&self) -> Vec<String> {
         self.copies.iter().flat_map(|copy| copy.state().faults.clone()).collect()
     }
 }
@@ -138,15 +153,16 @@ fn settings(places: &Places, copies: &[Arc<Process>]) -> anyhow::Result<String> 
         .map(|copy| format!("{:?}", format!("{}=http://127.0.0.1:{}", copy.service, copy.port)))
         .collect();
     Ok(format!(
-        "database-url = \"postgres://phasegate@127.0.0.1:{}/postgres\"\ndatabase-connections = 6\n\
+        "database-url = \"postgres://phasegate@127.0.0.1:{}/postgres\"\n\
          redis-url = \"redis://127.0.0.1:{}\"\npublic-url = \"http://127.0.0.1:{}\"\nsecret-file = {:?}\n\
-         smtp-host = \"127.0.0.1\"\nsmtp-port = {}\nsmtp-tls = \"none\"\npeers = [{}]\n",
+         smtp-host = \"127.0.0.1\"\nsmtp-port = {}\nsmtp-tls = \"none\"\npeers = [{}]\n{}",
         places.postgres,
         places.redis,
         places.public,
         secret.display().to_string(),
         places.smtp,
-        peers.join(", ")
+        peers.join(", "),
+        places.settings
     ))
 }
 
@@ -226,7 +242,7 @@ impl Process {
     }
 
     /// Waits until it is ready.
-    pub(crate) async fn ready(&self) -> anyhow::Result<()> {
+    pub async fn ready(&self) -> anyhow::Result<()> {
         let mut life = self.life.subscribe();
         let waited = async { life.wait_for(|life| life.is_ready).await.map(drop) };
         let Ok(is_ready) = tokio::time::timeout(READY, waited).await else {
@@ -237,7 +253,7 @@ impl Process {
     }
 
     /// Ends it as `kill -9` does. False where it does not run at this moment.
-    pub(crate) async fn kill(&self) -> anyhow::Result<bool> {
+    pub async fn kill(&self) -> anyhow::Result<bool> {
         let process = {
             let mut state = self.state();
             state.is_meant = state.process.is_some();
@@ -251,7 +267,7 @@ impl Process {
     }
 
     /// Holds it for a time. False where it does not run.
-    pub(crate) async fn hold(&self, time: Duration) -> anyhow::Result<bool> {
+    pub async fn hold(&self, time: Duration) -> anyhow::Result<bool> {
         let Some(process) = self.state().process else { return Ok(false) };
         if signal::send("STOP", process).await.is_err() {
             return Ok(false);
@@ -263,7 +279,7 @@ impl Process {
     }
 
     /// Asks it to end, and waits until it has, in order: how long it took.
-    pub(crate) async fn terminate(&self, patience: Duration) -> anyhow::Result<Duration> {
+    pub async fn terminate(&self, patience: Duration) -> anyhow::Result<Duration> {
         let mut life = self.life.subscribe();
         let life_number = life.borrow().begun;
         let process = {

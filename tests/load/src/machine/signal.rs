@@ -6,7 +6,7 @@ use anyhow::ensure;
 use tokio::process::Command;
 
 /// Sends a signal: `KILL`, `STOP`, `CONT`, `TERM`.
-pub(crate) async fn send(signal: &str, process: u32) -> anyhow::Result<()> {
+pub(super) async fn send(signal: &str, process: u32) -> anyhow::Result<()> {
     let status = Command::new("kill")
         .args([&format!("-{signal}"), &process.to_string()])
         .stdin(Stdio::null())

@@ -14,14 +14,14 @@ const EVERY: Duration = Duration::from_secs(1);
 const TICK_MILLIS: u64 = 10;
 
 /// Time on the processors, in milliseconds, by what a process is.
-pub(crate) type Spent = BTreeMap<&'static str, u64>;
+pub type Spent = BTreeMap<&'static str, u64>;
 
 /// What processes are and their ticks, by number and time of birth, because numbers are used again.
 type Seen = BTreeMap<(u32, u64), (&'static str, u64)>;
 
 /// Looks at this process and at all below it.
 #[derive(Debug, Default)]
-pub(crate) struct Meter {
+pub struct Meter {
     seen: Mutex<Seen>,
 }
 
@@ -36,7 +36,7 @@ struct Stat {
 
 impl Meter {
     /// Looks for as long as the program runs.
-    pub(crate) fn start() -> Arc<Self> {
+    pub fn start() -> Arc<Self> {
         let meter = Arc::new(Self::default());
         let own = meter.clone();
         tokio::spawn(async move {
@@ -49,7 +49,7 @@ impl Meter {
     }
 
     /// What was spent since the start.
-    pub(crate) fn spent(&self) -> Spent {
+    pub fn spent(&self) -> Spent {
         let mut spent = Spent::new();
         for (what, ticks) in self.seen().values() {
             *spent.entry(what).or_default() += ticks * TICK_MILLIS;
@@ -61,7 +61,8 @@ impl Meter {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn look(&self) {
+    /// Looks now.
+    pub fn look(&self) {
         let Ok(entries) = fs::read_dir("/proc") else { return };
         let numbers =
             entries.filter_map(Result::ok).filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -106,7 +107,7 @@ impl Stat {
                 let said = fs::read_to_string(format!("/proc/{}/cmdline", self.process)).unwrap_or_default();
                 let mut words = said.split('\0').skip_while(|word| *word != "serve").skip(1);
                 let service = words.next().unwrap_or_default();
-                SERVICES.into_iter().find(|known| *known == service).unwrap_or("admin")
+                SERVICES.into_iter().find(|known| *known == service).unwrap_or("phasegate")
             }
             "postgres" => "PostgreSQL",
             "redis-server" => "Redis",

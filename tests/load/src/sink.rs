@@ -1,8 +1,8 @@
-//! A mail server that misbehaves: it hangs, refuses, hangs up, and takes mail without saying so.
+//! A mail server, which can misbehave: it hangs, refuses, hangs up, and takes mail without saying so.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// How one message fares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Mood {
+pub enum Mood {
     /// Mail is taken.
     Takes,
     /// Nothing is said, and then the connection ends.
@@ -28,8 +28,11 @@ pub(crate) enum Mood {
 
 /// A mail server.
 #[derive(Debug)]
-pub(crate) struct Sink {
+pub struct Sink {
     misbehaves: AtomicBool,
+    /// Keeps what the mail says, and not only how much came.
+    keeps: bool,
+    taken: AtomicUsize,
     seen: Mutex<Seen>,
 }
 
@@ -43,12 +46,26 @@ struct Seen {
 }
 
 impl Sink {
-    /// Listens on a port of the loopback address.
-    pub(crate) async fn start(port: u16, seed: u64) -> anyhow::Result<Arc<Self>> {
+    /// Listens on a port of the loopback address, and keeps all mail.
+    pub async fn start(port: u16, seed: u64) -> anyhow::Result<Arc<Self>> {
+        Self::listen(port, seed, true).await
+    }
+
+    /// Listens on a port of the loopback address, takes everything and only counts it.
+    pub async fn counting(port: u16) -> anyhow::Result<Arc<Self>> {
+        Self::listen(port, 0, false).await
+    }
+
+    async fn listen(port: u16, seed: u64, keeps: bool) -> anyhow::Result<Arc<Self>> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let random = StdRng::seed_from_u64(seed);
         let nothing = Seen { random, moods: BTreeMap::new(), mail: BTreeMap::new() };
-        let sink = Arc::new(Self { misbehaves: AtomicBool::new(false), seen: Mutex::new(nothing) });
+        let sink = Arc::new(Self {
+            misbehaves: AtomicBool::new(false),
+            keeps,
+            taken: AtomicUsize::new(0),
+            seen: Mutex::new(nothing),
+        });
         let own = sink.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -61,18 +78,23 @@ impl Sink {
     }
 
     /// From now on it misbehaves, or does not.
-    pub(crate) fn misbehave(&self, misbehaves: bool) {
+    pub fn misbehave(&self, misbehaves: bool) {
         self.misbehaves.store(misbehaves, Ordering::SeqCst);
     }
 
     /// How often each mood came, as words.
-    pub(crate) fn moods(&self) -> BTreeMap<Mood, u64> {
+    pub fn moods(&self) -> BTreeMap<Mood, u64> {
         self.seen().moods.clone()
     }
 
     /// Ids of the mail that was taken, and how often each came.
-    pub(crate) fn mail(&self) -> BTreeMap<String, Vec<String>> {
+    pub fn mail(&self) -> BTreeMap<String, Vec<String>> {
         self.seen().mail.clone()
+    }
+
+    /// How much mail was taken, the repeats included.
+    pub fn count(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -146,6 +168,10 @@ impl Sink {
     }
 
     fn take(&self, text: String) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        if !self.keeps {
+            return;
+        }
         let id = text.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("message-id").then(|| value.trim().to_owned())

@@ -12,19 +12,20 @@ const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
 /// Free ports, each once.
 #[derive(Debug)]
-pub(crate) struct Ports {
+pub struct Ports {
     candidates: Vec<u16>,
 }
 
 impl Ports {
-    pub(crate) fn new(random: &mut StdRng) -> Self {
+    /// All that are free now, in an order by chance.
+    pub fn new(random: &mut StdRng) -> Self {
         let mut candidates: Vec<u16> = RANGE.collect();
         candidates.shuffle(random);
         Self { candidates }
     }
 
     /// A port that nobody listens on.
-    pub(crate) fn next(&mut self) -> anyhow::Result<u16> {
+    pub fn free(&mut self) -> anyhow::Result<u16> {
         loop {
             let port = self.candidates.pop().context("no free port is left")?;
             if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {

@@ -22,17 +22,39 @@ const WATCHDOG: &str = r#"exec 3<&0; "$@" >>"$LOG" 2>&1 </dev/null 3<&- & server
 
 /// The server.
 #[derive(Debug)]
-pub(crate) struct Postgres {
+pub struct Postgres {
     bin: PathBuf,
     folder: PathBuf,
     port: u16,
+    shared_buffers: &'static str,
+    counts_statements: bool,
     is_root: bool,
     watchdog: Option<Child>,
 }
 
 impl Postgres {
-    /// Sets one up below a folder and starts it.
-    pub(crate) async fn start(folder: &Path, port: u16) -> anyhow::Result<Self> {
+    /// Sets one up below a folder, with so much memory for pages, and starts it.
+    pub async fn start(folder: &Path, port: u16, shared_buffers: &'static str) -> anyhow::Result<Self> {
+        Self::start_with(folder, port, shared_buffers, false).await
+    }
+
+    /// The same, and its server counts what each statement costs, in `pg_stat_statements`.
+    pub async fn start_counting(
+        folder: &Path,
+        port: u16,
+        shared_buffers: &'static str,
+    ) -> anyhow::Result<Self> {
+        let postgres = Self::start_with(folder, port, shared_buffers, true).await?;
+        postgres.query("create extension pg_stat_statements").await?;
+        Ok(postgres)
+    }
+
+    async fn start_with(
+        folder: &Path,
+        port: u16,
+        shared_buffers: &'static str,
+        counts_statements: bool,
+    ) -> anyhow::Result<Self> {
         let is_root = fs::metadata("/proc/self")?.uid() == 0;
         let folder = folder.join("postgres");
         fs::create_dir(&folder)?;
@@ -41,7 +63,15 @@ impl Postgres {
             chown(&folder, Some(user), Some(group)).context("give the folder to the user postgres")?;
         }
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
-        let mut postgres = Self { bin: newest_bin()?, folder, port, is_root, watchdog: None };
+        let mut postgres = Self {
+            bin: newest_bin()?,
+            folder,
+            port,
+            shared_buffers,
+            counts_statements,
+            is_root,
+            watchdog: None,
+        };
         let output = postgres
             .command("initdb")
             .args(["-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C"])
@@ -56,12 +86,12 @@ impl Postgres {
     }
 
     /// Its port on the loopback address.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Starts it where it was, and returns once it answers.
-    pub(crate) async fn start_again(&mut self) -> anyhow::Result<()> {
+    pub async fn start_again(&mut self) -> anyhow::Result<()> {
         let until = Instant::now() + PATIENCE;
         loop {
             // What is left of a killed server may still hold its memory; then it does not start, and is tried again.
@@ -87,8 +117,13 @@ impl Postgres {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", WATCHDOG, "watchdog"]).arg(server.get_program()).args(server.get_args());
         command.args(["-p", &self.port.to_string(), "-k", "", "-h", "127.0.0.1"]);
-        for setting in ["max_connections=300", "shared_buffers=64MB", "fsync=on", "synchronous_commit=on"] {
+        for setting in ["max_connections=300", "fsync=on", "synchronous_commit=on"] {
             command.args(["-c", setting]);
+        }
+        command.args(["-c", &format!("shared_buffers={}", self.shared_buffers)]);
+        if self.counts_statements {
+            command.args(["-c", "shared_preload_libraries=pg_stat_statements"]);
+            command.args(["-c", "pg_stat_statements.track_planning=on"]);
         }
         let child = command
             .env("LOG", self.folder.join("log"))
@@ -102,7 +137,7 @@ impl Postgres {
     }
 
     /// Ends it and all its processes at once, as a power cut does, except that the disk keeps what it was handed.
-    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
         let server = self.process().context("PostgreSQL does not run")?;
         let children =
             fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap_or_default();
@@ -126,7 +161,7 @@ impl Postgres {
     }
 
     /// Asks as the superuser: the rows, columns divided by `|`.
-    pub(crate) async fn query(&self, sql: &str) -> anyhow::Result<Vec<String>> {
+    pub async fn query(&self, sql: &str) -> anyhow::Result<Vec<String>> {
         let output = Command::new(self.bin.join("psql"))
             .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres"])
             .args(["-p", &self.port.to_string(), "-c", sql, "postgres"])
