@@ -185,15 +185,25 @@ pub async fn store(
     if stored == 0 && !planted::is(Bug::RequestRunsAgain) {
         return Err(Error::Raced);
     }
-    // One request in 256 clears up after the others, so that nobody has to run a loop for it.
-    if fingerprint[0] == 0 {
-        tx.execute(
-            "delete from idempotency where (tenant_id, actor_id, method, request_id) in (
-                    select tenant_id, actor_id, method, request_id from idempotency where created_at < $1 limit $2)",
-            args![now.as_micros().saturating_sub(KEPT_MICROS), DELETED_AT_ONCE],
-        )
-        .await?;
+    if clears_up(&fingerprint) {
+        clear_up(tx, now).await?;
     }
+    Ok(())
+}
+
+/// One request in 256 clears up after the others, so that nobody has to run a loop for it.
+pub const fn clears_up(fingerprint: &[u8; 32]) -> bool {
+    fingerprint[0] == 0
+}
+
+/// Deletes some of the answers that nobody may ask for any more.
+pub async fn clear_up(tx: &mut Transaction, now: Timestamp) -> Result<(), phasegate_database::Error> {
+    tx.execute(
+        "delete from idempotency where (tenant_id, actor_id, method, request_id) in (
+                select tenant_id, actor_id, method, request_id from idempotency where created_at < $1 limit $2)",
+        args![now.as_micros().saturating_sub(KEPT_MICROS), DELETED_AT_ONCE],
+    )
+    .await?;
     Ok(())
 }
 

@@ -91,7 +91,7 @@ async fn append_sqlite(tx: &mut Transaction, events: &[Event]) -> Result<(), Err
     Ok(())
 }
 
-/// Events are made by [`event`], which sets the time.
-fn occurred_at(event: &Event) -> Timestamp {
+/// When an event happened. Events are made by [`event`], which sets the time.
+pub fn occurred_at(event: &Event) -> Timestamp {
     event.occurred_at.as_ref().and_then(Timestamp::from_proto).unwrap_or_default()
 }

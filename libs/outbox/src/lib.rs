@@ -22,7 +22,7 @@ mod store;
 
 use phasegate_database::Migration;
 
-pub use append::{append, append_all, event};
+pub use append::{append, append_all, event, occurred_at};
 pub use confirmations::event_service;
 pub use dead_letter::{DeadLetter, DeadLetterPosition, dead_letters, replay};
 pub use guard::Guard;

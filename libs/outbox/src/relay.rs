@@ -17,13 +17,16 @@ use rand::Rng as _;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use crate::seen;
 use crate::store::{self, Failure, Lane, Settled, Waiting};
 
-/// Instances that are worked on at once.
-const LANES_MAX: usize = 16;
+/// Turns at a time, each of one instance, where receivers take an event while it is sent.
+const TURNS_MAX: usize = 16;
+/// The same where each turn is of many instances, whose events are sent together: while one is on its way to the bus,
+/// another one is with the database, and what is new meanwhile goes into the next one.
+const TURNS_TOGETHER_MAX: usize = 2;
 /// Looks for what got stuck, with half as much jitter. What is new wakes the relay.
 const POLL: Duration = Duration::from_millis(300);
 /// Wait after the first failure; doubles with each.
@@ -97,25 +100,26 @@ impl Relay {
     }
 
     async fn send_on(&self, shutdown: &CancellationToken) {
-        let mut lanes = JoinSet::new();
+        let mut turns = JoinSet::new();
+        let turns_max = if self.bus.is_confirmed_later() { TURNS_TOGETHER_MAX } else { TURNS_MAX };
         while !shutdown.is_cancelled() {
             if self.is_refused.swap(false, Ordering::Relaxed) {
                 // A bus that is away takes what is new no more than what is old, and looking for it takes the longer the
                 // more there is: once in a while is enough.
                 shutdown.run_until_cancelled(pause(POLL)).await;
             }
-            if lanes.len() < LANES_MAX {
-                self.start_lanes(&mut lanes, shutdown).await;
+            if turns.len() < turns_max {
+                self.start_turns(&mut turns, shutdown).await;
             }
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                () = self.wake.notified(), if lanes.len() < LANES_MAX => {}
-                Some(_) = lanes.join_next() => {}
+                () = self.wake.notified(), if turns.len() < turns_max => {}
+                Some(_) = turns.join_next() => {}
                 () = pause(POLL) => {}
             }
-            while lanes.try_join_next().is_some() {}
+            while turns.try_join_next().is_some() {}
         }
-        while lanes.join_next().await.is_some() {}
+        while turns.join_next().await.is_some() {}
     }
 
     /// Sends again what was not confirmed, where the bus may lose it.
@@ -136,7 +140,7 @@ impl Relay {
         }
     }
 
-    async fn start_lanes(&self, lanes: &mut JoinSet<()>, shutdown: &CancellationToken) {
+    async fn start_turns(&self, turns: &mut JoinSet<()>, shutdown: &CancellationToken) {
         let claimed = match store::lanes_claim(&self.db, self.clock.now()).await {
             Ok(claimed) => claimed,
             Err(error) => {
@@ -145,24 +149,31 @@ impl Relay {
                 return;
             }
         };
-        for lane in claimed {
-            if self.take_lane(&lane) {
-                let (relay, shutdown) = (self.clone(), shutdown.clone());
-                lanes.spawn(async move {
-                    loop {
-                        tokio::select! {
-                            () = relay.run_lane(&lane, &shutdown) => {}
-                            () = relay.keep_lane(&lane) => {}
-                        }
-                        if relay.leave_lane(&lane) {
-                            break;
-                        }
-                    }
-                    // What was appended in the meantime found the lane busy.
-                    relay.wake();
-                });
+        let free: Vec<Lane> = claimed.into_iter().filter(|lane| self.take_lane(lane)).collect();
+        if self.bus.is_confirmed_later() {
+            if !free.is_empty() {
+                self.start_turn(turns, free, shutdown);
+            }
+        } else {
+            for lane in free {
+                self.start_turn(turns, vec![lane], shutdown);
             }
         }
+    }
+
+    fn start_turn(&self, turns: &mut JoinSet<()>, mut lanes: Vec<Lane>, shutdown: &CancellationToken) {
+        let (relay, shutdown) = (self.clone(), shutdown.clone());
+        turns.spawn(async move {
+            while !lanes.is_empty() {
+                tokio::select! {
+                    () = relay.run_lanes(&lanes, &shutdown) => {}
+                    () = relay.keep_lanes(&lanes) => {}
+                }
+                lanes.retain(|lane| !relay.leave_lane(lane));
+            }
+            // What was appended in the meantime found the lanes busy.
+            relay.wake();
+        });
     }
 
     /// Marks a claimed lane as worked on; false where it is already.
@@ -194,14 +205,69 @@ impl Relay {
         !is_claimed
     }
 
-    /// Keeps the claim of a lane, for as long as it is awaited. Claims are short, so that what a relay that died was at
+    /// Keeps the claims of lanes, for as long as it is awaited. Claims are short, so that what a relay that died was at
     /// does not wait for long.
-    async fn keep_lane(&self, lane: &Lane) {
+    async fn keep_lanes(&self, lanes: &[Lane]) {
         loop {
             tokio::time::sleep(store::RENEWAL).await;
-            if let Err(error) = store::lane_keep(&self.db, lane, self.clock.now()).await {
-                phasegate_database::tell(&error, "a claim could not be renewed");
+            for lane in lanes {
+                if let Err(error) = store::lane_keep(&self.db, lane, self.clock.now()).await {
+                    phasegate_database::tell(&error, "a claim could not be renewed");
+                }
             }
+        }
+    }
+
+    async fn run_lanes(&self, lanes: &[Lane], shutdown: &CancellationToken) {
+        if self.bus.is_confirmed_later() {
+            self.send_together(lanes, shutdown).await;
+            return;
+        }
+        for lane in lanes {
+            self.run_lane(lane, shutdown).await;
+        }
+    }
+
+    /// Sends the events of many instances in one go, those of each in order: all of them, or what can be read of them.
+    async fn send_together(&self, lanes: &[Lane], shutdown: &CancellationToken) {
+        let waiting = match store::lanes_load(&self.db, lanes).await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                phasegate_database::tell(&error, "the outbox cannot be read");
+                return;
+            }
+        };
+        let now = self.clock.now();
+        let mut together = Together::default();
+        for (lane, event) in waiting {
+            if together.failed.contains_key(&lane) {
+                // Behind one that cannot be sent.
+                continue;
+            }
+            match written(&event) {
+                Ok(written) => {
+                    together.spans.push(seen::span(self.sender, WorkKind::Send, &written.event, now));
+                    together.written.push(written);
+                    together.sent.push((lane, event));
+                }
+                Err(error) => together.fails(lane, event, &error, now),
+            }
+        }
+        let publishing = self.publish(&together.written);
+        if let Err(error) = unless_stopped(publishing, shutdown).await {
+            tracing::debug!(%error, "events were not taken");
+            self.is_refused.store(true, Ordering::Relaxed);
+            // The first one of each instance is what those behind it wait for.
+            for (lane, event) in std::mem::take(&mut together.sent).into_iter().rev() {
+                together.fails(lane, event, &error, now);
+            }
+        }
+        let sent = together.sent.into_iter().map(|(lane, event)| (lane.tenant_id, event.event_id)).collect();
+        let failed = together.failed.into_values().collect();
+        if let Err(error) = store::lanes_settle(&self.db, sent, failed, now).await {
+            // They are sent again, and the receivers know them.
+            phasegate_database::tell(&error, "what was sent could not be marked");
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -221,12 +287,10 @@ impl Relay {
             if started.elapsed() > TURN || shutdown.is_cancelled() {
                 break;
             }
-            match self.send_until(&event, shutdown).await {
-                Ok(Delivery::Taken) => settled.taken.push(event.event_id),
-                Ok(Delivery::Sent) => settled.sent.push(event.event_id),
+            match unless_stopped(self.send(&event), shutdown).await {
+                Ok(_) => settled.taken.push(event.event_id),
                 Err(error) => {
                     tracing::debug!(event_id = event.event_id, %error, "an event was not taken");
-                    self.is_refused.fetch_or(self.bus.is_confirmed_later(), Ordering::Relaxed);
                     let due_at = backoff(self.clock.now(), event.failures);
                     let failure = Failure { error: error.to_string(), due_at };
                     settled.failed = Some((event.event_id, failure));
@@ -239,22 +303,6 @@ impl Relay {
             // They are sent again, and the receivers know them.
             phasegate_database::tell(&error, "what was sent could not be marked");
             tokio::time::sleep(POLL).await;
-        }
-    }
-
-    /// Sends, and gives up a moment after the time to stop: what was on its way is sent again, and known.
-    async fn send_until(
-        &self,
-        waiting: &Waiting,
-        shutdown: &CancellationToken,
-    ) -> Result<Delivery, HandleError> {
-        let stopped = async {
-            shutdown.cancelled().await;
-            tokio::time::sleep(GRACE).await;
-        };
-        tokio::select! {
-            outcome = self.send(waiting) => outcome,
-            () = stopped => Err(HandleError::Transient("the process stopped".to_owned())),
         }
     }
 
@@ -317,6 +365,41 @@ impl Relay {
                 }
             }
         }
+    }
+}
+
+/// Events of many instances that are sent in one go.
+#[derive(Default)]
+struct Together {
+    written: Vec<Written>,
+    /// Of each of them.
+    sent: Vec<(Lane, Waiting)>,
+    /// The first event of an instance that was not sent, with why.
+    failed: BTreeMap<Lane, (String, String, Failure)>,
+    /// Open for as long as they are on their way.
+    spans: Vec<Span>,
+}
+
+impl Together {
+    fn fails(&mut self, lane: Lane, event: Waiting, error: &HandleError, now: Timestamp) {
+        let due_at = backoff(now, event.failures);
+        let (tenant_id, failure) = (lane.tenant_id.clone(), Failure { error: error.to_string(), due_at });
+        self.failed.insert(lane, (tenant_id, event.event_id, failure));
+    }
+}
+
+/// What comes of sending, given up a moment after the time to stop: what was on its way is sent again, and known.
+async fn unless_stopped<T>(
+    sending: impl Future<Output = Result<T, HandleError>>,
+    shutdown: &CancellationToken,
+) -> Result<T, HandleError> {
+    let stopped = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        outcome = sending => outcome,
+        () = stopped => Err(HandleError::Transient("the process stopped".to_owned())),
     }
 }
 

@@ -8,7 +8,7 @@ use phasegate_database::{Database, Dialect, Error, Row, Transaction, args};
 use phasegate_planted::{self as planted, Bug};
 
 /// Instances that are claimed at once.
-const LANES_CLAIMED: i64 = 32;
+const LANES_CLAIMED: i64 = 128;
 /// Events of one instance that are sent before another one gets its turn.
 const LANE_LENGTH: i64 = 64;
 /// Rows that one statement deletes, so that no transaction is long.
@@ -23,6 +23,11 @@ const CONFIRMED_WITHIN_MAX: Duration = Duration::from_secs(10);
 pub(crate) const RESENT_AT_ONCE: usize = 500;
 /// How often a claim is renewed.
 pub(crate) const RENEWAL: Duration = Duration::from_secs(2);
+
+/// Notes that an event was not sent, and gives it back.
+const FAILED: &str =
+    "update outbox set failures = failures + 1, last_error = $3, due_at = $4, claimed_until = 0
+                       where tenant_id = $1 and event_id = $2 and sent_at is null";
 
 /// The events of one instance: they are sent in order, by one relay at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,8 +66,6 @@ pub(crate) struct Failure {
 pub(crate) struct Settled {
     /// Taken by all their receivers.
     pub(crate) taken: Vec<String>,
-    /// On the bus; to be confirmed by their receivers.
-    pub(crate) sent: Vec<String>,
     /// The one that failed, behind those.
     pub(crate) failed: Option<(String, Failure)>,
 }
@@ -109,7 +112,7 @@ pub(crate) async fn lanes_claim(db: &Database, now: Timestamp) -> Result<Vec<Lan
                            and before.position < head.position
                            and before.sent_at is null)
                   order by position limit $2",
-                args![now, LANES_CLAIMED * 4],
+                args![now, LANES_CLAIMED],
             )
             .await
         }
@@ -191,16 +194,9 @@ pub(crate) async fn lane_settle(
 ) -> Result<(), Error> {
     db.transaction(move |tx| {
         Box::pin(async move {
-            mark(tx, &lane, settled.taken, now, now, "receivers_left = 0").await?;
-            mark(tx, &lane, settled.sent, now, now + CONFIRMED_WITHIN, "failures = 0").await?;
+            mark_taken(tx, &lane, settled.taken, now).await?;
             if let Some((event_id, failure)) = settled.failed {
-                tx.execute(
-                    "update outbox
-                        set failures = failures + 1, last_error = $3, due_at = $4, claimed_until = 0
-                      where tenant_id = $1 and event_id = $2 and sent_at is null",
-                    args![&lane.tenant_id, event_id, failure.error, failure.due_at],
-                )
-                .await?;
+                tx.execute(FAILED, args![&lane.tenant_id, event_id, failure.error, failure.due_at]).await?;
             }
             Ok(())
         })
@@ -208,14 +204,12 @@ pub(crate) async fn lane_settle(
     .await
 }
 
-/// Marks events as sent.
-async fn mark(
+/// Marks events as sent and taken.
+async fn mark_taken(
     tx: &mut Transaction,
     lane: &Lane,
     events: Vec<String>,
     now: Timestamp,
-    due_at: Timestamp,
-    further: &'static str,
 ) -> Result<(), Error> {
     if events.is_empty() {
         return Ok(());
@@ -223,28 +217,77 @@ async fn mark(
     match tx.dialect() {
         Dialect::Postgres => {
             tx.execute(
-                format!(
-                    "update outbox set sent_at = $3, due_at = $4, {further}
-                      where tenant_id = $1 and event_id = any($2)"
-                ),
-                args![&lane.tenant_id, events, now, due_at],
+                "update outbox set sent_at = $3, due_at = $3, receivers_left = 0
+                  where tenant_id = $1 and event_id = any($2)",
+                args![&lane.tenant_id, events, now],
             )
             .await?;
         }
         Dialect::Sqlite => {
             for event_id in events {
                 tx.execute(
-                    format!(
-                        "update outbox set sent_at = $3, due_at = $4, {further}
-                          where tenant_id = $1 and event_id = $2"
-                    ),
-                    args![&lane.tenant_id, event_id, now, due_at],
+                    "update outbox set sent_at = $3, due_at = $3, receivers_left = 0
+                      where tenant_id = $1 and event_id = $2",
+                    args![&lane.tenant_id, event_id, now],
                 )
                 .await?;
             }
         }
     }
     Ok(())
+}
+
+/// What waits in several lanes, those of each in order. Only where the bus is another process, and so the database.
+pub(crate) async fn lanes_load(db: &Database, lanes: &[Lane]) -> Result<Vec<(Lane, Waiting)>, Error> {
+    let (tenants, instances): (Vec<String>, Vec<String>) =
+        lanes.iter().map(|lane| (lane.tenant_id.clone(), lane.instance_id.clone())).unzip();
+    let rows = db
+        .fetch_all(
+            "select lane.tenant_id, lane.instance_id, event.event_id, event.payload, event.receivers_left,
+                    event.failures
+               from unnest($1::text[], $2::text[]) as lane (tenant_id, instance_id)
+              cross join lateral (
+                    select event_id, payload, receivers_left, failures, position from outbox
+                     where tenant_id = lane.tenant_id and instance_id = lane.instance_id and sent_at is null
+                     order by position limit $3) as event
+              order by event.position",
+            args![tenants, instances, LANE_LENGTH],
+        )
+        .await?;
+    rows.iter().map(|row| Ok((lane(row)?, waiting(row)?))).collect()
+}
+
+/// Marks what was sent and is to be confirmed, and what failed, each named by its tenant and its id. What is behind in the
+/// lanes can be claimed afterwards.
+pub(crate) async fn lanes_settle(
+    db: &Database,
+    sent: Vec<(String, String)>,
+    failed: Vec<(String, String, Failure)>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    db.transaction(move |tx| {
+        Box::pin(async move {
+            if !sent.is_empty() {
+                let (tenants, ids): (Vec<String>, Vec<String>) = sent.into_iter().unzip();
+                // In one order, as those who confirm them do.
+                tx.execute(
+                    "update outbox set sent_at = $3, due_at = $4, failures = 0
+                      where (tenant_id, event_id) in (
+                            select tenant_id, event_id from outbox
+                             where (tenant_id, event_id) in (select * from unnest($1::text[], $2::text[]))
+                             order by tenant_id, event_id
+                               for update)",
+                    args![tenants, ids, now, now + CONFIRMED_WITHIN],
+                )
+                .await?;
+            }
+            for (tenant_id, event_id, failure) in failed {
+                tx.execute(FAILED, args![tenant_id, event_id, failure.error, failure.due_at]).await?;
+            }
+            Ok(())
+        })
+    })
+    .await
 }
 
 /// Claims what was sent and not confirmed in time, the longest overdue first, until it is due again: each time twice as

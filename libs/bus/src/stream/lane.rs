@@ -58,6 +58,8 @@ pub(super) struct Lanes {
     handler: Arc<dyn Handler>,
     room: Arc<Semaphore>,
     state: Arc<Mutex<State>>,
+    /// Held by whoever tells Redis what is done: of all that is done by then.
+    telling: Arc<tokio::sync::Mutex<()>>,
     /// What is not taken by then is handed back.
     shutdown: CancellationToken,
 }
@@ -69,6 +71,8 @@ struct State {
     held: BTreeSet<(u16, String)>,
     /// Their events, by tenant and id.
     events: BTreeSet<(String, String)>,
+    /// Entries that are done, which Redis has not been told.
+    done: BTreeMap<u16, Vec<String>>,
 }
 
 impl Lanes {
@@ -79,7 +83,7 @@ impl Lanes {
         shutdown: CancellationToken,
     ) -> Self {
         let room = Arc::new(Semaphore::new(ENTRIES_MAX));
-        Self { stream, receiver, handler, room, state: Arc::default(), shutdown }
+        Self { stream, receiver, handler, room, state: Arc::default(), telling: Arc::default(), shutdown }
     }
 
     /// Takes room for a batch of entries of each of `streams` streams, once there is room for one of each, so that
@@ -237,7 +241,12 @@ impl Lanes {
 
     /// Its effect is durable: Redis may forget it, and the sender stops sending it.
     async fn finish(&self, entry: &Entry) {
-        self.stream.acknowledge(self.receiver, entry.stream, std::slice::from_ref(&entry.id)).await;
+        self.state().done.entry(entry.stream).or_default().push(entry.id.clone());
+        let telling = self.telling.lock().await;
+        let done = std::mem::take(&mut self.state().done);
+        // Nothing is left where somebody has told of this one, too.
+        self.stream.acknowledge(self.receiver, &done).await;
+        drop(telling);
         let confirmation = Confirmation {
             sender: entry.sender.clone(),
             receiver: self.receiver,
@@ -280,15 +289,17 @@ impl Stream {
         pipeline.exec_async(&mut self.writer().await?).await
     }
 
-    /// Tells Redis that entries are done. If that fails they come again, and are known.
-    pub(super) async fn acknowledge(&self, receiver: Receiver, stream: u16, ids: &[String]) {
-        if ids.is_empty() {
+    /// Tells Redis that entries are done, by the streams that they are in. If that fails they come again, and are known.
+    pub(super) async fn acknowledge(&self, receiver: Receiver, done: &BTreeMap<u16, Vec<String>>) {
+        let mut pipeline = redis::pipe();
+        for (stream, ids) in done.iter().filter(|(_, ids)| !ids.is_empty()) {
+            pipeline.cmd("XACK").arg(self.key(*stream)).arg(receiver.name()).arg(ids);
+        }
+        if pipeline.is_empty() {
             return;
         }
-        let mut command = redis::cmd("XACK");
-        command.arg(self.key(stream)).arg(receiver.name()).arg(ids);
         let acknowledged = match self.writer().await {
-            Ok(mut writer) => command.exec_async(&mut writer).await,
+            Ok(mut writer) => pipeline.exec_async(&mut writer).await,
             Err(error) => Err(error),
         };
         if let Err(error) = acknowledged {

@@ -1,6 +1,7 @@
 //! Reads the streams for one receiver: what is new on a connection of its own, because a read that waits keeps
 //! everything else on its connection waiting; and what others took and left.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -175,7 +176,7 @@ impl Reader {
     ) {
         let done: Vec<String> =
             entries.into_iter().filter_map(|entry| self.add(stream, entry, was_left, room)).collect();
-        self.stream.acknowledge(self.receiver, stream, &done).await;
+        self.stream.acknowledge(self.receiver, &BTreeMap::from([(stream, done)])).await;
     }
 
     /// Hands an entry on, or returns the id of one that there is nothing to do for.
