@@ -143,12 +143,29 @@ impl App {
         // Chance decides between equals, so that workers do not all run for the same one.
         candidates.shuffle(&mut rand::rng());
         candidates.sort_by_key(|(_, candidate)| (-candidate.priority, candidate.ready_at));
+        let mut candidates = candidates.into_iter();
         let mut leased = Vec::new();
-        for (queue, candidate) in candidates {
-            if leased.len() >= poll.tasks_max {
+        while leased.len() < poll.tasks_max {
+            let next: Vec<_> = candidates.by_ref().take(poll.tasks_max - leased.len()).collect();
+            if next.is_empty() {
                 break;
             }
-            leased.extend(self.lease(principal, poll, queue, candidate).await?);
+            // Side by side, so that they are written together.
+            let leasing =
+                next.into_iter().map(|(queue, candidate)| self.lease(principal, poll, queue, candidate));
+            let mut failed = None;
+            for outcome in futures::future::join_all(leasing).await {
+                match outcome {
+                    Ok(one) => leased.extend(one),
+                    Err(error) => failed = Some(error),
+                }
+            }
+            match failed {
+                Some(error) if leased.is_empty() => return Err(error),
+                // What was leased is handed out; the worker asks for the rest again.
+                Some(_) => break,
+                None => {}
+            }
         }
         Ok(leased)
     }

@@ -1,25 +1,105 @@
--- One transition, in one statement: the row under a version check, its history, and what follows from it. Nothing is
--- written unless the row was at the version that the writer has seen.
-with moved as (
+-- Transitions of different instances, in one statement: for each the row under a version check, its history, and what
+-- follows from it. Of one that does not fit nothing is written, and the answer says why. What two of these statements write
+-- at the same time for the same key violates a unique constraint, and then each transition is written alone.
+--
+-- No two of the transitions are of one instance. A time of -1 is none, an empty text is none.
+with input as materialized (
+    select * from unnest(
+        $1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], $8::bytea[],
+        $9::bytea[], $10::bigint[], $11::bigint[], $12::text[], $13::bigint[], $14::text[], $15::text[], $16::text[],
+        $17::bigint[], $18::bytea[], $19::text[], $20::bigint[], $21::bigint[], $22::text[], $23::text[], $24::text[],
+        $25::text[], $26::text[], $27::bytea[], $28::bytea[])
+    as input (
+        n, tenant_id, instance_id, moves, before, version, status, state,
+        head_hash, ended_at, now, health, overdue_at, process_id, process_version, definition_digest,
+        started_at, document, guard_task, guard_fencing, guard, consumer, event_id, actor_id,
+        method, request_id, fingerprint, answer)
+), leased as (
+    -- The leases that they depend on stay as they are until the end.
+    select touched.n, lease.task_id, lease.fencing, lease.ends_at, lease.hold_until
+      from unnest($29::bigint[], $30::text[]) as touched (n, task_id)
+      join input using (n)
+      join lease on lease.tenant_id = input.tenant_id and lease.instance_id = input.instance_id
+                and lease.task_id = touched.task_id
+       for update of lease
+), given as (
+    select * from unnest($31::bigint[], $32::text[], $33::bigint[], $34::text[], $35::bigint[], $36::bigint[], $37::text[])
+               as given (n, task_id, fencing, worker, duration, ends_at, queue)
+), judged as (
+    -- Each is looked up by its key: `exists` would be made into a table of all that there is.
+    select input.n,
+           seen.found is not null as is_seen,
+           -- guard: 0 none, 1 holds, 2 is over, 3 is there.
+           input.guard <> 0
+               and not exists (select from leased
+                                where leased.n = input.n and leased.task_id = input.guard_task
+                                  and leased.fencing = input.guard_fencing
+                                  and case input.guard
+                                          when 1 then leased.ends_at > input.now
+                                          when 2 then leased.ends_at <= input.now
+                                          else leased.ends_at is not null
+                                      end)
+               -- A promise not to hand a task out for a moment outlives the lease that it was given under.
+               or exists (select from given join leased using (n, task_id)
+                           where given.n = input.n and leased.hold_until > input.now) as is_lease_lost,
+           raced.found is not null as is_raced
+      from input
+      left join lateral (
+           select true as found from inbox
+            where inbox.tenant_id = input.tenant_id and inbox.consumer = input.consumer
+              and inbox.event_id = input.event_id
+            limit 1) as seen on input.event_id <> ''
+      left join lateral (
+           select true as found from idempotency
+            where idempotency.tenant_id = input.tenant_id and idempotency.actor_id = input.actor_id
+              and idempotency.method = input.method and idempotency.request_id = input.request_id
+            limit 1) as raced on input.request_id <> ''
+), fits as (
+    select input.* from input join judged using (n)
+     where not judged.is_seen and not judged.is_lease_lost and not judged.is_raced
+), updated as (
     update instance
-       set version = $4, status = $5, state = $6, head_hash = $7, ended_at = $8, updated_at = $9,
-           health = $38, overdue_at = $39
-     where tenant_id = $1 and instance_id = $2 and version = $3
-    returning instance_id
+       set version = fits.version, status = fits.status, state = fits.state, head_hash = fits.head_hash,
+           ended_at = nullif(fits.ended_at, -1), updated_at = fits.now, health = fits.health,
+           overdue_at = nullif(fits.overdue_at, -1)
+      from fits
+     where fits.moves = 1 and fits.before > 0
+       and instance.tenant_id = fits.tenant_id and instance.instance_id = fits.instance_id
+       and instance.version = fits.before
+    returning fits.n
+), begun as (
+    insert into instance (tenant_id, instance_id, process_id, process_version, definition_digest, status, version,
+                          head_hash, state, started_at, ended_at, updated_at, health, overdue_at)
+    select tenant_id, instance_id, process_id, process_version, definition_digest, status, version,
+           head_hash, state, started_at, nullif(ended_at, -1), now, health, nullif(overdue_at, -1)
+      from fits
+     where moves = 1 and before = 0
+    on conflict do nothing
+    returning tenant_id, instance_id
+), moved as (
+    select fits.* from fits join updated using (n)
+    union all
+    select fits.* from fits join begun using (tenant_id, instance_id) where fits.moves = 1 and fits.before = 0
+    union all
+    select fits.* from fits where fits.moves = 0
+), defined as (
+    insert into definition (tenant_id, digest, document)
+    select tenant_id, definition_digest, document from moved where document <> ''
+    on conflict do nothing
 ), written as (
     insert into history (tenant_id, instance_id, sequence, event_id, kind, audit_type, occurred_at, body,
                          previous_hash, hash)
-    select $1, $2, entry.sequence, entry.event_id, entry.kind, entry.audit_type, entry.occurred_at, entry.body,
-           entry.previous_hash, entry.hash
-      from unnest($10::bigint[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bytea[], $16::bytea[],
-                  $17::bytea[])
-           as entry (sequence, event_id, kind, audit_type, occurred_at, body, previous_hash, hash)
-     where exists (select from moved)
+    select moved.tenant_id, moved.instance_id, entry.sequence, entry.event_id, entry.kind, entry.audit_type,
+           entry.occurred_at, entry.body, entry.previous_hash, entry.hash
+      from unnest($38::bigint[], $39::bigint[], $40::text[], $41::text[], $42::text[], $43::bigint[], $44::bytea[],
+                  $45::bytea[], $46::bytea[])
+           as entry (n, sequence, event_id, kind, audit_type, occurred_at, body, previous_hash, hash)
+      join moved using (n)
 ), kept as (
     insert into personal (tenant_id, instance_id, sequence, salt, body)
-    select $1, $2, row.sequence, row.salt, row.body
-      from unnest($18::bigint[], $19::bytea[], $20::bytea[]) as row (sequence, salt, body)
-     where exists (select from moved)
+    select moved.tenant_id, moved.instance_id, row.sequence, row.salt, row.body
+      from unnest($47::bigint[], $48::bigint[], $49::bytea[], $50::bytea[]) as row (n, sequence, salt, body)
+      join moved using (n)
 ), ended as (
     -- checkpoint_change: 0 keeps it, 1 clears it, 2 sets it.
     update lease
@@ -29,38 +109,51 @@ with moved as (
                             when 1 then null
                             else change.checkpoint
                         end
-      from unnest($21::text[], $22::bigint[], $23::bigint[], $24::bytea[])
-           as change (task_id, fencing, checkpoint_change, checkpoint)
-     where lease.tenant_id = $1 and lease.instance_id = $2 and lease.task_id = change.task_id
-       and lease.fencing = change.fencing and lease.ends_at is not null
-       and exists (select from moved)
-    returning lease.task_id, lease.hold_until
+      from unnest($51::bigint[], $52::text[], $53::bigint[], $54::bigint[], $55::bytea[])
+           as change (n, task_id, fencing, checkpoint_change, checkpoint)
+      join moved using (n)
+     where lease.tenant_id = moved.tenant_id and lease.instance_id = moved.instance_id
+       and lease.task_id = change.task_id and lease.fencing = change.fencing and lease.ends_at is not null
+    returning change.n, lease.task_id, lease.hold_until
 ), unqueued as (
     delete from work
-     where tenant_id = $1 and instance_id = $2 and task_id = any ($25::text[]) and exists (select from moved)
+     using unnest($56::bigint[], $57::text[]) as gone (n, task_id)
+      join moved using (n)
+     where work.tenant_id = moved.tenant_id and work.instance_id = moved.instance_id and work.task_id = gone.task_id
 ), queued as (
-    -- A promise not to hand the task out for a moment outlives the lease that it was given under.
     insert into work (tenant_id, instance_id, task_id, queue, priority, ready_at, fencing, tools)
-    select $1, $2, added.task_id, added.queue, added.priority,
+    select moved.tenant_id, moved.instance_id, added.task_id, added.queue, added.priority,
            greatest(added.ready_at, coalesce(ended.hold_until, lease.hold_until, 0)), added.fencing, added.tools
-      from unnest($26::text[], $27::text[], $28::bigint[], $29::bigint[], $30::bigint[], $31::text[])
-           as added (task_id, queue, priority, ready_at, fencing, tools)
-      left join ended on ended.task_id = added.task_id
-      left join lease on lease.tenant_id = $1 and lease.instance_id = $2 and lease.task_id = added.task_id
-     where exists (select from moved)
+      from unnest($58::bigint[], $59::text[], $60::text[], $61::bigint[], $62::bigint[], $63::bigint[], $64::text[])
+           as added (n, task_id, queue, priority, ready_at, fencing, tools)
+      join moved using (n)
+      left join ended using (n, task_id)
+      left join lease on lease.tenant_id = moved.tenant_id and lease.instance_id = moved.instance_id
+                     and lease.task_id = added.task_id
     on conflict (tenant_id, instance_id, task_id) do update
        set queue = excluded.queue, priority = excluded.priority, ready_at = excluded.ready_at,
            fencing = excluded.fencing, tools = excluded.tools
 ), granted as (
     insert into lease (tenant_id, instance_id, task_id, fencing, worker, duration, ends_at, queue)
-    select $1, $2, added.task_id, added.fencing, added.worker, added.duration, added.ends_at, added.queue
-      from unnest($32::text[], $33::bigint[], $34::text[], $35::bigint[], $36::bigint[], $37::text[])
-           as added (task_id, fencing, worker, duration, ends_at, queue)
-     where exists (select from moved)
+    select moved.tenant_id, moved.instance_id, given.task_id, given.fencing, given.worker, given.duration,
+           given.ends_at, given.queue
+      from given join moved using (n)
     on conflict (tenant_id, instance_id, task_id) do update
        set fencing = excluded.fencing, worker = excluded.worker, duration = excluded.duration,
            ends_at = excluded.ends_at, queue = excluded.queue, progress = 0, message = ''
-     where lease.hold_until <= $9
-    returning task_id
+), taken as (
+    insert into inbox (tenant_id, consumer, event_id, received_at)
+    select tenant_id, consumer, event_id, now from moved where event_id <> ''
+), answered as (
+    insert into idempotency (tenant_id, actor_id, method, request_id, fingerprint, answer, created_at)
+    select tenant_id, actor_id, method, request_id, fingerprint, answer, now from moved where request_id <> ''
+), told as (
+    insert into outbox (tenant_id, event_id, instance_id, payload, receivers_left, created_at, due_at)
+    select moved.tenant_id, event.event_id, event.instance_id, event.payload, event.receivers_left, event.created_at, 0
+      from unnest($65::bigint[], $66::text[], $67::text[], $68::bytea[], $69::bigint[], $70::bigint[])
+           with ordinality as event (n, event_id, instance_id, payload, receivers_left, created_at, place)
+      join moved using (n)
+     order by event.place
 )
-select (select count(*) from moved) as moved, (select count(*) from granted) as granted
+select judged.n, judged.is_seen, judged.is_lease_lost, judged.is_raced, moved.n is not null as is_moved
+  from judged left join moved using (n)

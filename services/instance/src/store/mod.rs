@@ -2,6 +2,7 @@
 //! from it. A transition is written in one transaction with everything that it leads to, or not at all.
 
 mod append;
+mod append_postgres;
 mod append_sqlite;
 pub(crate) mod chain;
 mod count;
@@ -44,6 +45,8 @@ pub(crate) const MIGRATIONS: [Migration; 4] = [
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     db: Database,
+    /// Writes transitions together, on PostgreSQL.
+    group: append_postgres::Group,
 }
 
 /// Why the database did not do what it was asked.
@@ -109,7 +112,7 @@ impl Store {
     /// Connects and migrates.
     pub(crate) async fn open(settings: &Settings) -> Result<Self, Error> {
         let db = Database::open(settings, &MIGRATIONS).await.map_err(Error::doing("open the database"))?;
-        Ok(Self { db })
+        Ok(Self { group: append_postgres::Group::new(&db), db })
     }
 
     /// The database, for the relay and the answers that are kept.
