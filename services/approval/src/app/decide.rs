@@ -53,8 +53,9 @@ impl App {
             assurance: caller.assurance(),
             instance: record.instance,
         };
+        let mut newest = None;
         if self.may_take_effect(&record, &answer)? {
-            answer.instance = self.prepare(&record).await?;
+            (answer.instance, newest) = self.prepare(&record).await?;
         }
         let known = answer.instance;
         let mut actor = caller.message();
@@ -67,7 +68,7 @@ impl App {
             }
             Some(Command::Answer(answer))
         };
-        let done = self.execute(&record.key(), &actor, call, command).await;
+        let done = self.execute_on(newest.unwrap_or(record), &actor, call, command).await;
         self.unless_repeated(call, done).await
     }
 
@@ -101,9 +102,9 @@ impl App {
         }
     }
 
-    /// Compares what is asked with what there is, and asks again where it has changed. Tells how the instance stands:
-    /// its end may be known there and not have arrived here.
-    async fn prepare(&self, record: &Record) -> Result<InstanceCondition, Error> {
+    /// Compares what is asked with what there is, and asks again where it has changed: then there is a newer record. Tells
+    /// how the instance stands: its end may be known there and not have arrived here.
+    async fn prepare(&self, record: &Record) -> Result<(InstanceCondition, Option<Record>), Error> {
         let request = &record.approval.request;
         let keys = request.artifacts.iter().map(|bound| &bound.key);
         let current = self.peers.current_versions(&record.tenant, &request.instance, keys);
@@ -114,20 +115,23 @@ impl App {
         let is_newer = |bound: &crate::domain::ReviewedArtifact| {
             current.get(&bound.key).is_some_and(|newest| newest.version > bound.version)
         };
+        let mut newest = None;
         if request.artifacts.iter().any(is_newer) {
             let actor = message::bare_actor(&Actor::system("approval"));
             let refresh = |_: &Record| Some(Command::Refresh { current: current.clone() });
             self.execute(&record.key(), &actor, None, refresh).await?;
+            newest = Some(self.load(&record.key()).await?);
         }
         // Deciding does not depend on the engine being up: the request knows what it has heard.
         let status = described.ok().and_then(Result::ok).map(|described| described.status());
-        Ok(match status {
+        let condition = match status {
             Some(InstanceStatus::Completed | InstanceStatus::Cancelled | InstanceStatus::Failed) => {
                 InstanceCondition::Ended
             }
             Some(InstanceStatus::Paused) => InstanceCondition::Paused.worse(record.instance),
             Some(InstanceStatus::Running | InstanceStatus::Unspecified) | None => record.instance,
-        })
+        };
+        Ok((condition, newest))
     }
 }
 

@@ -169,8 +169,21 @@ impl App {
         call: Option<&Call>,
         command: impl Fn(&Record) -> Option<Command> + Send,
     ) -> Result<Done, Error> {
-        for _ in 0..ATTEMPTS {
-            let record = self.load(key).await?;
+        self.execute_on(self.load(key).await?, actor, call, command).await
+    }
+
+    /// The same where the request was read a moment ago. What was decided on what has changed since is not written.
+    async fn execute_on(
+        &self,
+        mut record: Record,
+        actor: &ActorMessage,
+        call: Option<&Call>,
+        command: impl Fn(&Record) -> Option<Command> + Send,
+    ) -> Result<Done, Error> {
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                record = self.load(&record.key()).await?;
+            }
             let now = self.now();
             let Some(command) = command(&record) else {
                 return Ok(Done::Now { record: Box::new(record), repeated: true });
