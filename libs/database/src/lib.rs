@@ -23,6 +23,7 @@ mod safety;
 mod seen;
 mod session;
 mod sqlite;
+mod together;
 mod value;
 mod wall;
 
@@ -38,6 +39,7 @@ pub use error::{Error, tell};
 pub use migrate::Migration;
 pub use reach::Reach;
 pub use row::{Cell, FromCell, Row};
+pub use together::Together;
 pub use value::Value;
 
 /// Where a database is.

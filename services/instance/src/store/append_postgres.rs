@@ -2,113 +2,73 @@
 //! commit waits for the disk and a statement for the way there and back, and both cost the same for one as for many. Nobody
 //! waits for a transition that may come: a writer that is free takes what is there.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use phasegate_bus::Receiver;
 use phasegate_clock::Timestamp;
-use phasegate_database::{Database, Row, Transaction, Value};
+use phasegate_database::{Database, Row, Together, Transaction, Value};
 use phasegate_planted::{self as planted, Bug};
-use tokio::sync::{Semaphore, oneshot};
-use tracing::Instrument as _;
 
 use super::append::{Guard, Transition, checkpoint_change, micros, rank, state, tools};
 use super::{Error, signed};
 
-/// Statements that are under way at a time: while one waits for the disk, the next one is prepared.
-const WRITERS: usize = 2;
-/// Transitions in one statement at most, so that none waits for long.
-const TOGETHER_MAX: usize = 64;
 /// No time.
 const NEVER: i64 = -1;
+
+/// What is said where the database says nothing of a transition.
+const DOING: &str = "write the transition";
 
 /// Transitions on their way to the database. Copies share it.
 #[derive(Debug, Clone)]
 pub(super) struct Group {
     db: Database,
-    waiting: Arc<Mutex<Vec<Waiting>>>,
-    writers: Arc<Semaphore>,
+    together: Together<Piece, Result<(), Error>>,
 }
 
-/// One that waits to be written.
+/// A transition as it is written.
 #[derive(Debug)]
-struct Waiting {
+struct Piece {
     transition: Transition,
-    done: oneshot::Sender<Result<(), Error>>,
+    /// The state after it.
+    state: Vec<u8>,
 }
 
 impl Group {
     /// For transitions of all tenants, because they are written together.
     pub(super) fn new(db: &Database) -> Self {
-        Self { db: db.across_tenants(), waiting: Arc::default(), writers: Arc::new(Semaphore::new(WRITERS)) }
+        let db = db.across_tenants();
+        let writes = db.clone();
+        let together = Together::new(move |pieces: Vec<Arc<Piece>>| {
+            let db = writes.clone();
+            Box::pin(async move {
+                let written: Vec<Written<'_>> =
+                    pieces.iter().map(|piece| (&piece.transition, piece.state.as_slice())).collect();
+                let rows = db.write(include_str!("append_postgres.sql"), values(&written)).await?;
+                outcomes(&written, &rows)
+            })
+        });
+        Self { db, together }
     }
 
     /// Writes a transition with others, or nothing of it.
     pub(super) async fn append(&self, transition: Transition) -> Result<(), Error> {
-        let (done, written) = oneshot::channel();
-        self.waiting().push(Waiting { transition, done });
-        // A task, because whoever waits may go away, and others wait for the same statement.
-        let group = self.clone();
-        tokio::spawn(async move { group.write().await }.in_current_span());
-        written.await.unwrap_or_else(|_| Err(aborted()))
-    }
-
-    async fn write(&self) {
-        let Ok(_turn) = self.writers.acquire().await else { return };
-        let together: Vec<Waiting> = {
-            let mut waiting = self.waiting();
-            let count = waiting.len().min(TOGETHER_MAX);
-            waiting.drain(..count).collect()
-        };
-        // Another one has taken it along.
-        if together.is_empty() {
-            return;
+        let clears_up = transition
+            .receipt
+            .answer
+            .as_ref()
+            .is_some_and(|answer| phasegate_idempotency::clears_up(&answer.fingerprint));
+        let now = transition.now;
+        let key = format!("{}/{}", transition.tenant, transition.after.id);
+        let piece = Piece { state: state(&transition.after)?, transition };
+        self.together.write(key, piece).await.map_err(refused)??;
+        if clears_up {
+            self.clear_up(now).await;
         }
-        let (transitions, done): (Vec<_>, Vec<_>) =
-            together.into_iter().map(|one| (one.transition, one.done)).unzip();
-        let outcomes = self.write_all(&transitions).await;
-        for (one, outcome) in done.into_iter().zip(outcomes) {
-            // Whoever waited may have gone.
-            let _ = one.send(outcome);
-        }
-        self.clear_up(&transitions).await;
-    }
-
-    async fn write_all(&self, transitions: &[Transition]) -> Vec<Result<(), Error>> {
-        match self.write_together(transitions).await {
-            Ok(outcomes) => outcomes,
-            Err(Error::Database { doing, source }) if source.is_away() => transitions
-                .iter()
-                .map(|_| Err(Error::Database { doing, source: source.for_another() }))
-                .collect(),
-            // One of them is in the way of the others.
-            Err(error) if transitions.len() > 1 => {
-                tracing::debug!(%error, "transitions could not be written together");
-                let mut outcomes = Vec::with_capacity(transitions.len());
-                for one in transitions {
-                    outcomes.push(self.write_one(one).await);
-                }
-                outcomes
-            }
-            Err(error) => vec![Err(error)],
-        }
-    }
-
-    async fn write_one(&self, transition: &Transition) -> Result<(), Error> {
-        let outcomes = self.write_together(std::slice::from_ref(transition)).await?;
-        outcomes.into_iter().next().unwrap_or_else(|| Err(aborted()))
-    }
-
-    async fn write_together(&self, transitions: &[Transition]) -> Result<Vec<Result<(), Error>>, Error> {
-        let values = values(transitions)?;
-        let rows = self.db.write(include_str!("append_postgres.sql"), values).await.map_err(refused)?;
-        outcomes(transitions, &rows)
+        Ok(())
     }
 
     /// Deletes old answers, now and then.
-    async fn clear_up(&self, transitions: &[Transition]) {
-        let answers = transitions.iter().filter_map(|one| Some((one.receipt.answer.as_ref()?, one.now)));
-        let mut due = answers.filter(|(answer, _)| phasegate_idempotency::clears_up(&answer.fingerprint));
-        let Some((_, now)) = due.next() else { return };
+    async fn clear_up(&self, now: Timestamp) {
         let cleared = self
             .db
             .transaction(move |tx| Box::pin(async move { phasegate_idempotency::clear_up(tx, now).await }));
@@ -116,23 +76,22 @@ impl Group {
             phasegate_database::tell(&error, "old answers could not be deleted");
         }
     }
-
-    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Writes one transition within a transaction that does more.
 pub(super) async fn write_postgres(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
-    let transitions = std::slice::from_ref(transition);
-    let rows =
-        tx.fetch_all(include_str!("append_postgres.sql"), values(transitions)?).await.map_err(refused)?;
-    outcomes(transitions, &rows)?.into_iter().next().unwrap_or_else(|| Err(aborted()))
+    let state = state(&transition.after)?;
+    let written = [(transition, state.as_slice())];
+    let rows = tx.fetch_all(include_str!("append_postgres.sql"), values(&written)).await.map_err(refused)?;
+    outcomes(&written, &rows).map_err(refused)?.into_iter().next().unwrap_or_else(|| Err(unsaid()))
 }
 
-fn aborted() -> Error {
-    let source = phasegate_database::Error::Aborted("its task ended".to_owned());
-    Error::Database { doing: "write the transition", source }
+/// A transition and the state after it, as it is kept.
+type Written<'a> = (&'a Transition, &'a [u8]);
+
+fn unsaid() -> Error {
+    let source = phasegate_database::Error::Aborted("its statement said nothing of it".to_owned());
+    Error::Database { doing: DOING, source }
 }
 
 /// What was written at the same time for the same key.
@@ -141,16 +100,19 @@ fn refused(source: phasegate_database::Error) -> Error {
         Some("inbox_pk") => Error::Seen,
         Some("idempotency_pk") => Error::Raced,
         _ if source.is_unique_violation() => Error::Stale,
-        _ => Error::Database { doing: "write the transition", source },
+        _ => Error::Database { doing: DOING, source },
     }
 }
 
 /// What became of each.
-fn outcomes(transitions: &[Transition], rows: &[Row]) -> Result<Vec<Result<(), Error>>, Error> {
-    let mut outcomes: Vec<Result<(), Error>> = transitions.iter().map(|_| Err(aborted())).collect();
+fn outcomes(
+    written: &[Written<'_>],
+    rows: &[Row],
+) -> Result<Vec<Result<(), Error>>, phasegate_database::Error> {
+    let mut outcomes: Vec<Result<(), Error>> = written.iter().map(|_| Err(unsaid())).collect();
     for row in rows {
         let n = usize::try_from(row.get::<i64>("n")?).unwrap_or(usize::MAX);
-        let (Some(outcome), Some(transition)) = (outcomes.get_mut(n), transitions.get(n)) else { continue };
+        let (Some(outcome), Some((transition, _))) = (outcomes.get_mut(n), written.get(n)) else { continue };
         *outcome = if row.get("is_moved")? {
             Ok(())
         } else if row.get("is_seen")? {
@@ -169,34 +131,38 @@ fn outcomes(transitions: &[Transition], rows: &[Row]) -> Result<Vec<Result<(), E
 }
 
 /// The values of the statement, in its order.
-fn values(transitions: &[Transition]) -> Result<Vec<Value>, Error> {
-    let mut columns = Columns { transitions, values: Vec::with_capacity(70) };
-    columns.instances()?;
+fn values(written: &[Written<'_>]) -> Vec<Value> {
+    let mut columns = Columns { written, values: Vec::with_capacity(70) };
+    columns.instances();
     columns.receipts();
     columns.leases();
     columns.records();
     columns.work();
     columns.events();
-    Ok(columns.values)
+    columns.values
 }
 
 struct Columns<'a> {
-    transitions: &'a [Transition],
+    written: &'a [Written<'a>],
     values: Vec<Value>,
 }
 
 impl<'a> Columns<'a> {
+    fn transitions(&self) -> impl Iterator<Item = &'a Transition> + use<'a> {
+        self.written.iter().map(|(transition, _)| *transition)
+    }
+
     /// A value of each transition.
     fn each<C>(&mut self, read: impl Fn(&'a Transition) -> C)
     where
         Value: From<Vec<C>>,
     {
-        self.values.push(Value::from(self.transitions.iter().map(read).collect::<Vec<C>>()));
+        self.values.push(Value::from(self.transitions().map(read).collect::<Vec<C>>()));
     }
 
     /// Which transition each of its rows is of.
     fn numbers<T: 'a>(&mut self, rows: impl Fn(&'a Transition) -> &'a [T]) {
-        let numbers = self.transitions.iter().zip(0_i64..);
+        let numbers = self.transitions().zip(0_i64..);
         let numbers = numbers.flat_map(|(one, n)| std::iter::repeat_n(n, rows(one).len()));
         self.values.push(Value::from(numbers.collect::<Vec<i64>>()));
     }
@@ -206,14 +172,12 @@ impl<'a> Columns<'a> {
     where
         Value: From<Vec<C>>,
     {
-        let cells: Vec<C> = self.transitions.iter().flat_map(rows).map(read).collect();
+        let cells: Vec<C> = self.transitions().flat_map(rows).map(read).collect();
         self.values.push(Value::from(cells));
     }
 
-    fn instances(&mut self) -> Result<(), Error> {
-        let states: Vec<Vec<u8>> =
-            self.transitions.iter().map(|one| state(&one.after)).collect::<Result<_, _>>()?;
-        let count = i64::try_from(self.transitions.len()).unwrap_or(i64::MAX);
+    fn instances(&mut self) {
+        let count = i64::try_from(self.written.len()).unwrap_or(i64::MAX);
         self.values.push(Value::from((0..count).collect::<Vec<i64>>()));
         self.each(|one| one.tenant.clone());
         self.each(|one| one.after.id.to_string());
@@ -221,7 +185,8 @@ impl<'a> Columns<'a> {
         self.each(|one| signed(one.before));
         self.each(|one| signed(one.after.version));
         self.each(|one| one.after.status.as_str().to_owned());
-        self.values.push(Value::from(states));
+        self.values
+            .push(Value::from(self.written.iter().map(|(_, state)| state.to_vec()).collect::<Vec<_>>()));
         self.each(|one| one.entries.last().map_or(super::NO_HASH, |entry| entry.hash).to_vec());
         self.each(|one| time(one.after.ended_at));
         self.each(|one| one.now.as_micros());
@@ -232,7 +197,6 @@ impl<'a> Columns<'a> {
         self.each(|one| one.after.definition_digest.clone());
         self.each(|one| one.after.started_at.unwrap_or(one.now).as_micros());
         self.each(|one| one.pinned.as_ref().map(|pinned| pinned.document.clone()).unwrap_or_default());
-        Ok(())
     }
 
     fn receipts(&mut self) {
@@ -259,7 +223,7 @@ impl<'a> Columns<'a> {
     }
 
     fn leases(&mut self) {
-        let touched = self.transitions.iter().zip(0_i64..).flat_map(|(one, n)| {
+        let touched = self.transitions().zip(0_i64..).flat_map(|(one, n)| {
             let guarded = one.guard.iter().map(|guard| guard.task().to_string());
             let granted = one.granted.iter().map(|lease| lease.task.to_string());
             guarded.chain(granted).map(move |task| (n, task))
