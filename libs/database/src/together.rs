@@ -266,6 +266,8 @@ mod tests {
             })
         });
         assert!(together.write("a".to_owned(), true).now_or_never().is_none());
+        // Its writer takes it, and nothing else with it.
+        tokio::task::yield_now().await;
         for _ in 0..2 * WRITERS {
             assert!(together.write("b".to_owned(), false).await.is_err());
         }
