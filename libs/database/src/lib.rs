@@ -27,8 +27,11 @@ mod together;
 mod value;
 mod wall;
 
+use std::any::Any;
 use std::borrow::Cow;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -89,11 +92,20 @@ pub struct Database {
     pools: Pools,
     /// What statements reach; that of the work under way where it says nothing.
     reach: Option<Reach>,
+    attached: Attached,
 }
 
 /// A transaction under way. It exists only inside [`Database::transaction`].
-#[derive(Debug)]
-pub struct Transaction(Open);
+pub struct Transaction {
+    open: Open,
+    attached: Attached,
+    /// What is to be done once it is committed.
+    afterwards: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+/// What a library keeps with a database, shared by all copies.
+#[derive(Clone, Default)]
+struct Attached(Arc<OnceLock<Arc<dyn Any + Send + Sync>>>);
 
 #[derive(Debug, Clone)]
 enum Pools {
@@ -137,7 +149,7 @@ impl Database {
             }
             Settings::Sqlite { path } => Pools::Sqlite(sqlite::Pool::open(path).await?),
         };
-        let database = Self { pools, reach: None };
+        let database = Self { pools, reach: None, attached: Attached::default() };
         match settings {
             Settings::Postgres { opening: Opening::Check, .. } => {
                 wall::check(&database).await?;
@@ -155,7 +167,17 @@ impl Database {
     /// The same database, whose statements reach the rows of all tenants: for loops that serve all of them, for what has
     /// to find out which tenant something belongs to, and for those who run the installation.
     pub fn across_tenants(&self) -> Self {
-        Self { pools: self.pools.clone(), reach: Some(Reach::across_tenants()) }
+        Self { reach: Some(Reach::across_tenants()), ..self.clone() }
+    }
+
+    /// Keeps something with the database, for whoever has it or a transaction of it. The first one stays.
+    pub fn attach<T: Any + Send + Sync>(&self, thing: Arc<T>) {
+        self.attached.0.get_or_init(|| thing);
+    }
+
+    /// What is kept with it.
+    pub fn attached<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.attached.get()
     }
 
     fn reach(&self) -> Reach {
@@ -226,7 +248,11 @@ impl Database {
                     Ok(answer)
                 }
                 Ok(answer) => {
+                    let afterwards = std::mem::take(&mut transaction.afterwards);
                     transaction.commit().await?;
+                    for task in afterwards {
+                        task();
+                    }
                     Ok(answer)
                 }
                 Err(refusal) => {
@@ -250,10 +276,11 @@ impl Database {
     }
 
     async fn begin(&self, reach: &Reach) -> Result<Transaction, Error> {
-        Ok(Transaction(match &self.pools {
+        let open = match &self.pools {
             Pools::Postgres(pool) => Open::Postgres(pool.begin(reach).await?),
             Pools::Sqlite(pool) => Open::Sqlite(pool.begin().await?),
-        }))
+        };
+        Ok(Transaction { open, attached: self.attached.clone(), afterwards: Vec::new() })
     }
 }
 
@@ -262,10 +289,20 @@ impl Database {
 impl Transaction {
     /// Which SQL is spoken.
     pub const fn dialect(&self) -> Dialect {
-        match self.0 {
+        match self.open {
             Open::Postgres(_) => Dialect::Postgres,
             Open::Sqlite(_) => Dialect::Sqlite,
         }
+    }
+
+    /// What is kept with its database.
+    pub fn attached<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.attached.get()
+    }
+
+    /// Has something done once it is committed; not where it is rolled back, nor where nobody knows. It must not wait.
+    pub fn afterwards(&mut self, task: impl FnOnce() + Send + 'static) {
+        self.afterwards.push(Box::new(task));
     }
 
     /// Executes a statement and tells how many rows it touched.
@@ -274,7 +311,7 @@ impl Transaction {
         sql: impl Into<Cow<'static, str>> + Send,
         args: Vec<Value>,
     ) -> Result<u64, Error> {
-        match &mut self.0 {
+        match &mut self.open {
             Open::Postgres(open) => open.execute(sql.into(), args).await,
             Open::Sqlite(open) => open.execute(sql.into(), args).await,
         }
@@ -286,7 +323,7 @@ impl Transaction {
         sql: impl Into<Cow<'static, str>> + Send,
         args: Vec<Value>,
     ) -> Result<Vec<Row>, Error> {
-        match &mut self.0 {
+        match &mut self.open {
             Open::Postgres(open) => open.fetch_all(sql.into(), args).await,
             Open::Sqlite(open) => open.fetch_all(sql.into(), args).await,
         }
@@ -303,7 +340,7 @@ impl Transaction {
 
     /// Executes a script of several statements without values.
     pub(crate) async fn script(&mut self, sql: &'static str) -> Result<(), Error> {
-        match &mut self.0 {
+        match &mut self.open {
             Open::Postgres(open) => open.script(sql).await,
             Open::Sqlite(open) => open.script(sql).await,
         }
@@ -311,20 +348,20 @@ impl Transaction {
 
     /// Has each statement waited for as long as given, where there is a server that could be silent.
     pub(crate) fn be_patient(&mut self, patience: Duration) {
-        if let Open::Postgres(open) = &mut self.0 {
+        if let Open::Postgres(open) = &mut self.open {
             open.be_patient(patience);
         }
     }
 
     async fn commit(self) -> Result<(), Error> {
-        match self.0 {
+        match self.open {
             Open::Postgres(open) => open.commit().await,
             Open::Sqlite(open) => open.commit().await,
         }
     }
 
     async fn roll_back(self) {
-        let done = match self.0 {
+        let done = match self.open {
             Open::Postgres(open) => open.roll_back().await,
             Open::Sqlite(open) => open.roll_back().await,
         };
@@ -332,5 +369,25 @@ impl Transaction {
             // The connection is dropped or repaired before its next use; the change is gone either way.
             tracing::warn!(%error, "a transaction could not be rolled back");
         }
+    }
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction").field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+// === impl Attached ===
+
+impl Attached {
+    fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        Arc::clone(self.0.get()?).downcast().ok()
+    }
+}
+
+impl fmt::Debug for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attached").finish_non_exhaustive()
     }
 }

@@ -8,6 +8,8 @@ use phasegate_proto::actor::v1::Actor;
 use phasegate_proto::internal::event::v1::{Event, event::Payload};
 use prost::Message as _;
 
+use crate::outgoing::Outgoing;
+
 /// Makes an event with a new id.
 pub fn event(
     tenant: impl AsRef<str>,
@@ -32,7 +34,7 @@ pub async fn append(tx: &mut Transaction, event: &Event) -> Result<(), Error> {
     append_all(tx, std::slice::from_ref(event)).await
 }
 
-/// Writes several events, which are sent in this order. They are due at once, whatever the clock of the writer says.
+/// Writes several events, which are sent in this order once the transaction is committed.
 pub async fn append_all(tx: &mut Transaction, events: &[Event]) -> Result<(), Error> {
     if events.is_empty() {
         return Ok(());
@@ -45,28 +47,17 @@ pub async fn append_all(tx: &mut Transaction, events: &[Event]) -> Result<(), Er
 
 /// One statement however many events there are.
 async fn append_postgres(tx: &mut Transaction, events: &[Event]) -> Result<(), Error> {
-    let mut tenants = Vec::with_capacity(events.len());
-    let mut ids = Vec::with_capacity(events.len());
-    let mut instances = Vec::with_capacity(events.len());
-    let mut payloads = Vec::with_capacity(events.len());
-    let mut receivers = Vec::with_capacity(events.len());
-    let mut times = Vec::with_capacity(events.len());
-    for event in events {
-        tenants.push(event.tenant_id.clone());
-        ids.push(event.event_id.clone());
-        instances.push(event.instance_id.clone());
-        payloads.push(event.encode_to_vec());
-        receivers.push(Receiver::set_of(event.payload.as_ref()));
-        times.push(occurred_at(event).as_micros());
-    }
+    let outgoing = Outgoing::within(tx, events);
     tx.execute(
-        "insert into outbox (tenant_id, event_id, instance_id, payload, receivers_left, created_at, due_at)
-         select tenant_id, event_id, instance_id, payload, receivers_left, created_at, 0
-           from unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::bigint[])
+        "insert into outbox (tenant_id, event_id, instance_id, payload, receivers_left, created_at, sent_at, due_at)
+         select tenant_id, event_id, instance_id, payload, receivers_left, created_at, nullif(sent_at, -1), due_at
+           from unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::bigint[], $7::bigint[],
+                       $8::bigint[])
                 with ordinality
-                as added (tenant_id, event_id, instance_id, payload, receivers_left, created_at, place)
+                as added (tenant_id, event_id, instance_id, payload, receivers_left, created_at, sent_at, due_at,
+                          place)
           order by place",
-        args![tenants, ids, instances, payloads, receivers, times],
+        Outgoing::columns(outgoing.iter()).into(),
     )
     .await?;
     Ok(())
@@ -92,6 +83,6 @@ async fn append_sqlite(tx: &mut Transaction, events: &[Event]) -> Result<(), Err
 }
 
 /// When an event happened. Events are made by [`event`], which sets the time.
-pub fn occurred_at(event: &Event) -> Timestamp {
+pub(crate) fn occurred_at(event: &Event) -> Timestamp {
     event.occurred_at.as_ref().and_then(Timestamp::from_proto).unwrap_or_default()
 }

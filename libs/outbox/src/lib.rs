@@ -16,17 +16,19 @@ mod confirmations;
 mod dead_letter;
 mod guard;
 mod inbox;
+mod outgoing;
 mod relay;
 mod seen;
 mod store;
 
 use phasegate_database::Migration;
 
-pub use append::{append, append_all, event, occurred_at};
+pub use append::{append, append_all, event};
 pub use confirmations::event_service;
 pub use dead_letter::{DeadLetter, DeadLetterPosition, dead_letters, replay};
 pub use guard::Guard;
 pub use inbox::inbox_receive;
+pub use outgoing::Outgoing;
 pub use relay::Relay;
 pub use store::confirm;
 

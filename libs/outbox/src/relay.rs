@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
+use crate::outgoing::Handover;
 use crate::seen;
 use crate::store::{self, Failure, Lane, Settled, Waiting};
 
@@ -27,6 +28,8 @@ const TURNS_MAX: usize = 16;
 /// The same where each turn is of many instances, whose events are sent together: while one is on its way to the bus,
 /// another one is with the database, and what is new meanwhile goes into the next one.
 const TURNS_TOGETHER_MAX: usize = 2;
+/// Events that are sent from memory in one go.
+const HANDED_TOGETHER: usize = 256;
 /// Looks for what got stuck, with half as much jitter. What is new wakes the relay.
 const POLL: Duration = Duration::from_millis(300);
 /// Wait after the first failure; doubles with each.
@@ -67,12 +70,18 @@ pub struct Relay {
     busy: Arc<Mutex<BTreeMap<Lane, bool>>>,
     /// The bus took nothing at the last try.
     is_refused: Arc<AtomicBool>,
+    /// What is sent from memory; none where receivers take an event while it is sent.
+    handover: Option<Arc<Handover>>,
 }
 
 impl Relay {
     /// A relay from the database of a service to a bus, for all tenants. Nothing is sent before [`Relay::run`].
     pub fn new(sender: &'static str, db: &Database, bus: Bus, clock: SharedClock) -> Self {
+        if bus.is_confirmed_later() && db.dialect() == Dialect::Postgres {
+            db.attach(Arc::new(Handover::default()));
+        }
         Self {
+            handover: db.attached(),
             sender,
             db: db.across_tenants(),
             bus,
@@ -83,8 +92,14 @@ impl Relay {
         }
     }
 
-    /// Something was committed: have a look at once. Cheap, and never lost.
+    /// Something was committed: have a look at once. Cheap, and never lost. What is sent from memory needs no look.
     pub fn wake(&self) {
+        if self.handover.is_none() {
+            self.look();
+        }
+    }
+
+    fn look(&self) {
         self.wake.notify_one();
     }
 
@@ -94,6 +109,7 @@ impl Relay {
         // Side by side, so that old events never keep new ones waiting; boxed, because whoever runs this holds it.
         tokio::join!(
             Box::pin(self.send_on(&shutdown)),
+            Box::pin(self.hand_over_on(&shutdown)),
             Box::pin(self.send_again_on(&shutdown)),
             shutdown.run_until_cancelled(Box::pin(self.sweep_on()))
         );
@@ -120,6 +136,44 @@ impl Relay {
             while turns.try_join_next().is_some() {}
         }
         while turns.join_next().await.is_some() {}
+    }
+
+    /// Sends what this process has just committed, and at last what is left of it.
+    async fn hand_over_on(&self, shutdown: &CancellationToken) {
+        let Some(handover) = &self.handover else { return };
+        loop {
+            let fresh = handover.take(HANDED_TOGETHER);
+            if !fresh.is_empty() {
+                self.hand_over(handover, fresh, shutdown).await;
+            } else if shutdown.is_cancelled() {
+                return;
+            } else {
+                shutdown.run_until_cancelled(handover.wake.notified()).await;
+            }
+        }
+    }
+
+    async fn hand_over(&self, handover: &Handover, fresh: Vec<Written>, shutdown: &CancellationToken) {
+        let now = self.clock.now();
+        let spans: Vec<Span> =
+            fresh.iter().map(|one| seen::span(self.sender, WorkKind::Send, &one.event, now)).collect();
+        let outcome = unless_stopped(self.publish(&fresh), shutdown).await;
+        drop(spans);
+        let Err(error) = outcome else { return };
+        tracing::debug!(%error, "events were not taken");
+        self.is_refused.store(true, Ordering::Relaxed);
+        // A bus that is away is not asked again for each of them.
+        let behind = handover.take(usize::MAX);
+        let events =
+            fresh.iter().chain(&behind).map(|one| (one.event.tenant_id.clone(), one.event.event_id.clone()));
+        let failure = Failure { error: error.to_string(), due_at: backoff(now, 0) };
+        if let Err(error) = store::unsend(&self.db, events.collect(), failure).await {
+            phasegate_database::tell(
+                &error,
+                "what was not sent could not be marked, and is sent once it is overdue",
+            );
+        }
+        self.look();
     }
 
     /// Sends again what was not confirmed, where the bus may lose it.
@@ -172,7 +226,7 @@ impl Relay {
                 lanes.retain(|lane| !relay.leave_lane(lane));
             }
             // What was appended in the meantime found the lanes busy.
-            relay.wake();
+            relay.look();
         });
     }
 
@@ -298,8 +352,7 @@ impl Relay {
                 }
             }
         }
-        let now = self.clock.now();
-        if let Err(error) = store::lane_settle(&self.db, lane.clone(), settled, now).await {
+        if let Err(error) = store::lane_settle(&self.db, lane.clone(), settled).await {
             // They are sent again, and the receivers know them.
             phasegate_database::tell(&error, "what was sent could not be marked");
             tokio::time::sleep(POLL).await;

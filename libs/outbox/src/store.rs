@@ -15,8 +15,8 @@ const LANE_LENGTH: i64 = 64;
 const DELETED_AT_ONCE: i64 = 1_000;
 /// A relay that has not renewed its claim by then has died.
 const CLAIM: Duration = Duration::from_secs(8);
-/// What was sent is sent again when it has not been confirmed by then.
-const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
+/// What was sent is sent again when it has not been confirmed by then; in microseconds.
+pub(crate) const CONFIRMED_WITHIN: i64 = 5_000_000;
 /// Longest wait for a confirmation: a receiver that is away for long must not have everything sent to it all the time.
 const CONFIRMED_WITHIN_MAX: Duration = Duration::from_secs(10);
 /// Events that are sent again at once.
@@ -28,6 +28,31 @@ pub(crate) const RENEWAL: Duration = Duration::from_secs(2);
 const FAILED: &str =
     "update outbox set failures = failures + 1, last_error = $3, due_at = $4, claimed_until = 0
                        where tenant_id = $1 and event_id = $2 and sent_at is null";
+
+/// Takes a receiver off events, and deletes those that are left with none. In one order, so that two such statements never
+/// wait for each other in a circle.
+const CONFIRM: &str = "
+    with named as materialized (
+        select outbox.tenant_id, outbox.event_id, outbox.receivers_left & $3 as receivers_left
+          from unnest($1::text[], $2::text[]) as named (tenant_id, event_id)
+          join outbox on outbox.tenant_id = named.tenant_id and outbox.event_id = named.event_id
+         order by outbox.tenant_id, outbox.event_id
+           for update of outbox
+    ), gone as (
+        delete from outbox using named
+         where outbox.tenant_id = named.tenant_id and outbox.event_id = named.event_id and named.receivers_left = 0
+    )
+    update outbox set receivers_left = named.receivers_left from named
+     where outbox.tenant_id = named.tenant_id and outbox.event_id = named.event_id and named.receivers_left <> 0";
+
+/// The same without deleting, for who looks for the last one that was sent.
+const CONFIRM_AND_KEEP: &str = "
+    update outbox set receivers_left = receivers_left & $3
+     where (tenant_id, event_id) in (
+           select tenant_id, event_id from outbox
+            where (tenant_id, event_id) in (select * from unnest($1::text[], $2::text[]))
+            order by tenant_id, event_id
+              for update)";
 
 /// The events of one instance: they are sent in order, by one relay at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -185,16 +210,11 @@ fn waiting(row: &Row) -> Result<Waiting, Error> {
     })
 }
 
-/// Marks what was sent and what failed, in one transaction. What is behind in the lane can be claimed afterwards.
-pub(crate) async fn lane_settle(
-    db: &Database,
-    lane: Lane,
-    settled: Settled,
-    now: Timestamp,
-) -> Result<(), Error> {
+/// Deletes what was taken and marks what failed, in one transaction. What is behind in the lane can be claimed afterwards.
+pub(crate) async fn lane_settle(db: &Database, lane: Lane, settled: Settled) -> Result<(), Error> {
     db.transaction(move |tx| {
         Box::pin(async move {
-            mark_taken(tx, &lane, settled.taken, now).await?;
+            delete_taken(tx, &lane, settled.taken).await?;
             if let Some((event_id, failure)) = settled.failed {
                 tx.execute(FAILED, args![&lane.tenant_id, event_id, failure.error, failure.due_at]).await?;
             }
@@ -204,31 +224,21 @@ pub(crate) async fn lane_settle(
     .await
 }
 
-/// Marks events as sent and taken.
-async fn mark_taken(
-    tx: &mut Transaction,
-    lane: &Lane,
-    events: Vec<String>,
-    now: Timestamp,
-) -> Result<(), Error> {
-    if events.is_empty() {
-        return Ok(());
-    }
+/// Deletes what all have taken.
+async fn delete_taken(tx: &mut Transaction, lane: &Lane, events: Vec<String>) -> Result<(), Error> {
     match tx.dialect() {
         Dialect::Postgres => {
             tx.execute(
-                "update outbox set sent_at = $3, due_at = $3, receivers_left = 0
-                  where tenant_id = $1 and event_id = any($2)",
-                args![&lane.tenant_id, events, now],
+                "delete from outbox where tenant_id = $1 and event_id = any($2)",
+                args![&lane.tenant_id, events],
             )
             .await?;
         }
         Dialect::Sqlite => {
             for event_id in events {
                 tx.execute(
-                    "update outbox set sent_at = $3, due_at = $3, receivers_left = 0
-                      where tenant_id = $1 and event_id = $2",
-                    args![&lane.tenant_id, event_id, now],
+                    "delete from outbox where tenant_id = $1 and event_id = $2",
+                    args![&lane.tenant_id, event_id],
                 )
                 .await?;
             }
@@ -277,7 +287,7 @@ pub(crate) async fn lanes_settle(
                              where (tenant_id, event_id) in (select * from unnest($1::text[], $2::text[]))
                              order by tenant_id, event_id
                                for update)",
-                    args![tenants, ids, now, now + CONFIRMED_WITHIN],
+                    args![tenants, ids, now, now.as_micros().saturating_add(CONFIRMED_WITHIN)],
                 )
                 .await?;
             }
@@ -288,6 +298,24 @@ pub(crate) async fn lanes_settle(
         })
     })
     .await
+}
+
+/// Notes that events which were written as sent were not, each named by its tenant and its id: they are sent as any others.
+pub(crate) async fn unsend(
+    db: &Database,
+    events: Vec<(String, String)>,
+    failure: Failure,
+) -> Result<(), Error> {
+    let (tenants, ids): (Vec<String>, Vec<String>) = events.into_iter().unzip();
+    let sql = "update outbox
+                  set sent_at = null, failures = failures + 1, last_error = $3, due_at = $4, claimed_until = 0
+                where (tenant_id, event_id) in (
+                      select tenant_id, event_id from outbox
+                       where (tenant_id, event_id) in (select * from unnest($1::text[], $2::text[]))
+                         and sent_at is not null
+                       order by tenant_id, event_id
+                         for update)";
+    db.write(sql, args![tenants, ids, failure.error, failure.due_at]).await.map(drop)
 }
 
 /// Claims what was sent and not confirmed in time, the longest overdue first, until it is due again: each time twice as
@@ -313,7 +341,7 @@ pub(crate) async fn unconfirmed_claim(db: &Database, now: Timestamp) -> Result<V
     let rows = db
         .transaction(move |tx| {
             Box::pin(async move {
-                let (first, longest) = (micros(CONFIRMED_WITHIN), micros(CONFIRMED_WITHIN_MAX));
+                let (first, longest) = (CONFIRMED_WITHIN, micros(CONFIRMED_WITHIN_MAX));
                 let at_once = i64::try_from(RESENT_AT_ONCE).unwrap_or(i64::MAX);
                 tx.fetch_all(sql, args![now, first, longest, at_once]).await
             })
@@ -366,44 +394,37 @@ pub(crate) async fn unconfirmed_give_back(
     .await
 }
 
-/// Notes that a receiver has taken events, each named by its tenant and its id. Unknown ones are passed over.
+/// Notes that a receiver has taken events, each named by its tenant and its id, and deletes those that all have taken.
+/// Unknown ones are passed over.
 pub async fn confirm(db: &Database, receiver: Receiver, events: Vec<(String, String)>) -> Result<(), Error> {
     let others = if planted::is(Bug::ConfirmedForAll) { 0 } else { !receiver.bit() };
     // A receiver tells of what it took from all tenants at once.
-    db.across_tenants()
-        .transaction(move |tx| {
-            Box::pin(async move {
-                match tx.dialect() {
-                    Dialect::Postgres => {
-                        let (tenants, ids): (Vec<String>, Vec<String>) = events.into_iter().unzip();
-                        // In one order, so that two such statements never wait for each other in a circle.
-                        tx.execute(
-                            "update outbox set receivers_left = receivers_left & $3
-                          where (tenant_id, event_id) in (
-                                select tenant_id, event_id from outbox
-                                 where (tenant_id, event_id) in (
-                                       select * from unnest($1::text[], $2::text[]))
-                                 order by tenant_id, event_id
-                                   for update)",
-                            args![tenants, ids, others],
-                        )
-                        .await?;
-                    }
-                    Dialect::Sqlite => {
-                        for (tenant_id, event_id) in events {
-                            tx.execute(
-                                "update outbox set receivers_left = receivers_left & $3
-                              where tenant_id = $1 and event_id = $2",
-                                args![tenant_id, event_id, others],
-                            )
-                            .await?;
-                        }
-                    }
-                }
-                Ok(())
-            })
+    let db = db.across_tenants();
+    if db.dialect() == Dialect::Postgres {
+        let (tenants, ids): (Vec<String>, Vec<String>) = events.into_iter().unzip();
+        // In one order, so that two such statements never wait for each other in a circle.
+        let sql = if planted::is(Bug::OutboxByPosition) { CONFIRM_AND_KEEP } else { CONFIRM };
+        return db.write(sql, args![tenants, ids, others]).await.map(drop);
+    }
+    db.transaction(move |tx| {
+        Box::pin(async move {
+            for (tenant_id, event_id) in events {
+                tx.execute(
+                    "update outbox set receivers_left = receivers_left & $3
+                      where tenant_id = $1 and event_id = $2",
+                    args![&tenant_id, &event_id, others],
+                )
+                .await?;
+                tx.execute(
+                    "delete from outbox where tenant_id = $1 and event_id = $2 and receivers_left = 0",
+                    args![tenant_id, event_id],
+                )
+                .await?;
+            }
+            Ok(())
         })
-        .await
+    })
+    .await
 }
 
 fn micros(length: Duration) -> i64 {

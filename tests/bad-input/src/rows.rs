@@ -105,7 +105,7 @@ impl Rows {
         for (reader, _) in &self.readers {
             let is_awaited = match reader {
                 Reader::Sqlite(pool) => {
-                    let mut is_awaited = Self::is_awaited_in(pool, "outbox where sent_at is null").await?;
+                    let mut is_awaited = Self::is_awaited_in(pool, "outbox where receivers_left <> 0").await?;
                     let table = "select 1 from sqlite_master where name = 'notification'";
                     if sqlx::query(table).fetch_optional(pool).await?.is_some() {
                         is_awaited |=
@@ -119,7 +119,7 @@ impl Rows {
                             .to_owned(),
                     ];
                     parts.extend(SERVICES.map(|service| {
-                        format!("select 1 from phasegate_{service}.outbox where sent_at is null")
+                        format!("select 1 from phasegate_{service}.outbox where receivers_left <> 0")
                     }));
                     let statement = AssertSqlSafe(parts.join(" union all "));
                     sqlx::query(statement).fetch_optional(pool).await?.is_some()

@@ -30,7 +30,7 @@ impl Waiting {
             .map(|service| {
                 format!(
                     "select '{service}', '', count(*) from phasegate_{service}.outbox
-                      where sent_at is null or receivers_left <> 0"
+                      where receivers_left <> 0"
                 )
             })
             .collect();

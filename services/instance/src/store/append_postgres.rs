@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use phasegate_bus::Receiver;
 use phasegate_clock::Timestamp;
 use phasegate_database::{Database, Row, Together, Transaction, Value};
+use phasegate_outbox::Outgoing;
 use phasegate_planted::{self as planted, Bug};
 
 use super::append::{Guard, Transition, checkpoint_change, micros, rank, state, tools};
@@ -31,6 +31,8 @@ struct Piece {
     transition: Transition,
     /// The state after it.
     state: Vec<u8>,
+    /// What the others are told.
+    outgoing: Vec<Outgoing>,
 }
 
 impl Group {
@@ -41,10 +43,12 @@ impl Group {
         let together = Together::new(move |pieces: Vec<Arc<Piece>>| {
             let db = writes.clone();
             Box::pin(async move {
-                let written: Vec<Written<'_>> =
-                    pieces.iter().map(|piece| (&piece.transition, piece.state.as_slice())).collect();
-                let rows = db.write(include_str!("append_postgres.sql"), values(&written)).await?;
-                outcomes(&written, &rows)
+                let rows = db.write(include_str!("append_postgres.sql"), values(&pieces)).await?;
+                let outcomes = outcomes(&pieces, &rows)?;
+                for (piece, _) in pieces.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {
+                    Outgoing::hand_over(&db, piece.outgoing.iter().cloned());
+                }
+                Ok(outcomes)
             })
         });
         Self { db, together }
@@ -59,7 +63,8 @@ impl Group {
             .is_some_and(|answer| phasegate_idempotency::clears_up(&answer.fingerprint));
         let now = transition.now;
         let key = format!("{}/{}", transition.tenant, transition.after.id);
-        let piece = Piece { state: state(&transition.after)?, transition };
+        let outgoing = Outgoing::of(&self.db, &transition.outbox);
+        let piece = Piece { state: state(&transition.after)?, outgoing, transition };
         self.together.write(key, piece).await.map_err(refused)??;
         if clears_up {
             self.clear_up(now).await;
@@ -80,14 +85,12 @@ impl Group {
 
 /// Writes one transition within a transaction that does more.
 pub(super) async fn write_postgres(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
-    let state = state(&transition.after)?;
-    let written = [(transition, state.as_slice())];
-    let rows = tx.fetch_all(include_str!("append_postgres.sql"), values(&written)).await.map_err(refused)?;
-    outcomes(&written, &rows).map_err(refused)?.into_iter().next().unwrap_or_else(|| Err(unsaid()))
+    let outgoing = Outgoing::within(tx, &transition.outbox);
+    let piece = Piece { state: state(&transition.after)?, outgoing, transition: transition.clone() };
+    let pieces = [Arc::new(piece)];
+    let rows = tx.fetch_all(include_str!("append_postgres.sql"), values(&pieces)).await.map_err(refused)?;
+    outcomes(&pieces, &rows).map_err(refused)?.into_iter().next().unwrap_or_else(|| Err(unsaid()))
 }
-
-/// A transition and the state after it, as it is kept.
-type Written<'a> = (&'a Transition, &'a [u8]);
 
 fn unsaid() -> Error {
     let source = phasegate_database::Error::Aborted("its statement said nothing of it".to_owned());
@@ -106,13 +109,13 @@ fn refused(source: phasegate_database::Error) -> Error {
 
 /// What became of each.
 fn outcomes(
-    written: &[Written<'_>],
+    pieces: &[Arc<Piece>],
     rows: &[Row],
 ) -> Result<Vec<Result<(), Error>>, phasegate_database::Error> {
-    let mut outcomes: Vec<Result<(), Error>> = written.iter().map(|_| Err(unsaid())).collect();
+    let mut outcomes: Vec<Result<(), Error>> = pieces.iter().map(|_| Err(unsaid())).collect();
     for row in rows {
         let n = usize::try_from(row.get::<i64>("n")?).unwrap_or(usize::MAX);
-        let (Some(outcome), Some((transition, _))) = (outcomes.get_mut(n), written.get(n)) else { continue };
+        let (Some(outcome), Some(piece)) = (outcomes.get_mut(n), pieces.get(n)) else { continue };
         *outcome = if row.get("is_moved")? {
             Ok(())
         } else if row.get("is_seen")? {
@@ -121,7 +124,7 @@ fn outcomes(
             Err(Error::Lease)
         } else if row.get("is_raced")? {
             Err(Error::Raced)
-        } else if transition.before == 0 {
+        } else if piece.transition.before == 0 {
             Err(Error::Exists)
         } else {
             Err(Error::Stale)
@@ -131,8 +134,8 @@ fn outcomes(
 }
 
 /// The values of the statement, in its order.
-fn values(written: &[Written<'_>]) -> Vec<Value> {
-    let mut columns = Columns { written, values: Vec::with_capacity(70) };
+fn values(pieces: &[Arc<Piece>]) -> Vec<Value> {
+    let mut columns = Columns { pieces, values: Vec::with_capacity(70) };
     columns.instances();
     columns.receipts();
     columns.leases();
@@ -143,13 +146,13 @@ fn values(written: &[Written<'_>]) -> Vec<Value> {
 }
 
 struct Columns<'a> {
-    written: &'a [Written<'a>],
+    pieces: &'a [Arc<Piece>],
     values: Vec<Value>,
 }
 
 impl<'a> Columns<'a> {
     fn transitions(&self) -> impl Iterator<Item = &'a Transition> + use<'a> {
-        self.written.iter().map(|(transition, _)| *transition)
+        self.pieces.iter().map(|piece| &piece.transition)
     }
 
     /// A value of each transition.
@@ -177,7 +180,7 @@ impl<'a> Columns<'a> {
     }
 
     fn instances(&mut self) {
-        let count = i64::try_from(self.written.len()).unwrap_or(i64::MAX);
+        let count = i64::try_from(self.pieces.len()).unwrap_or(i64::MAX);
         self.values.push(Value::from((0..count).collect::<Vec<i64>>()));
         self.each(|one| one.tenant.clone());
         self.each(|one| one.after.id.to_string());
@@ -185,8 +188,8 @@ impl<'a> Columns<'a> {
         self.each(|one| signed(one.before));
         self.each(|one| signed(one.after.version));
         self.each(|one| one.after.status.as_str().to_owned());
-        self.values
-            .push(Value::from(self.written.iter().map(|(_, state)| state.to_vec()).collect::<Vec<_>>()));
+        let states: Vec<Vec<u8>> = self.pieces.iter().map(|piece| piece.state.clone()).collect();
+        self.values.push(Value::from(states));
         self.each(|one| one.entries.last().map_or(super::NO_HASH, |entry| entry.hash).to_vec());
         self.each(|one| time(one.after.ended_at));
         self.each(|one| one.now.as_micros());
@@ -274,12 +277,10 @@ impl<'a> Columns<'a> {
     }
 
     fn events(&mut self) {
-        self.numbers(|one| &one.outbox);
-        self.of(|one| &one.outbox, |event| event.event_id.clone());
-        self.of(|one| &one.outbox, |event| event.instance_id.clone());
-        self.of(|one| &one.outbox, prost::Message::encode_to_vec);
-        self.of(|one| &one.outbox, |event| Receiver::set_of(event.payload.as_ref()));
-        self.of(|one| &one.outbox, |event| phasegate_outbox::occurred_at(event).as_micros());
+        let numbers = self.pieces.iter().zip(0_i64..);
+        let numbers = numbers.flat_map(|(piece, n)| std::iter::repeat_n(n, piece.outgoing.len()));
+        self.values.push(Value::from(numbers.collect::<Vec<i64>>()));
+        self.values.extend(Outgoing::columns(self.pieces.iter().flat_map(|piece| &piece.outgoing)));
     }
 }
 

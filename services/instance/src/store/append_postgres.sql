@@ -148,10 +148,13 @@ with input as materialized (
     insert into idempotency (tenant_id, actor_id, method, request_id, fingerprint, answer, created_at)
     select tenant_id, actor_id, method, request_id, fingerprint, answer, now from moved where request_id <> ''
 ), told as (
-    insert into outbox (tenant_id, event_id, instance_id, payload, receivers_left, created_at, due_at)
-    select moved.tenant_id, event.event_id, event.instance_id, event.payload, event.receivers_left, event.created_at, 0
-      from unnest($65::bigint[], $66::text[], $67::text[], $68::bytea[], $69::bigint[], $70::bigint[])
-           with ordinality as event (n, event_id, instance_id, payload, receivers_left, created_at, place)
+    insert into outbox (tenant_id, event_id, instance_id, payload, receivers_left, created_at, sent_at, due_at)
+    select event.tenant_id, event.event_id, event.instance_id, event.payload, event.receivers_left, event.created_at,
+           nullif(event.sent_at, -1), event.due_at
+      from unnest($65::bigint[], $66::text[], $67::text[], $68::text[], $69::bytea[], $70::bigint[], $71::bigint[],
+                  $72::bigint[], $73::bigint[])
+           with ordinality as event (n, tenant_id, event_id, instance_id, payload, receivers_left, created_at, sent_at,
+                                     due_at, place)
       join moved using (n)
      order by event.place
 )

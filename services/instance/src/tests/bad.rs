@@ -1,5 +1,7 @@
 //! Wrong requests: the exact refusal, and nothing changed.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
 use phasegate_database::{Database, args};
 use phasegate_proto::instance::v1::{
@@ -17,13 +19,21 @@ use tonic_types::StatusExt as _;
 use super::house::{House, both, plain, reason, reviewed};
 use crate::app::{json_object, json_to_struct};
 
-/// Rows of everything that a refused call could have left behind.
-async fn rows(db: &Database) -> anyhow::Result<Vec<i64>> {
+/// Rows of everything that a refused call could have left behind, and what was sent, once all of it is taken.
+async fn rows(house: &House, db: &Database) -> anyhow::Result<Vec<i64>> {
     let mut counts = Vec::new();
-    for table in ["instance", "history", "personal", "work", "lease", "outbox", "idempotency", "definition"] {
+    let taken = async {
+        while !db.fetch_all("select 1 from outbox limit 1", args![]).await?.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(20), taken).await.context("something is never taken")??;
+    for table in ["instance", "history", "personal", "work", "lease", "idempotency", "definition"] {
         let row = db.fetch_optional(format!("select count(*) as n from {table}"), args![]).await?;
         counts.push(row.context("a row")?.get("n")?);
     }
+    counts.push(i64::try_from(house.neighbours.heard().len())?);
     Ok(counts)
 }
 
@@ -37,7 +47,7 @@ async fn starts_are_checked_all_at_once() -> anyhow::Result<()> {
     both(async |house: &mut House| {
         house.define(reviewed())?;
         let db = house.database().await?;
-        let before = rows(&db).await?;
+        let before = rows(house, &db).await?;
         let person = |id: &str, email: &str| ExternalParticipant {
             participant_id: id.to_owned(),
             email: email.to_owned(),
@@ -132,14 +142,14 @@ async fn starts_are_checked_all_at_once() -> anyhow::Result<()> {
         let dry = StartInstanceRequest { validate_only: true, request_id: "dry".to_owned(), ..base() };
         let shown = house.instances().start_instance(house.call(dry)).await?.into_inner();
         ensure!(shown.instance.context("an instance")?.phase == "build");
-        ensure!(rows(&db).await? == before, "a refused start left something behind");
+        ensure!(rows(house, &db).await? == before, "a refused start left something behind");
 
         let own = StartInstanceRequest { instance_id: "my-own".to_owned(), ..base() };
         house.instances().start_instance(house.call(own.clone())).await?;
-        let after = rows(&db).await?;
+        let after = rows(house, &db).await?;
         let refused = house.instances().start_instance(house.call(own)).await.err().context("a refusal")?;
         ensure!(reason(&refused) == "ALREADY_EXISTS" && refused.code() == Code::AlreadyExists);
-        ensure!(rows(&db).await? == after, "a refused start left something behind");
+        ensure!(rows(house, &db).await? == after, "a refused start left something behind");
         Ok(())
     })
     .await
@@ -152,7 +162,7 @@ async fn workers_are_checked() -> anyhow::Result<()> {
         let id = house.start("plain").await?;
         let (_, token) = house.lease("bot", "first").await?;
         let db = house.database().await?;
-        let before = rows(&db).await?;
+        let before = rows(house, &db).await?;
         let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
         let base = || House::poll_request("bot");
         let polls = [
@@ -238,7 +248,7 @@ async fn workers_are_checked() -> anyhow::Result<()> {
         ensure!(
             reason(&refused) == "TOKEN_MALFORMED" && refused.message().starts_with("items[1].task_token")
         );
-        ensure!(rows(&db).await? == before, "a refused call left something behind");
+        ensure!(rows(house, &db).await? == before, "a refused call left something behind");
         ensure!(house.get(&id).await?.version > 0);
         Ok(())
     })
