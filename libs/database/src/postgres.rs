@@ -59,6 +59,9 @@ impl Pool {
                 // A plan that was made while a table was empty reads all of it, and stays when it has grown. Every statement
                 // of ours that is repeated has an index.
                 ("enable_seqscan", "off"),
+                // For the same reason a plan for these values is none that is better, and planning anew costs more than most
+                // statements of ours.
+                ("plan_cache_mode", "force_generic_plan"),
             ])
             .disable_statement_logging();
         let sessions = Sessions::connect(options, max_connections)

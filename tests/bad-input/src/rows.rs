@@ -105,7 +105,8 @@ impl Rows {
         for (reader, _) in &self.readers {
             let is_awaited = match reader {
                 Reader::Sqlite(pool) => {
-                    let mut is_awaited = Self::is_awaited_in(pool, "outbox where receivers_left <> 0").await?;
+                    let mut is_awaited =
+                        Self::is_awaited_in(pool, "outbox where receivers_left <> 0").await?;
                     let table = "select 1 from sqlite_master where name = 'notification'";
                     if sqlx::query(table).fetch_optional(pool).await?.is_some() {
                         is_awaited |=

@@ -51,25 +51,25 @@ impl App {
         if rows.is_empty() {
             return Ok(page);
         }
-        let mut sequences: BTreeSet<u64> = rows.iter().map(|entry| entry.sequence).collect();
+        let sequences: BTreeSet<u64> = rows.iter().map(|entry| entry.sequence).collect();
         page.personal = self.store().personal_load(tenant, instance_id, &sequences).await?;
         // The names of all people stand beside the first entry.
-        let first = if let Some(first) = page.personal.get(&1) {
-            Some(first.clone())
-        } else {
-            sequences.clear();
-            sequences.insert(1);
-            self.store().personal_load(tenant, instance_id, &sequences).await?.remove(&1)
+        page.people = match page.personal.get(&1) {
+            Some(first) => names(first.clone()),
+            None => self.names(tenant, instance_id).await?,
         };
-        let people = first.map(|first| first.people).unwrap_or_default();
-        page.people = people.into_iter().map(|(id, person)| (id.to_string(), person)).collect();
-        for row in rows {
-            let stored = serde_json::from_slice(&row.body).map_err(|error| {
-                Error::Broken(format!("entry {} of {instance_id}: {error}", row.sequence))
-            })?;
-            page.entries.push((row, stored));
-        }
+        page.entries = stored(rows)?;
         Ok(page)
+    }
+
+    /// Names of the people of an instance, unless they were erased.
+    pub(super) async fn names(
+        &self,
+        tenant: &str,
+        instance_id: &str,
+    ) -> Result<BTreeMap<String, Person>, Error> {
+        let first = self.store().personal_load(tenant, instance_id, &BTreeSet::from([1])).await?.remove(&1);
+        Ok(first.map(names).unwrap_or_default())
     }
 
     /// Checks the chain of an instance.
@@ -85,4 +85,17 @@ impl App {
         }
         verdict.ok_or_else(|| Error::NotFound(instance_id.to_owned()))
     }
+}
+
+fn names(first: Personal) -> BTreeMap<String, Person> {
+    first.people.into_iter().map(|(id, person)| (id.to_string(), person)).collect()
+}
+
+/// Entries with what their bytes say.
+pub(super) fn stored(rows: Vec<Entry>) -> Result<Vec<(Entry, StoredEntry)>, Error> {
+    let read = |row: Entry| match serde_json::from_slice(&row.body) {
+        Ok(stored) => Ok((row, stored)),
+        Err(error) => Err(Error::Broken(format!("entry {}: {error}", row.event_id))),
+    };
+    rows.into_iter().map(read).collect()
 }

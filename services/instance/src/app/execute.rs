@@ -14,13 +14,14 @@ use prost::Message;
 use rand::Rng as _;
 
 use super::cache::Key;
+use super::feeds::Added;
 use super::follow::{Follows, entries};
 pub(crate) use super::order::{Answered, Once, Outcome};
 use super::order::{Answering, First};
 pub(super) use super::order::{By, Order, Origin, Step, Wish};
 use super::{App, Around, Error, effects, seen};
 use crate::domain::{self, Action, Actor, ActorKind, Channel, Command, CurrentVersion, Instance, Rejection};
-use crate::store::{self, Answer, Guard, NO_HASH, Pinned, Receipt, Snapshot, Transition};
+use crate::store::{self, Answer, Entry, Guard, NO_HASH, Pinned, Receipt, Snapshot, Transition};
 
 /// How often a transition is tried again because another process was faster. Within a process they take turns, so two
 /// processes that are busy with the same instance each win every second time; after so many it is left to the caller.
@@ -278,6 +279,7 @@ impl App {
             .map(|origin| Pinned { digest: origin.pinned.digest.clone(), document: origin.document.clone() });
         let woken: Vec<(String, String)> =
             follows.queued.iter().map(|work| (key.0.clone(), work.queue.clone())).collect();
+        let entries: Arc<[Entry]> = entries.into();
         let sends = !outbox.is_empty();
         let (health, overdue_at) = seen::standing(&outcome);
         let transition = Transition {
@@ -286,7 +288,7 @@ impl App {
             before: outcome.before.version,
             guard: order.guard.clone().filter(|_| !entries.is_empty()),
             written: order.written.clone(),
-            entries,
+            entries: Arc::clone(&entries),
             personal,
             unqueued: follows.unqueued,
             queued: follows.queued,
@@ -311,7 +313,7 @@ impl App {
         for queue in woken {
             self.0.queues.wake(&queue);
         }
-        self.0.feeds.wake(key);
+        self.0.feeds.tell(key, || Added { entries, personal: outcome.personal() });
         Ok(outcome)
     }
 }

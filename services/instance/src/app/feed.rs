@@ -1,5 +1,7 @@
 //! The feed of one instance: its history from a position on, and then what is added to it.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use phasegate_database::Reach;
@@ -11,8 +13,11 @@ use phasegate_serve::STREAM_AGE_MAX;
 use rand::Rng as _;
 use tokio::sync::mpsc;
 
+use super::audit::stored;
+use super::feeds::Added;
 use super::{App, AuditPage, CONSUMER, Error};
-use crate::store::AuditFilter;
+use crate::domain::{Person, Personal};
+use crate::store::{AuditFilter, Entry};
 
 /// Entries that are read at once.
 const PAGE: usize = 200;
@@ -20,6 +25,9 @@ const PAGE: usize = 200;
 const BUFFERED: usize = 4;
 /// Looks again this often for what another process wrote.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Names of people are read again after this time: they may be erased.
+const NAMES_KEPT: Duration = Duration::from_secs(2);
 
 /// What metrics call such a stream.
 const KIND: &str = "events";
@@ -57,6 +65,8 @@ struct Feed {
     process_id: String,
     filter: FeedFilter,
     position: u64,
+    /// Names of the people of the instance, and when they were read.
+    names: Option<(tokio::time::Instant, BTreeMap<String, Person>)>,
     sender: mpsc::Sender<Result<Piece, Error>>,
 }
 
@@ -111,6 +121,7 @@ impl App {
             process_id: snapshot.instance.process_id.to_string(),
             filter,
             position,
+            names: None,
             sender,
         };
         tokio::spawn(Reach::current().within(feed.run()));
@@ -145,18 +156,15 @@ impl Feed {
         let key = (self.tenant.clone(), self.instance_id.to_string());
         let app = self.app.clone();
         let _open = phasegate_serve::WATCH_STREAMS.hold([CONSUMER, KIND]);
-        let waiter = app.0.feeds.wait(key);
-        let notify = waiter.notify();
+        // Begun before looking, so that what is written meanwhile is not missed.
+        let mut watching = app.0.feeds.watch(key);
         let mut quiet_since = tokio::time::Instant::now();
         let ends_at = quiet_since + STREAM_AGE_MAX;
+        let mut added = None;
         loop {
-            // Begun before looking, so that what is written meanwhile is not missed.
-            let woken = notify.notified();
-            match self.step().await {
-                Ok(Next::More) => {
-                    quiet_since = tokio::time::Instant::now();
-                    continue;
-                }
+            let at = self.position;
+            match self.step(added.take()).await {
+                Ok(Next::More) => continue,
                 Ok(Next::Waits) => {}
                 Ok(Next::Ends) => return,
                 Err(error) => {
@@ -165,13 +173,16 @@ impl Feed {
                     return;
                 }
             }
+            if self.position > at {
+                quiet_since = tokio::time::Instant::now();
+            }
             let checkpoint = quiet_since + app.0.checkpoint;
             let look_again = LOOK_AGAIN.mul_f64(rand::rng().random_range(0.7..1.3));
             tokio::select! {
                 () = app.shutdown().cancelled() => return self.go_away().await,
                 () = tokio::time::sleep_until(ends_at) => return self.go_away().await,
                 () = self.sender.closed() => return,
-                () = woken => {}
+                next = watching.next() => added = next,
                 () = tokio::time::sleep(look_again) => {}
                 () = tokio::time::sleep_until(checkpoint) => {
                     quiet_since = tokio::time::Instant::now();
@@ -188,29 +199,77 @@ impl Feed {
         let _ = self.sender.send(Ok(Piece::GoingAway(self.position))).await;
     }
 
-    /// Sends what has been added.
-    async fn step(&mut self) -> Result<Next, Error> {
+    /// Sends what this process has just added, or what is there to be read.
+    async fn step(&mut self, added: Option<Arc<Added>>) -> Result<Next, Error> {
+        if let Some(added) = added {
+            let new = |entry: &&Entry| entry.sequence > self.position;
+            let entries: Vec<Entry> = added.entries.iter().filter(new).cloned().collect();
+            match entries.first() {
+                // It was read before it was heard of.
+                None => return Ok(Next::Waits),
+                Some(first) if first.sequence == self.position + 1 => {
+                    return self.send(entries, Some(&added.personal)).await;
+                }
+                // Another process has written in between.
+                Some(_) => {}
+            }
+        }
         let (tenant, id) = (self.tenant.as_str(), self.instance_id.as_str());
-        let mut page = self.app.entries(tenant, id, self.position, &AuditFilter::default(), PAGE).await?;
-        let Some((last, _)) = page.entries.last() else { return Ok(Next::Waits) };
-        self.position = last.sequence;
-        let end = page.entries.iter().position(|(entry, _)| ENDS.contains(&entry.kind.as_str()));
+        let entries =
+            self.app.store().history_list(tenant, id, self.position, &AuditFilter::default(), PAGE).await?;
+        let is_full = entries.len() == PAGE;
+        match self.send(entries, None).await? {
+            Next::Waits if is_full => Ok(Next::More),
+            next => Ok(next),
+        }
+    }
+
+    /// Sends of some entries those that are wanted.
+    async fn send(
+        &mut self,
+        mut entries: Vec<Entry>,
+        personal: Option<&BTreeMap<u64, Personal>>,
+    ) -> Result<Next, Error> {
+        let end = entries.iter().position(|entry| ENDS.contains(&entry.kind.as_str()));
         let end = end.filter(|_| self.filter.until_terminal);
         if let Some(end) = end {
             // Whoever comes late sees no more than whoever was there when it ended.
-            page.entries.truncate(end + 1);
-            self.position = page.entries.last().map_or(self.position, |(entry, _)| entry.sequence);
+            entries.truncate(end + 1);
         }
-        let behind = u32::try_from(page.entries.len()).unwrap_or(u32::MAX);
+        let Some(last) = entries.last() else { return Ok(Next::Waits) };
+        self.position = last.sequence;
+        let behind = u32::try_from(entries.len()).unwrap_or(u32::MAX);
         phasegate_serve::WATCH_LAG.record(f64::from(behind), [CONSUMER, KIND]);
-        page.entries.retain(|(entry, _)| self.filter.wants(&entry.kind));
-        page.process_id.clone_from(&self.process_id);
-        if !page.entries.is_empty()
-            && self.sender.send(Ok(Piece::Entries(Box::new(page), self.position))).await.is_err()
-        {
-            return Ok(Next::Ends);
+        entries.retain(|entry| self.filter.wants(&entry.kind));
+        if !entries.is_empty() {
+            let page = self.page(entries, personal).await?;
+            if self.sender.send(Ok(Piece::Entries(Box::new(page), self.position))).await.is_err() {
+                return Ok(Next::Ends);
+            }
         }
-        Ok(if end.is_some() { Next::Ends } else { Next::More })
+        Ok(if end.is_some() { Next::Ends } else { Next::Waits })
+    }
+
+    async fn page(
+        &mut self,
+        entries: Vec<Entry>,
+        personal: Option<&BTreeMap<u64, Personal>>,
+    ) -> Result<AuditPage, Error> {
+        let sequences: BTreeSet<u64> = entries.iter().map(|entry| entry.sequence).collect();
+        let (tenant, id) = (self.tenant.as_str(), self.instance_id.as_str());
+        let personal = match personal {
+            Some(known) => known.clone(),
+            None => self.app.store().personal_load(tenant, id, &sequences).await?,
+        };
+        let people = match &self.names {
+            Some((read_at, names)) if read_at.elapsed() < NAMES_KEPT => names.clone(),
+            Some(_) | None => {
+                let names = self.app.names(tenant, id).await?;
+                self.names = Some((tokio::time::Instant::now(), names.clone()));
+                names
+            }
+        };
+        Ok(AuditPage { entries: stored(entries)?, personal, people, process_id: self.process_id.clone() })
     }
 }
 

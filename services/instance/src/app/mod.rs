@@ -8,6 +8,7 @@ mod convert;
 mod effects;
 mod execute;
 mod feed;
+mod feeds;
 mod follow;
 mod hear;
 mod inbox;
@@ -76,7 +77,7 @@ struct Inner {
     /// Wakes workers: tenant and queue.
     queues: wakes::Wakes<(String, String)>,
     /// Wakes watchers: tenant and instance.
-    feeds: wakes::Wakes<(String, String)>,
+    feeds: feeds::Feeds,
     polls: around::Polls,
     workers: seen::Workers,
     chains: seen::Chains,
@@ -199,7 +200,7 @@ impl App {
             locks: locks::Locks::default(),
             pins: pins::Pins::default(),
             queues: wakes::Wakes::default(),
-            feeds: wakes::Wakes::default(),
+            feeds: feeds::Feeds::default(),
             polls: around::Polls::default(),
             workers: seen::Workers::default(),
             chains: seen::Chains::default(),

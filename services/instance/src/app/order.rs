@@ -149,6 +149,14 @@ impl Outcome {
         Self { before, after: instance, events: Vec::new(), pinned, around, now, firsts: Vec::new() }
     }
 
+    /// What is personal about the events, by sequence.
+    pub(super) fn personal(&self) -> BTreeMap<u64, Personal> {
+        let personal = self.firsts.iter().filter(|first| !first.personal.is_empty());
+        personal
+            .map(|first| (self.before.version + 1 + first.position as u64, first.personal.clone()))
+            .collect()
+    }
+
     /// Names and addresses, for a start.
     pub(super) fn people(&self) -> BTreeMap<ParticipantId, Person> {
         self.firsts.first().map(|first| first.personal.people.clone()).unwrap_or_default()

@@ -26,7 +26,7 @@ pub(crate) struct Transition {
     /// Version that it was decided on; zero for a start.
     pub(crate) before: u64,
     /// Empty when nothing moved.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Arc<[Entry]>,
     pub(crate) personal: Vec<PersonalRow>,
     /// Tasks that may not be handed out any more.
     pub(crate) unqueued: Vec<TaskId>,

@@ -137,7 +137,7 @@ async fn move_on(tx: &mut Transaction, transition: &Transition) -> Result<(), Er
     if moved != 1 {
         return Err(Error::Stale);
     }
-    for entry in &transition.entries {
+    for entry in transition.entries.iter() {
         tx.execute(
             "insert into history (tenant_id, instance_id, sequence, event_id, kind, audit_type, occurred_at, body,
                                   previous_hash, hash)
