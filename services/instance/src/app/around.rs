@@ -91,6 +91,24 @@ impl App {
         })
     }
 
+    /// Reads what is shown with a task that is handed out.
+    pub(super) async fn around_task(
+        &self,
+        tenant: &str,
+        instance: &Instance,
+        task: &TaskId,
+    ) -> Result<Around, Error> {
+        let mut around = Around::default();
+        let Some(state) = instance.tasks.get(task) else { return Ok(around) };
+        // Under the first lease there is nothing that an earlier one left.
+        if state.fencing > 1 {
+            around.leases = self.store().lease_list(tenant, instance.id.as_str()).await?;
+        }
+        let sequences: BTreeSet<u64> = state.remarks.iter().map(|remark| remark.sequence).collect();
+        around.personal = self.store().personal_load(tenant, instance.id.as_str(), &sequences).await?;
+        Ok(around)
+    }
+
     /// When somebody asked for work of the queues in which this instance has some.
     pub(super) async fn polls(
         &self,

@@ -16,12 +16,15 @@ use rand::Rng as _;
 use super::cache::Key;
 use super::feeds::Added;
 use super::follow::{Follows, entries};
+use super::offers::Offer;
 pub(crate) use super::order::{Answered, Once, Outcome};
-use super::order::{Answering, First};
+use super::order::{Answering, First, Shows};
 pub(super) use super::order::{By, Order, Origin, Step, Wish};
 use super::{App, Around, Error, effects, seen};
-use crate::domain::{self, Action, Actor, ActorKind, Channel, Command, CurrentVersion, Instance, Rejection};
-use crate::store::{self, Answer, Entry, Guard, NO_HASH, Pinned, Receipt, Snapshot, Transition};
+use crate::domain::{
+    self, Action, Actor, ActorKind, Channel, Command, CurrentVersion, Instance, ReadyWork, Rejection,
+};
+use crate::store::{self, Answer, Candidate, Entry, Guard, NO_HASH, Pinned, Receipt, Snapshot, Transition};
 
 /// How often a transition is tried again because another process was faster. Within a process they take turns, so two
 /// processes that are busy with the same instance each win every second time; after so many it is left to the caller.
@@ -205,10 +208,10 @@ impl App {
                 events.push(event);
             }
         }
-        let around = if order.shows {
-            self.around(tenant, &state, &pinned.definition).await?
-        } else {
-            Around::default()
+        let around = match &order.shows {
+            Shows::Nothing => Around::default(),
+            Shows::Task(task) => self.around_task(tenant, &state, task).await?,
+            Shows::Instance => self.around(tenant, &state, &pinned.definition).await?,
         };
         let before = Arc::clone(&snapshot.instance);
         Ok(Outcome { before, after: Arc::new(state), events, pinned, around, now, firsts })
@@ -277,8 +280,8 @@ impl App {
             .start
             .as_ref()
             .map(|origin| Pinned { digest: origin.pinned.digest.clone(), document: origin.document.clone() });
-        let woken: Vec<(String, String)> =
-            follows.queued.iter().map(|work| (key.0.clone(), work.queue.clone())).collect();
+        let ready = follows.queued.iter().filter(|work| work.ready_at <= outcome.now);
+        let ready: Vec<Offer> = ready.map(|work| offer(&outcome.after.id, work)).collect();
         let entries: Arc<[Entry]> = entries.into();
         let sends = !outbox.is_empty();
         let (health, overdue_at) = seen::standing(&outcome);
@@ -310,12 +313,23 @@ impl App {
         if sends {
             self.0.relay.wake();
         }
-        for queue in woken {
-            self.0.queues.wake(&queue);
+        for offer in ready {
+            self.0.offers.offer(&key.0, offer);
         }
         self.0.feeds.tell(key, || Added { entries, personal: outcome.personal() });
         Ok(outcome)
     }
+}
+
+fn offer(instance: &InstanceId, work: &ReadyWork) -> Offer {
+    let candidate = Candidate {
+        instance_id: instance.clone(),
+        task_id: work.task.clone(),
+        priority: store::rank(work.priority),
+        ready_at: work.ready_at,
+        tools: work.tools.clone(),
+    };
+    Offer { queue: work.queue.clone(), candidate }
 }
 
 /// A worker acts as the agent whose work the task is.

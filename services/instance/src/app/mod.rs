@@ -13,6 +13,7 @@ mod follow;
 mod hear;
 mod inbox;
 mod locks;
+mod offers;
 mod operate;
 mod order;
 mod people;
@@ -23,7 +24,6 @@ mod seen;
 mod start;
 mod token;
 pub mod unwired;
-mod wakes;
 mod work;
 
 use std::sync::Arc;
@@ -75,7 +75,7 @@ struct Inner {
     locks: locks::Locks,
     pins: pins::Pins,
     /// Wakes workers: tenant and queue.
-    queues: wakes::Wakes<(String, String)>,
+    offers: offers::Offers,
     /// Wakes watchers: tenant and instance.
     feeds: feeds::Feeds,
     polls: around::Polls,
@@ -199,7 +199,7 @@ impl App {
             cache: cache::Cache::new(config.cached_instances),
             locks: locks::Locks::default(),
             pins: pins::Pins::default(),
-            queues: wakes::Wakes::default(),
+            offers: offers::Offers::default(),
             feeds: feeds::Feeds::default(),
             polls: around::Polls::default(),
             workers: seen::Workers::default(),

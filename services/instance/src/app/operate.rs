@@ -9,6 +9,7 @@ use prost::Message;
 use serde_json::{Map, Value};
 
 use super::execute::{By, Order, Wish};
+use super::order::Shows;
 use super::start::{check_context, check_context_size};
 use super::{Answered, App, Error, Once, Outcome};
 use crate::domain::{Action, Actor, ActorKind, Blocker, Channel, Instance, Rejection, ShownLease};
@@ -74,7 +75,7 @@ impl App {
         }
         let id = Self::visible(principal, instance_id)?;
         let mut order = Order::new(By::Somebody(actor_of(principal)), Wish::fixed(action));
-        order.shows = true;
+        order.shows = Shows::Instance;
         self.answer(&principal.tenant, &id, order, once, make).await
     }
 
@@ -173,7 +174,7 @@ impl App {
         };
         let mut order = Order::new(by, action);
         order.guard = lease.map(|lease| Guard::Holds { task: lease.task, fencing: lease.fencing });
-        order.shows = true;
+        order.shows = Shows::Instance;
         self.answer(&principal.tenant, &id, order, once, make).await
     }
 

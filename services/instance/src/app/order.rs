@@ -46,6 +46,16 @@ pub(super) enum By {
     AgentOf(TaskId),
 }
 
+/// What an answer shows.
+pub(super) enum Shows {
+    /// Neither the instance nor a task of it.
+    Nothing,
+    /// A task that is handed out.
+    Task(TaskId),
+    /// The instance with all its tasks.
+    Instance,
+}
+
 /// What to execute.
 pub(super) struct Order {
     pub(super) by: By,
@@ -62,8 +72,8 @@ pub(super) struct Order {
     pub(super) start: Option<Origin>,
     /// Decide, and write nothing.
     pub(super) is_dry: bool,
-    /// The answer shows the instance or a task of it.
-    pub(super) shows: bool,
+    /// What the answer shows.
+    pub(super) shows: Shows,
 }
 
 /// A request id, and what it was used for.
@@ -87,7 +97,7 @@ pub(crate) struct Outcome {
     pub(crate) after: Arc<Instance>,
     pub(crate) events: Vec<Event>,
     pub(crate) pinned: Arc<PinnedDefinition>,
-    /// Empty unless the order shows the instance.
+    /// What the order shows of it.
     pub(crate) around: Around,
     pub(crate) now: Timestamp,
     /// Where the events of each step begin.
@@ -127,7 +137,7 @@ impl Order {
             checkpoint: CheckpointChange::Keep,
             start: None,
             is_dry: false,
-            shows: false,
+            shows: Shows::Nothing,
         }
     }
 

@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::execute::{By, Order, Wish};
+use super::offers::{Offer, Wants};
+use super::order::Shows;
 use super::{App, Error, Outcome, TaskToken};
 use crate::domain::{Action, Actor, Rejection};
 use crate::store::{self, Candidate, CandidatePosition, Guard, LeaseRow, Out, WorkFilter};
@@ -94,27 +96,33 @@ impl App {
         let tenant = &principal.tenant;
         self.0.workers.note(&poll.queues, &poll.worker, poll.tasks_max, self.now());
         let deadline = tokio::time::Instant::now() + poll.wait;
-        let waiters: Vec<_> =
-            poll.queues.iter().map(|queue| self.0.queues.wait((tenant.clone(), queue.clone()))).collect();
-        let notifies: Vec<_> = waiters.iter().map(super::wakes::Waiter::notify).collect();
+        let wants =
+            Wants { tools: poll.tools.clone(), instance: poll.instance.clone(), offers_max: poll.tasks_max };
+        // Begun before looking, so that what becomes ready meanwhile is not missed.
+        let seated = self.0.offers.sit(tenant, &poll.queues, wants.clone());
+        let mut offered = Vec::new();
         loop {
             if self.shutdown().is_cancelled() {
                 return Err(Error::Draining);
             }
             self.note_poll(tenant, &poll.queues).await?;
-            // Begun before looking, so that what becomes ready meanwhile is not missed.
-            let woken: Vec<_> = notifies.iter().map(|notify| Box::pin(notify.notified())).collect();
-            let leased = self.claim(principal, poll).await?;
+            let is_offered = !offered.is_empty();
+            let candidates = if is_offered { offered } else { self.candidates(tenant, poll, &wants).await? };
+            let leased = self.claim(principal, poll, candidates).await?;
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             if !leased.is_empty() || left.is_zero() {
                 return Ok(leased);
             }
+            offered = Vec::new();
+            if is_offered {
+                // It went to somebody else: there may be more.
+                continue;
+            }
             let pause = self.pause(tenant, poll).await?.min(left);
-            let any = futures::future::select_all(woken);
             tokio::select! {
                 () = self.shutdown().cancelled() => {}
                 () = gone.cancelled() => return Ok(Vec::new()),
-                _ = any => {}
+                offers = seated.next() => offered = offers,
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -134,15 +142,15 @@ impl App {
     }
 
     /// Leases what is due, the most urgent first.
-    async fn claim(&self, principal: &Principal, poll: &Poll) -> Result<Vec<Leased>, Error> {
-        let mut candidates = Vec::new();
-        for queue in &poll.queues {
-            let found = self.candidates(&principal.tenant, queue, poll).await?;
-            candidates.extend(found.into_iter().map(|candidate| (queue.clone(), candidate)));
-        }
+    async fn claim(
+        &self,
+        principal: &Principal,
+        poll: &Poll,
+        mut candidates: Vec<Offer>,
+    ) -> Result<Vec<Leased>, Error> {
         // Chance decides between equals, so that workers do not all run for the same one.
         candidates.shuffle(&mut rand::rng());
-        candidates.sort_by_key(|(_, candidate)| (-candidate.priority, candidate.ready_at));
+        candidates.sort_by_key(|offer| (-offer.candidate.priority, offer.candidate.ready_at));
         let mut candidates = candidates.into_iter();
         let mut leased = Vec::new();
         while leased.len() < poll.tasks_max {
@@ -151,8 +159,7 @@ impl App {
                 break;
             }
             // Side by side, so that they are written together.
-            let leasing =
-                next.into_iter().map(|(queue, candidate)| self.lease(principal, poll, queue, candidate));
+            let leasing = next.into_iter().map(|offer| self.lease(principal, poll, offer));
             let mut failed = None;
             for outcome in futures::future::join_all(leasing).await {
                 match outcome {
@@ -170,8 +177,23 @@ impl App {
         Ok(leased)
     }
 
-    /// What a worker could take of a queue.
-    async fn candidates(&self, tenant: &str, queue: &str, poll: &Poll) -> Result<Vec<Candidate>, Error> {
+    /// What a worker could take.
+    async fn candidates(&self, tenant: &str, poll: &Poll, wants: &Wants) -> Result<Vec<Offer>, Error> {
+        let mut candidates = Vec::new();
+        for queue in &poll.queues {
+            let found = self.candidates_of(tenant, queue, poll, wants).await?;
+            candidates.extend(found.into_iter().map(|candidate| Offer { queue: queue.clone(), candidate }));
+        }
+        Ok(candidates)
+    }
+
+    async fn candidates_of(
+        &self,
+        tenant: &str,
+        queue: &str,
+        poll: &Poll,
+        wants: &Wants,
+    ) -> Result<Vec<Candidate>, Error> {
         let filter = WorkFilter { tenant, queue, instance: &poll.instance };
         let wanted = poll.tasks_max + SPARE;
         let now = self.now();
@@ -183,10 +205,7 @@ impl App {
             looked_through += page.len();
             after = page.last().map(CandidatePosition::from);
             let is_last = page.len() < wanted;
-            let fits = |candidate: &Candidate| {
-                poll.tools.is_empty() || candidate.tools.iter().all(|tool| poll.tools.contains(tool))
-            };
-            found.extend(page.into_iter().filter(fits));
+            found.extend(page.into_iter().filter(|candidate| wants.fits(candidate)));
             if is_last {
                 break;
             }
@@ -199,8 +218,7 @@ impl App {
         &self,
         principal: &Principal,
         poll: &Poll,
-        queue: String,
-        candidate: Candidate,
+        Offer { queue, candidate }: Offer,
     ) -> Result<Option<Leased>, Error> {
         let tenant = &principal.tenant;
         let task = candidate.task_id;
@@ -210,7 +228,7 @@ impl App {
         }));
         let mut order = Order::new(By::AgentOf(task.clone()), action);
         order.lease_duration = poll.lease;
-        order.shows = true;
+        order.shows = Shows::Task(task.clone());
         let outcome = match self.execute(tenant, &candidate.instance_id, &order, None).await {
             Ok(outcome) => outcome,
             Err(Error::Rejected(_) | Error::Busy | Error::LeaseLost { .. } | Error::NotFound(_)) => {

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use super::execute::{By, Order, Origin, Wish};
 use super::operate::actor_of;
+use super::order::Shows;
 use super::people::{ExternalPerson, people};
 use super::{Answered, App, CONSUMER, Error, LEVELS_MAX, Once, Outcome, PinnedDefinition, levels};
 use crate::domain::{Action, Rejection, Start};
@@ -92,7 +93,7 @@ impl App {
         }
         order.start = Some(Origin { pinned, document });
         order.is_dry = wish.validate_only;
-        order.shows = true;
+        order.shows = Shows::Instance;
         let once = once.filter(|_| !wish.validate_only);
         if wish.validate_only {
             let version = self.store().instance_version(&principal.tenant, instance_id.as_str()).await?;

@@ -138,7 +138,7 @@ pub(crate) enum Guard {
 }
 
 /// The rank of an urgency in the queue.
-pub(super) fn rank(priority: Priority) -> i64 {
+pub(crate) fn rank(priority: Priority) -> i64 {
     match priority {
         Priority::Low => 0,
         Priority::Normal => 1,

@@ -14,7 +14,7 @@ mod work;
 use phasegate_database::{Database, Migration, Settings};
 
 pub(crate) use append::{
-    Answer, CheckpointChange, Ended, Granted, Guard, Inbox, PersonalRow, Pinned, Receipt, Transition,
+    Answer, CheckpointChange, Ended, Granted, Guard, Inbox, PersonalRow, Pinned, Receipt, Transition, rank,
 };
 pub(crate) use chain::{Entry, NO_HASH, StoredEntry, Verdict};
 pub(crate) use count::Counts;

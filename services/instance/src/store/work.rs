@@ -73,47 +73,30 @@ impl Store {
         after: Option<&CandidatePosition>,
         limit: usize,
     ) -> Result<Vec<Candidate>, Error> {
-        let mut found = Vec::new();
-        for priority in PRIORITIES {
-            let (from, instance_id, task_id) = match after {
-                Some(after) if priority > after.priority => continue,
-                Some(after) if priority == after.priority => {
-                    (after.ready_at, after.instance_id.as_str(), after.task_id.as_str())
-                }
-                Some(_) | None => (Timestamp::from_micros(i64::MIN), "", ""),
-            };
-            let rows = self
-                .db
-                .fetch_all(
-                    format!(
-                        "select instance_id, task_id, priority, ready_at, tools from work
-                          where tenant_id = $1 and queue = $2 and priority = $3 and ready_at <= $4
-                            and (ready_at, instance_id, task_id) > ($5, $6, $7) and {}
-                          order by ready_at, instance_id, task_id limit $9",
-                        filter.only("$8")
-                    ),
-                    args![
-                        filter.tenant,
-                        filter.queue,
-                        priority,
-                        now,
-                        from,
-                        instance_id,
-                        task_id,
-                        filter.instance,
-                        i64::try_from(limit - found.len()).unwrap_or(i64::MAX)
-                    ],
-                )
-                .await
-                .map_err(Error::doing("look for work"))?;
-            for row in &rows {
-                found.push(candidate(row)?);
-            }
-            if found.len() >= limit {
-                break;
-            }
+        let only = filter.only("$3");
+        let range = |priority: i64| {
+            let is_begun = after.is_some_and(|after| after.priority == priority);
+            let behind = if is_begun { "and (ready_at, instance_id, task_id) > ($6, $7, $8)" } else { "" };
+            format!(
+                "select * from (
+                     select instance_id, task_id, priority, ready_at, tools from work
+                      where tenant_id = $1 and queue = $2 and priority = {priority} and ready_at <= $4 and {only} {behind}
+                      order by ready_at, instance_id, task_id limit $5) as priority_{priority}"
+            )
+        };
+        let left = PRIORITIES.into_iter().filter(|one| after.is_none_or(|after| *one <= after.priority));
+        let ranges: Vec<String> = left.map(range).collect();
+        let sql = format!(
+            "{} order by priority desc, ready_at, instance_id, task_id limit $5",
+            ranges.join(" union all ")
+        );
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut values = args![filter.tenant, filter.queue, filter.instance, now, limit];
+        if let Some(after) = after {
+            values.extend(args![after.ready_at, &after.instance_id, &after.task_id]);
         }
-        Ok(found)
+        let rows = self.db.fetch_all(sql, values).await.map_err(Error::doing("look for work"))?;
+        rows.iter().map(candidate).collect()
     }
 
     /// When something of a queue comes due next, after `now`.
@@ -122,27 +105,22 @@ impl Store {
         filter: WorkFilter<'_>,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, Error> {
-        let mut next: Option<Timestamp> = None;
-        for priority in PRIORITIES {
-            let row = self
-                .db
-                .fetch_optional(
-                    format!(
-                        "select ready_at from work
-                          where tenant_id = $1 and queue = $2 and priority = $3 and ready_at > $4 and {}
-                          order by ready_at limit 1",
-                        filter.only("$5")
-                    ),
-                    args![filter.tenant, filter.queue, priority, now, filter.instance],
-                )
-                .await
-                .map_err(Error::doing("look for work"))?;
-            if let Some(row) = row {
-                let at = row.get("ready_at")?;
-                next = Some(next.map_or(at, |next| next.min(at)));
-            }
-        }
-        Ok(next)
+        let only = filter.only("$3");
+        let ranges = PRIORITIES.map(|priority| {
+            format!(
+                "select * from (
+                     select ready_at from work
+                      where tenant_id = $1 and queue = $2 and priority = {priority} and ready_at > $4 and {only}
+                      order by ready_at limit 1) as priority_{priority}"
+            )
+        });
+        let sql = format!("{} order by ready_at limit 1", ranges.join(" union all "));
+        let row = self
+            .db
+            .fetch_optional(sql, args![filter.tenant, filter.queue, filter.instance, now])
+            .await
+            .map_err(Error::doing("look for work"))?;
+        Ok(row.map(|row| row.get("ready_at")).transpose()?)
     }
 
     /// Notes that somebody asked for work of these queues.
