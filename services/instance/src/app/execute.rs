@@ -31,7 +31,8 @@ use crate::store::{self, Answer, Candidate, Entry, Guard, NO_HASH, Pinned, Recei
 const RETRIES: u32 = 5;
 
 impl App {
-    /// Executes an order and answers it, once for each request id.
+    /// Executes an order and answers it, once for each request id. Nothing is looked up first: the answer is written with
+    /// the effect, and what was answered before fails there, or has become wrong meanwhile.
     pub(super) async fn answer<M: Message + Default>(
         &self,
         tenant: &str,
@@ -40,9 +41,6 @@ impl App {
         once: Option<Once>,
         make: impl Fn(&Outcome) -> Result<M, Error> + Send + Sync,
     ) -> Result<Answered<M>, Error> {
-        if let Some(message) = self.repeated(once.as_ref()).await? {
-            return Ok(Answered { message, is_repeated: true });
-        }
         let encode = |outcome: &Outcome| Ok(make(outcome)?.encode_to_vec());
         let answering: Answering<'_> = once.as_ref().map(|once| (once, &encode as _));
         match self.execute(tenant, instance_id, &order, answering).await {
