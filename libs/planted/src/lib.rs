@@ -31,11 +31,13 @@ pub enum Bug {
     WatchSkips,
     /// Mail counts as sent before the mail server has taken it.
     MailBelieved,
+    /// A state in memory is believed: what is written on it does not look whether it is still the newest one.
+    CacheBelieved,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::OutboxByPosition,
         Self::NeverResent,
         Self::ConfirmedForAll,
@@ -49,6 +51,7 @@ impl Bug {
         Self::StaleDigest,
         Self::WatchSkips,
         Self::MailBelieved,
+        Self::CacheBelieved,
     ];
 
     /// The mistake of that name.

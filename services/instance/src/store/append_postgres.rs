@@ -2,6 +2,7 @@
 //! commit waits for the disk and a statement for the way there and back, and both cost the same for one as for many. Nobody
 //! waits for a transition that may come: a writer that is free takes what is there.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use phasegate_clock::Timestamp;
@@ -43,7 +44,7 @@ impl Group {
         let together = Together::new(move |pieces: Vec<Arc<Piece>>| {
             let db = writes.clone();
             Box::pin(async move {
-                let rows = db.write(include_str!("append_postgres.sql"), values(&pieces)).await?;
+                let rows = db.write(statement(), values(&pieces)).await?;
                 let outcomes = outcomes(&pieces, &rows)?;
                 for (piece, _) in pieces.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {
                     Outgoing::hand_over(&db, piece.outgoing.iter().cloned());
@@ -88,8 +89,19 @@ pub(super) async fn write_postgres(tx: &mut Transaction, transition: &Transition
     let outgoing = Outgoing::within(tx, &transition.outbox);
     let piece = Piece { state: state(&transition.after)?, outgoing, transition: transition.clone() };
     let pieces = [Arc::new(piece)];
-    let rows = tx.fetch_all(include_str!("append_postgres.sql"), values(&pieces)).await.map_err(refused)?;
+    let rows = tx.fetch_all(statement(), values(&pieces)).await.map_err(refused)?;
     outcomes(&pieces, &rows).map_err(refused)?.into_iter().next().unwrap_or_else(|| Err(unsaid()))
+}
+
+/// The statement; with the mistake of not looking at the version, where that is made.
+fn statement() -> Cow<'static, str> {
+    let text = include_str!("append_postgres.sql");
+    if !planted::is(Bug::CacheBelieved) {
+        return text.into();
+    }
+    let anyway = |text: String, next: &str| text.replace(next, &format!("    on conflict do nothing\n{next}"));
+    let text = text.replace("and instance.version = fits.before", "");
+    anyway(anyway(text, "), kept as ("), "), ended as (").into()
 }
 
 fn unsaid() -> Error {
