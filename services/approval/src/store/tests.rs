@@ -14,6 +14,7 @@ use super::*;
 use crate::domain::examples::{START, answer, hours, operator, person, request};
 use crate::domain::{Command, Decision, Event, Request, SubjectKind, decide, evolve, fold, substance};
 
+mod batch;
 mod list;
 
 #[tokio::test]
