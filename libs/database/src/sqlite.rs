@@ -267,10 +267,9 @@ impl Open {
     pub(crate) async fn roll_back(mut self) -> Result<(), Error> {
         let Some(mut writer) = self.writer.take() else { return Ok(()) };
         let undone = writer.undo().await.map_err(|error| Error::doing("roll a transaction back", error));
-        if self.behind.load(Ordering::SeqCst) == 0 {
-            // Those who have done their part learn what becomes of it themselves.
-            drop(writer.end("commit").await);
-        }
+        // What was refused may have been refused for what the others have written: whoever looks again must find it, and not
+        // be refused until nobody is behind any more. Those who have done their part learn what becomes of it themselves.
+        drop(writer.end("commit").await);
         undone
     }
 

@@ -42,14 +42,26 @@ impl App {
         let record = self.visible(caller, &wish.approval).await?;
         caller.needs(Permission::Approve, "approve")?;
         let approver = approver_of(caller, &record, wish.approver)?;
-        if let Some(done) = self.answered_before(call).await? {
-            return Ok(done);
-        }
+        let done = self.decide_on(caller, record, approver, wish.verdict, wish.seen, call).await;
+        // An answer to the same call is looked up only where it can be in the way: nothing is kept twice, and an answer
+        // that stands is found by the rules.
+        self.unless_repeated(call, done).await
+    }
+
+    async fn decide_on(
+        &self,
+        caller: &Caller,
+        record: Record,
+        approver: ParticipantId,
+        verdict: Verdict,
+        seen: ContentDigest,
+        call: Option<&Call>,
+    ) -> Result<Done, Error> {
         let mut answer = Answer {
             by: Actor { on_behalf_of: other_than_caller(caller, &approver), ..caller.actor() },
             approver,
-            verdict: wish.verdict,
-            seen: if planted::is(Bug::StaleDigest) { record.approval.digest.clone() } else { wish.seen },
+            verdict,
+            seen: if planted::is(Bug::StaleDigest) { record.approval.digest.clone() } else { seen },
             assurance: caller.assurance(),
             instance: record.instance,
         };
@@ -68,8 +80,7 @@ impl App {
             }
             Some(Command::Answer(answer))
         };
-        let done = self.execute_on(newest.unwrap_or(record), &actor, call, command).await;
-        self.unless_repeated(call, done).await
+        self.execute_on(newest.unwrap_or(record), &actor, call, command).await
     }
 
     /// Takes a request back.
@@ -85,7 +96,7 @@ impl App {
         }
         let command =
             |_: &Record| Some(Command::Withdraw { by: caller.actor(), reason: wish.reason.clone() });
-        let done = self.execute(&record.key(), &caller.message(), call, command).await;
+        let done = self.execute_on(record, &caller.message(), call, command).await;
         self.unless_repeated(call, done).await
     }
 

@@ -23,7 +23,7 @@ use super::elapse::chain;
 use super::plan::{self, Found, Taken};
 use super::{App, Error, Wanted, message};
 use crate::domain::{Actor, CurrentArtifact, OnTimeout, Request, Subject, SubjectKind, Timing};
-use crate::store::{self, Commit, InstanceChange, InstanceState, Key, Person, Receipt};
+use crate::store::{self, Asked, InstanceChange, Known, KnownRequest, Person, Receipt};
 
 /// The name under which this service takes events.
 pub const CONSUMER: &str = "approval";
@@ -83,9 +83,18 @@ impl App {
             needed.needs.iter().flat_map(|need| &need.artifact_keys).map(ArtifactKey::trusted).collect();
         let current = self.peers.current_versions(tenant, instance, &keys).await?;
         let requests = plan::requests(instance, needed, &current);
-        let people = self.people_asked(tenant, instance, &requests).await?;
+        let asked: Vec<Asked> = requests.iter().map(asked).collect();
+        let mut learned = None;
         for _ in 0..super::ATTEMPTS {
-            let commit = self.needed_commit(event, &boundary, &requests, &people).await?;
+            let known = self.store.needed_load(tenant, instance, &asked).await?;
+            let people = match &learned {
+                Some(people) => people,
+                None => learned.insert(self.people_needed(event, &requests, &known).await?),
+            };
+            let (state, found) = (known.state, known.requests.into_iter().map(Found::from));
+            let all: Vec<_> = requests.iter().cloned().zip(found).collect();
+            let mut commit = plan::needed(event, &boundary, &all, people, state, self.now())?;
+            commit.people.retain(|(id, person)| known.people.get(id) != Some(person));
             match self.commit(commit).await {
                 Ok(()) | Err(store::Error::Taken) => return Ok(()),
                 Err(store::Error::Stale) => {}
@@ -95,43 +104,29 @@ impl App {
         Err(Error::Busy)
     }
 
-    async fn needed_commit(
+    /// Names of those who are asked. A name and an address never change: only who is not known here is asked about.
+    async fn people_needed(
         &self,
         event: &Envelope,
-        boundary: &BoundaryId,
         requests: &[Request],
-        people: &BTreeMap<ParticipantId, Person>,
-    ) -> Result<Commit, Error> {
-        let (tenant, now) = (&event.tenant, self.now());
-        let state = self.store.instance_load(tenant, &event.instance).await?;
-        let mut all = Vec::with_capacity(requests.len());
-        for request in requests {
-            all.push((request.clone(), self.found(tenant, request).await?));
+        known: &Known,
+    ) -> Result<BTreeMap<ParticipantId, Person>, Error> {
+        let is_known = |id: &ParticipantId| known.people.contains_key(id);
+        let named =
+            |request: &Request| request.approvers.iter().chain(&request.timing.escalate_to).all(is_known);
+        if requests.iter().all(named) {
+            return Ok(known.people.clone());
         }
-        plan::needed(event, boundary, &all, people, state.unwrap_or(InstanceState::UNHEARD), now)
-    }
-
-    async fn found(&self, tenant: &TenantId, request: &Request) -> Result<Found, Error> {
-        let key = Key { tenant: tenant.clone(), approval: request.id.clone() };
-        let first = self.store.approval_load(tenant, &key.approval).await?;
-        if first.is_some() {
-            return Ok(Found { first, ..Found::default() });
-        }
-        let is_moot = self.store.approval_is_moot(&key).await?;
-        let before = if is_moot { None } else { self.round_before(tenant, request).await? };
-        Ok(Found { first, is_moot, before })
+        self.people_asked(&event.tenant, &event.instance, requests).await
     }
 
     /// Gives what an event says to the requests that wait.
     async fn told(&self, event: &Envelope, taken: &Taken) -> Result<(), Error> {
         let mut wanted = event.wanted(taken.instance_change());
         let (ids, reason) = taken.called_off();
-        for id in ids {
-            let approval = ApprovalId::trusted(id);
-            if self.store.approval_load(&event.tenant, &approval).await?.is_none() {
-                wanted.moot.push((approval, reason.clone()));
-            }
-        }
+        let ids: BTreeSet<ApprovalId> = ids.into_iter().map(ApprovalId::trusted).collect();
+        let arrived = self.store.approval_arrived(&event.tenant, &ids).await?;
+        wanted.moot = ids.difference(&arrived).map(|id| (id.clone(), reason.clone())).collect();
         self.execute_pending(&wanted, |record| taken.command(record)).await
     }
 }
@@ -164,6 +159,18 @@ impl Envelope {
             instance_change,
             moot: Vec::new(),
         }
+    }
+}
+
+/// A request that the engine needs, as it is looked up.
+fn asked(request: &Request) -> Asked {
+    Asked { approval: request.id.clone(), before: super::request::round_before(request) }
+}
+
+impl From<KnownRequest> for Found {
+    fn from(known: KnownRequest) -> Self {
+        let KnownRequest { first, is_moot, before } = known;
+        Self { first, is_moot, before }
     }
 }
 

@@ -25,7 +25,7 @@ use phasegate_proto::actor::v1::Actor as ActorMessage;
 use phasegate_rpc_error::{Invalid, Relayed};
 
 use crate::domain::{Approval, Command, Event, Rejection, evolve};
-use crate::store::{self, Change, Commit, InstanceChange, InstanceState, Key, Receipt, Repeat, Store};
+use crate::store::{self, Change, Commit, InstanceChange, Key, Receipt, Repeat, Store};
 
 pub use caller::Caller;
 pub use decide::{Decide, Withdraw};
@@ -213,9 +213,7 @@ impl App {
         for _ in 0..ATTEMPTS {
             let now = self.now();
             // A request that is put to people after this list was read would be in no list: then it is read again.
-            let state = self.store.instance_load(&wanted.tenant, &wanted.instance).await?;
-            let state = state.unwrap_or(InstanceState::UNHEARD);
-            let pending = self.store.approval_list_pending(&wanted.tenant, &wanted.instance).await?;
+            let (state, pending) = self.store.pending_load(&wanted.tenant, &wanted.instance).await?;
             let commit = plan::pending(wanted, state, &pending, &choose, now)?;
             match self.commit(commit).await {
                 Ok(()) | Err(store::Error::Taken) => return Ok(()),

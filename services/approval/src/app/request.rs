@@ -16,7 +16,7 @@ use crate::domain::{
     ActorKind, Approval, Event, InstanceCondition, Outcome, Request, ReviewedArtifact, Subject, SubjectKind,
     content, request as put, substance,
 };
-use crate::store::{self, Commit, InstanceState, Key, Person, Record};
+use crate::store::{self, Commit, InstanceState, Person, Record};
 
 /// What somebody asks.
 #[derive(Debug, Clone)]
@@ -139,17 +139,19 @@ impl App {
         for _ in 0..super::ATTEMPTS {
             let now = self.now();
             let instance = request.instance.clone();
-            let state = self.store.instance_load(tenant, &instance).await?;
-            let state = state.unwrap_or(InstanceState::UNHEARD);
+            let (state, pending) = self.store.pending_load(tenant, &instance).await?;
             if state.condition == InstanceCondition::Ended {
                 return Err(Error::InstanceTerminal { instance, status: "ended" });
             }
-            let found = self.find_asked(tenant, &mut request).await?;
+            let found = self.find_asked(tenant, &mut request, pending).await?;
             let repeated = found.is_some();
             let (record, mut commit) = if let Some(record) = found {
                 (record, Commit::new(tenant.clone(), instance, now))
             } else {
-                let before = self.round_before(tenant, &request).await?;
+                let before = match round_before(&request) {
+                    Some(before) => self.store.approval_load(tenant, &before).await?,
+                    None => None,
+                };
                 let (record, mut commit) =
                     plan::open(tenant, &request, before.as_ref(), &people, state, &actor, now)?;
                 if let Some(lease) = &lease {
@@ -177,10 +179,14 @@ impl App {
     ///
     /// The round's request of a task that ended without an approval makes room for an ad-hoc one, because its id is
     /// taken: what it asks must have changed.
-    async fn find_asked(&self, tenant: &TenantId, request: &mut Request) -> Result<Option<Record>, Error> {
-        let key = Key { tenant: tenant.clone(), approval: request.id.clone() };
+    async fn find_asked(
+        &self,
+        tenant: &TenantId,
+        request: &mut Request,
+        pending: Vec<Record>,
+    ) -> Result<Option<Record>, Error> {
         if request.subject.kind == SubjectKind::Task
-            && let Some(first) = self.store.approval_load(tenant, &key.approval).await?
+            && let Some(first) = self.store.approval_load(tenant, &request.id).await?
         {
             match first.approval.settlement().map(|end| end.outcome) {
                 None | Some(Outcome::Approved) => return Ok(Some(first)),
@@ -201,7 +207,6 @@ impl App {
         if let Some(rejected) = rejected {
             return Err(Error::ContentRejected(rejected));
         }
-        let pending = self.store.approval_list_pending(tenant, &request.instance).await?;
         let digest = content(request);
         let is_twin = |record: &Record| {
             let asked = &record.approval.request;
@@ -211,20 +216,15 @@ impl App {
         };
         Ok(pending.into_iter().find(is_twin))
     }
+}
 
-    /// The request of the round before.
-    pub(super) async fn round_before(
-        &self,
-        tenant: &TenantId,
-        request: &Request,
-    ) -> Result<Option<Record>, Error> {
-        if request.subject.kind == SubjectKind::AdHoc || request.round < 2 {
-            return Ok(None);
-        }
-        let (kind, id) = (request.subject.kind.as_str(), request.subject.id.as_str());
-        let before = ApprovalId::derive(&request.instance, kind, id, request.round - 1);
-        Ok(self.store.approval_load(tenant, &before).await?)
+/// The request of the round before, where there may be one.
+pub(super) fn round_before(request: &Request) -> Option<ApprovalId> {
+    if request.subject.kind == SubjectKind::AdHoc || request.round < 2 {
+        return None;
     }
+    let (kind, id) = (request.subject.kind.as_str(), request.subject.id.as_str());
+    Some(ApprovalId::derive(&request.instance, kind, id, request.round - 1))
 }
 
 /// Names the request of the round before, and shows which versions were reviewed then.

@@ -1,4 +1,4 @@
-//! Reading requests: one, those that an instance waits for, and lists, each of which is a range of an index.
+//! Reading requests: one, and lists, each of which is a range of an index.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -51,27 +51,18 @@ const INSTANCE: &str = "join instance i on i.tenant_id = a.tenant_id and i.insta
 impl Store {
     /// The request.
     pub async fn approval_load(&self, tenant: &TenantId, id: &ApprovalId) -> Result<Option<Record>, Error> {
+        let people = row::people_of(self.db.dialect(), "a.tenant_id", "a.instance_id");
         let sql = format!(
-            "select {COLUMNS} from approval a {INSTANCE} where a.tenant_id = $1 and a.approval_id = $2"
+            "select {COLUMNS}, {people} as people from approval a {INSTANCE}
+              where a.tenant_id = $1 and a.approval_id = $2"
         );
         let row = self.db.fetch_optional(sql, args![tenant.as_str(), id.as_str()]).await?;
-        let rows: Vec<Row> = row.into_iter().collect();
-        Ok(self.records(tenant, &rows).await?.pop())
-    }
-
-    /// The requests of an instance that wait, oldest first.
-    pub async fn approval_list_pending(
-        &self,
-        tenant: &TenantId,
-        instance: &InstanceId,
-    ) -> Result<Vec<Record>, Error> {
-        let sql = format!(
-            "select {COLUMNS} from approval a {INSTANCE}
-              where a.tenant_id = $1 and a.instance_id = $2 and a.status = 'pending'
-              order by a.requested_at, a.approval_id"
-        );
-        let rows = self.db.fetch_all(sql, args![tenant.as_str(), instance.as_str()]).await?;
-        self.records(tenant, &rows).await
+        let read = |row: &Row| {
+            let people = row.get::<Option<String>>("people")?;
+            let people = people.as_deref().map(row::people).transpose()?.unwrap_or_default();
+            Ok(record(tenant, row::approval(tenant, row)?, people))
+        };
+        row.as_ref().map(read).transpose()
     }
 
     /// A page of requests, newest first, and whether there are more.
@@ -154,8 +145,7 @@ impl Store {
         let people = self.people_of(tenant, instances).await?;
         let with_people = |row: ApprovalRow| {
             let known = people.get(&row.approval.request.instance).cloned().unwrap_or_default();
-            let ApprovalRow { version, approval, instance, revision } = row;
-            Record { tenant: tenant.clone(), version, approval, people: known, instance, revision }
+            record(tenant, row, known)
         };
         Ok(rows.into_iter().map(with_people).collect())
     }
@@ -179,6 +169,11 @@ impl Store {
         }
         Ok(people)
     }
+}
+
+fn record(tenant: &TenantId, row: ApprovalRow, people: BTreeMap<ParticipantId, Person>) -> Record {
+    let ApprovalRow { version, approval, instance, revision } = row;
+    Record { tenant: tenant.clone(), version, approval, people, instance, revision }
 }
 
 /// Each combination of filters is a range of one index: of `approver` where a person is given, else of `approval`.

@@ -39,11 +39,6 @@ impl Store {
                 args![tenant.as_str(), instance.as_str()],
             )
             .await?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some(InstanceState {
-            revision: row.get("revision")?,
-            condition: row::condition(row.get("paused")?, row.get("ended")?),
-            response_sequence: row.get("response_sequence")?,
-        }))
+        Ok(row.as_ref().map(row::state).transpose()?.flatten())
     }
 }

@@ -1,12 +1,16 @@
 //! Requests, their history, their timers and answers, in tables of which this service is the only reader.
 //!
-//! Everything is written by [`Store::commit`]: one transaction for what changed, who must hear of it, the answer to the
+//! Everything is written by [`Store::commit`]: in one transaction what changed, who must hear of it, the answer to the
 //! caller, and the note that an event was taken.
 
 mod approval;
 mod commit;
+mod commit_postgres;
+mod commit_rows;
+mod commit_sqlite;
 mod count;
 mod instance;
+mod needed;
 mod response;
 mod row;
 mod timer;
@@ -25,6 +29,7 @@ pub use approval::{Filter, Page, Position};
 pub use commit::{Change, Commit, InstanceChange, NewResponse, Receipt, Repeat};
 pub use count::Pending;
 pub use instance::InstanceState;
+pub use needed::{Asked, Known, KnownRequest};
 pub use response::Response;
 pub use timer::Claimed;
 
@@ -71,6 +76,8 @@ impl Error {
 #[derive(Debug, Clone)]
 pub struct Store {
     db: Database,
+    /// What PostgreSQL writes for many callers together.
+    group: commit_postgres::Group,
 }
 
 /// A request as it is stored, with what is known around it.
@@ -128,7 +135,8 @@ impl Store {
     /// Opens the database and brings it up to date.
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
         let migrations = [phasegate_outbox::MIGRATION, phasegate_idempotency::MIGRATION, APPROVAL, SEEN];
-        Ok(Self { db: Database::open(settings, &migrations).await? })
+        let db = Database::open(settings, &migrations).await?;
+        Ok(Self { group: commit_postgres::Group::new(&db), db })
     }
 
     /// The database, for the relay.

@@ -14,6 +14,7 @@ use super::*;
 use crate::domain::examples::{START, answer, hours, operator, person, request};
 use crate::domain::{Command, Decision, Event, Request, SubjectKind, decide, evolve, fold, substance};
 
+mod batch;
 mod list;
 
 #[tokio::test]
@@ -324,8 +325,8 @@ fn reply(record: &Record, who: &str, decision: Decision) -> Command {
 }
 
 async fn open(database: &TestDatabase) -> anyhow::Result<Store> {
-    let Store { db, .. } = Store::open(&database.settings()).await?;
-    Ok(Store { db: db.across_tenants() })
+    let store = Store::open(&database.settings()).await?;
+    Ok(Store { db: store.db.across_tenants(), ..store })
 }
 
 async fn load(store: &Store, id: &str) -> anyhow::Result<Record> {
