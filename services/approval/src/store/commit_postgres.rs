@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use phasegate_bus::Receiver;
 use phasegate_clock::Timestamp;
 use phasegate_database::{Database, Row, Together, Value};
+use phasegate_outbox::Outgoing;
 use phasegate_planted::{self as planted, Bug};
 
 use super::Error;
@@ -40,7 +40,11 @@ impl Group {
             let db = writes.clone();
             Box::pin(async move {
                 let rows = db.write(include_str!("commit_postgres.sql"), values(&pieces)).await?;
-                outcomes(pieces.len(), &rows)
+                let outcomes = outcomes(pieces.len(), &rows)?;
+                for (piece, _) in pieces.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {
+                    Outgoing::hand_over(&db, piece.outgoing.iter().cloned());
+                }
+                Ok(outcomes)
             })
         });
         let notes = db.clone();
@@ -63,7 +67,8 @@ impl Group {
         let repeat = commit.repeat.as_ref();
         let clears_up = repeat.is_some_and(|one| phasegate_idempotency::clears_up(&one.fingerprint));
         let key = format!("{}/{}", commit.tenant, commit.instance);
-        self.together.write(key, Piece::new(commit)?).await.map_err(refused)??;
+        let outgoing = Outgoing::of(&self.db, &commit.outbox);
+        self.together.write(key, Piece::new(commit, outgoing)?).await.map_err(refused)??;
         if clears_up {
             self.clear_up(now).await;
         }
@@ -249,11 +254,7 @@ impl<'a> Columns<'a> {
         self.numbers(|one| &one.commit.moot);
         self.of(|one| &one.commit.moot, |(approval, _)| approval.to_string());
         self.of(|one| &one.commit.moot, |(_, reason)| reason.clone());
-        self.numbers(|one| &one.commit.outbox);
-        self.of(|one| &one.commit.outbox, |event| event.event_id.clone());
-        self.of(|one| &one.commit.outbox, |event| event.instance_id.clone());
-        self.of(|one| &one.commit.outbox, prost::Message::encode_to_vec);
-        self.of(|one| &one.commit.outbox, |event| Receiver::set_of(event.payload.as_ref()));
-        self.of(|one| &one.commit.outbox, |event| phasegate_outbox::occurred_at(event).as_micros());
+        self.numbers(|one| &one.outgoing);
+        self.values.extend(Outgoing::columns(self.pieces.iter().flat_map(|piece| &piece.outgoing)));
     }
 }

@@ -193,10 +193,13 @@ with input as materialized (
     insert into idempotency (tenant_id, actor_id, method, request_id, fingerprint, answer, created_at)
     select tenant_id, actor_id, method, request_id, fingerprint, answer, now from moved where request_id <> ''
 ), told as (
-    insert into outbox (tenant_id, event_id, instance_id, payload, receivers_left, created_at, due_at)
-    select moved.tenant_id, event.event_id, event.instance_id, event.payload, event.receivers_left, event.created_at, 0
-      from unnest($51::bigint[], $52::text[], $53::text[], $54::bytea[], $55::bigint[], $56::bigint[])
-           with ordinality as event (n, event_id, instance_id, payload, receivers_left, created_at, place)
+    insert into outbox (tenant_id, event_id, instance_id, payload, receivers_left, created_at, sent_at, due_at)
+    select event.tenant_id, event.event_id, event.instance_id, event.payload, event.receivers_left, event.created_at,
+           nullif(event.sent_at, -1), event.due_at
+      from unnest($51::bigint[], $52::text[], $53::text[], $54::text[], $55::bytea[], $56::bigint[], $57::bigint[],
+                  $58::bigint[], $59::bigint[])
+           with ordinality as event (n, tenant_id, event_id, instance_id, payload, receivers_left, created_at, sent_at,
+                                     due_at, place)
       join moved using (n)
      order by event.place
 )

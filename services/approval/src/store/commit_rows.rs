@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use phasegate_clock::Timestamp;
 use phasegate_id::{ApprovalId, ParticipantId};
+use phasegate_outbox::Outgoing;
 use phasegate_planted::{self as planted, Bug};
 
 use super::commit::{Change, Commit, InstanceChange, Receipt, Repeat};
@@ -23,6 +24,8 @@ pub(super) struct Piece {
     pub(super) approvers: Vec<ApproverRow>,
     pub(super) people: Vec<PersonRow>,
     pub(super) responses: Vec<ResponseRow>,
+    /// What the others are told.
+    pub(super) outgoing: Vec<Outgoing>,
 }
 
 #[derive(Debug)]
@@ -77,7 +80,7 @@ pub(super) struct ResponseRow {
 
 impl Piece {
     /// Makes the rows. Changes of one request that follow each other become one.
-    pub(super) fn new(mut commit: Commit) -> Result<Self, Error> {
+    pub(super) fn new(mut commit: Commit, outgoing: Vec<Outgoing>) -> Result<Self, Error> {
         let mut events = Vec::new();
         let mut last: BTreeMap<ApprovalId, (i64, i64, Approval)> = BTreeMap::new();
         for change in std::mem::take(&mut commit.changes) {
@@ -127,7 +130,7 @@ impl Piece {
         });
         let responses = responses.collect();
         let people = people.into_iter().map(person).collect();
-        Ok(Self { commit, requests, events, approvers, people, responses })
+        Ok(Self { commit, requests, events, approvers, people, responses, outgoing })
     }
 
     /// Whether the row of the instance is written.

@@ -99,7 +99,8 @@ fn statement() -> Cow<'static, str> {
     if !planted::is(Bug::CacheBelieved) {
         return text.into();
     }
-    let anyway = |text: String, next: &str| text.replace(next, &format!("    on conflict do nothing\n{next}"));
+    let anyway =
+        |text: String, next: &str| text.replace(next, &format!("    on conflict do nothing\n{next}"));
     let text = text.replace("and instance.version = fits.before", "");
     anyway(anyway(text, "), kept as ("), "), ended as (").into()
 }
