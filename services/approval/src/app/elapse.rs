@@ -24,7 +24,7 @@ impl App {
             let span = work_span(CONSUMER, WorkKind::Timer, "approval_elapse", Cause::default(), subject);
             span.record("phasegate.approval.id", timer.key.approval.as_str());
             let reach = Reach::of_tenant(timer.key.tenant.as_str());
-            let elapsed = reach.within(self.elapse_one(timer).instrument(span)).await;
+            let elapsed = Box::pin(reach.within(self.elapse_one(timer).instrument(span))).await;
             phasegate_serve::note_timer(CONSUMER, "approval", self.now().duration_since(timer.due_at));
             if let Err(error) = elapsed {
                 let approval = timer.key.approval.as_str();

@@ -218,10 +218,8 @@ impl Feed {
         let entries =
             self.app.store().history_list(tenant, id, self.position, &AuditFilter::default(), PAGE).await?;
         let is_full = entries.len() == PAGE;
-        match self.send(entries, None).await? {
-            Next::Waits if is_full => Ok(Next::More),
-            next => Ok(next),
-        }
+        let next = self.send(entries, None).await?;
+        Ok(if is_full && matches!(next, Next::Waits) { Next::More } else { next })
     }
 
     /// Sends of some entries those that are wanted.

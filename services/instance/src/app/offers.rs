@@ -155,14 +155,14 @@ mod tests {
         names.iter().map(ToString::to_string).collect()
     }
 
-    async fn tasks(seated: &Seated<'_>) -> Vec<String> {
+    fn tasks(seated: &Seated<'_>) -> Vec<String> {
         use futures::FutureExt as _;
         let offers = seated.next().now_or_never().unwrap_or_default();
         offers.into_iter().map(|offer| offer.candidate.task_id.to_string()).collect()
     }
 
-    #[tokio::test]
-    async fn work_is_offered_to_one_of_those_it_is_for() {
+    #[test]
+    fn work_is_offered_to_one_of_those_it_is_for() {
         let offers = Offers::default();
         let (first, second) =
             (offers.sit("t", &queues(&["q", "r"]), wants(1)), offers.sit("t", &queues(&["q"]), wants(1)));
@@ -175,25 +175,25 @@ mod tests {
             offers.offer("t", offer(queue, task, tools));
         }
         // Nobody had room for the third, and the last one needs a tool that nobody has.
-        assert_eq!(tasks(&first).await, ["a"]);
-        assert_eq!(tasks(&second).await, ["b"]);
-        assert_eq!(tasks(&coder).await, ["d"]);
-        assert!(tasks(&other).await.is_empty());
+        assert_eq!(tasks(&first), ["a"]);
+        assert_eq!(tasks(&second), ["b"]);
+        assert_eq!(tasks(&coder), ["d"]);
+        assert!(tasks(&other).is_empty());
         let only = Wants { instance: "j".to_owned(), ..wants(1) };
         assert!(!only.fits(&offer("q", "a", &[]).candidate));
     }
 
-    #[tokio::test]
-    async fn what_was_not_taken_goes_to_the_next_one_and_nothing_is_left_behind() {
+    #[test]
+    fn what_was_not_taken_goes_to_the_next_one_and_nothing_is_left_behind() {
         let offers = Offers::default();
         let (first, second) =
             (offers.sit("t", &queues(&["q"]), wants(2)), offers.sit("t", &queues(&["q"]), wants(2)));
         for task in ["a", "b", "c"] {
             offers.offer("t", offer("q", task, &[]));
         }
-        assert_eq!(tasks(&second).await, ["b"]);
+        assert_eq!(tasks(&second), ["b"]);
         drop(first);
-        assert_eq!(tasks(&second).await, ["a", "c"]);
+        assert_eq!(tasks(&second), ["a", "c"]);
         drop(second);
         offers.offer("t", offer("q", "d", &[]));
         assert!(offers.lock().is_empty());

@@ -11,19 +11,19 @@ fn asking_in(instance: &str, id: &str) -> anyhow::Result<Commit> {
     asking(&request)
 }
 
-fn receipt(event: &str) -> Option<Receipt> {
-    Some(Receipt { consumer: "approval", event_id: event.to_owned() })
+fn receipt(event: &str) -> Receipt {
+    Receipt { consumer: "approval", event_id: event.to_owned() }
 }
 
 fn taking(event: &str) -> Commit {
     let mut commit = Commit::new(tenant(), instance(), START);
-    commit.receipt = receipt(event);
+    commit.receipt = Some(receipt(event));
     commit
 }
 
-fn repeat(id: &str) -> Option<Repeat> {
+fn repeat(id: &str) -> Repeat {
     let key = idempotency::Key::new("default", "operator:dev", "RequestApproval", id);
-    Some(Repeat { key, fingerprint: [1; 32], answer: b"answer".to_vec() })
+    Repeat { key, fingerprint: [1; 32], answer: b"answer".to_vec() }
 }
 
 async fn is_there(store: &Store, id: &str) -> Result<bool, Error> {
@@ -35,19 +35,20 @@ async fn one_that_does_not_fit_is_in_nobodys_way() -> anyhow::Result<()> {
     both(|database| async move {
         let store = open(&database).await?;
         let mut first = asking_in("inst-0", "apr-0")?;
-        (first.receipt, first.repeat) = (receipt("event-0"), repeat("call-0"));
+        (first.receipt, first.repeat) = (Some(receipt("event-0")), Some(repeat("call-0")));
         store.commit(first).await?;
         let before = count(&store).await?;
 
         let mut seen = asking_in("inst-1", "seen")?;
-        seen.receipt = receipt("event-0");
+        seen.receipt = Some(receipt("event-0"));
         let mut raced = asking_in("inst-2", "raced")?;
-        raced.repeat = repeat("call-0");
+        raced.repeat = Some(repeat("call-0"));
         let mut stale = asking_in("inst-3", "stale")?;
         stale.at_revision = Some(7);
         let again = asking_in("inst-0", "apr-0")?;
         let mut fine = asking_in("inst-4", "fine")?;
-        (fine.receipt, fine.repeat, fine.at_revision) = (receipt("event-4"), repeat("call-4"), Some(0));
+        (fine.receipt, fine.repeat, fine.at_revision) =
+            (Some(receipt("event-4")), Some(repeat("call-4")), Some(0));
         let also = asking_in("inst-5", "also")?;
         let all = [seen, raced, fine, stale, again, also];
         let done = join_all(all.into_iter().map(|commit| store.commit(commit))).await;
@@ -85,7 +86,7 @@ async fn an_event_without_an_effect_is_noted_once() -> anyhow::Result<()> {
         other.tenant = other_tenant();
         store.commit(other).await?;
         let mut late = asking_in("inst-1", "apr-1")?;
-        late.receipt = receipt("event-2");
+        late.receipt = Some(receipt("event-2"));
         ensure!(matches!(store.commit(late).await, Err(Error::Taken)), "noted for every way to take it");
         let counted = count(&store).await?;
         ensure!(counted["inbox"] == 5 && counted["instance"] == 0, "{counted:?}");
