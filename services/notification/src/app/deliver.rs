@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::directory::{Directory, LinkError};
+use super::directory::{Directory, LinkError, Made};
 use super::render::with_link;
 use super::seen;
 use crate::domain::{MailLink, Notification, RetryPolicy, Status, masked};
@@ -74,15 +74,19 @@ impl Courier {
         reach.within(self.try_and_settle(claim).instrument(span)).await
     }
 
-    async fn try_and_settle(&self, claim: Claim) -> Result<(), store::Error> {
+    async fn try_and_settle(&self, mut claim: Claim) -> Result<(), store::Error> {
+        let mut made = None;
         let outcome = tokio::select! {
-            outcome = self.attempt(&claim) => outcome,
+            outcome = self.attempt(&claim, &mut made) => outcome,
             () = self.stopped() => Try::NotTried("the service stopped; another copy goes on".to_owned()),
             () = self.lose(&claim) => {
                 tracing::warn!(notification = claim.notification.id.as_str(), "another copy has taken the message");
                 return Ok(());
             }
         };
+        if let (Some(link), Some(made)) = (&mut claim.notification.link, made) {
+            link.link_id = Some(made);
+        }
         let now = self.clock.now();
         let seed = seed(&claim);
         let settled = match outcome {
@@ -125,14 +129,15 @@ impl Courier {
         }
     }
 
-    async fn attempt(&self, claim: &Claim) -> Try {
+    /// Tries a message. A link that it makes for it is put into `made`, whatever becomes of the message.
+    async fn attempt(&self, claim: &Claim, made: &mut Option<LinkId>) -> Try {
         let notification = &claim.notification;
         if claim.is_moot {
             return Try::Pointless("everything that it asks was settled before it was sent".to_owned());
         }
         let (text, html) = match &notification.link {
             None => (notification.body_text.clone(), notification.body_html.clone()),
-            Some(link) => match self.url(claim, link).await {
+            Some(link) => match self.url(claim, link, made).await {
                 Ok(url) => {
                     let rendered =
                         with_link(&notification.body_text, &notification.body_html, &link.placeholder, &url);
@@ -169,25 +174,30 @@ impl Courier {
     }
 
     /// The URL of a message's link. The link is made with the first try; asking for it again gives the same one.
-    async fn url(&self, claim: &Claim, link: &MailLink) -> Result<String, LinkError> {
+    async fn url(
+        &self,
+        claim: &Claim,
+        link: &MailLink,
+        made: &mut Option<LinkId>,
+    ) -> Result<String, LinkError> {
         let notification = &claim.notification;
         let tenant = &notification.tenant_id;
-        let id: LinkId = if let Some(id) = &link.link_id {
-            id.clone()
-        } else {
-            let made = self.directory.link_ensure(
-                tenant,
-                &notification.instance_id,
-                &notification.participant_id,
-                &notification.id,
-                link.expires_at,
-            );
-            let id = made.await?;
-            let keep = self.store.notification_keep_link(tenant.clone(), notification.id.clone(), id.clone());
-            keep.await.map_err(|error| LinkError::Away(error.to_string()))?;
-            id
-        };
-        self.directory.link_url(tenant, &id).await
+        if let Some(id) = &link.link_id {
+            return self.directory.link_url(tenant, id).await;
+        }
+        let ensured = self.directory.link_ensure(
+            tenant,
+            &notification.instance_id,
+            &notification.participant_id,
+            &notification.id,
+            link.expires_at,
+        );
+        let Made { id, url } = ensured.await?;
+        *made = Some(id.clone());
+        match url {
+            Some(url) => Ok(url),
+            None => self.directory.link_url(tenant, &id).await,
+        }
     }
 }
 

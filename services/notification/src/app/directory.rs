@@ -14,6 +14,15 @@ use tonic::Code;
 use crate::domain::Person;
 use crate::store::CONSUMER;
 
+/// A link that was made.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Made {
+    /// Its id.
+    pub(crate) id: LinkId,
+    /// Its URL, a secret. `None` where it has to be asked for, which says why there is none.
+    pub(crate) url: Option<String>,
+}
+
 /// Finds people and makes links.
 pub(crate) trait Directory: Send + Sync {
     /// Finds people of an instance; those that are not there yet are left out.
@@ -24,7 +33,7 @@ pub(crate) trait Directory: Send + Sync {
         ids: Vec<ParticipantId>,
     ) -> BoxFuture<'a, Result<Vec<Person>, LookupError>>;
 
-    /// Makes the link of a notification, once.
+    /// Makes the link of a notification, once: the same one whenever it is asked for.
     fn link_ensure<'a>(
         &'a self,
         tenant: &'a TenantId,
@@ -32,7 +41,7 @@ pub(crate) trait Directory: Send + Sync {
         person: &'a ParticipantId,
         purpose: &'a NotificationId,
         expires_at: Timestamp,
-    ) -> BoxFuture<'a, Result<LinkId, LinkError>>;
+    ) -> BoxFuture<'a, Result<Made, LinkError>>;
 
     /// Signs the URL of a link: the same bytes whenever it is asked. A secret.
     fn link_url<'a>(
@@ -105,7 +114,7 @@ impl Directory for PeerDirectory {
         person: &'a ParticipantId,
         purpose: &'a NotificationId,
         expires_at: Timestamp,
-    ) -> BoxFuture<'a, Result<LinkId, LinkError>> {
+    ) -> BoxFuture<'a, Result<Made, LinkError>> {
         Box::pin(async move {
             let message = EnsureLinkRequest {
                 instance_id: instance.to_string(),
@@ -114,9 +123,10 @@ impl Directory for PeerDirectory {
                 expires_at: Some(expires_at.to_proto()),
             };
             let answer = self.client().ensure_link(self.request(tenant, message)).await;
-            let link = answer.map_err(|status| link_error(&status))?.into_inner().link;
-            let link = link.ok_or_else(|| LinkError::Away("the answer has no link".to_owned()))?;
-            LinkId::parse(&link.id).map_err(|error| LinkError::Away(error.to_string()))
+            let answer = answer.map_err(|status| link_error(&status))?.into_inner();
+            let link = answer.link.ok_or_else(|| LinkError::Away("the answer has no link".to_owned()))?;
+            let id = LinkId::parse(&link.id).map_err(|error| LinkError::Away(error.to_string()))?;
+            Ok(Made { id, url: Some(answer.url).filter(|url| !url.is_empty()) })
         })
     }
 

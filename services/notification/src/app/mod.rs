@@ -5,6 +5,7 @@
 //! stored after that. Between the answer of the mail server and that last step the process may die, and then the same bytes go
 //! out once more under the same Message-ID: mail cannot promise better.
 
+mod cache;
 mod deliver;
 mod directory;
 mod occasion;
@@ -16,7 +17,7 @@ pub mod unwired;
 pub(crate) use deliver::Courier;
 pub(crate) use directory::{Directory, PeerDirectory};
 #[cfg(test)]
-pub(crate) use directory::{LinkError, LookupError};
+pub(crate) use directory::{LinkError, LookupError, Made};
 pub(crate) use receive::Receiver;
 
 use phasegate_rpc_error::{Invalid, Relayed};

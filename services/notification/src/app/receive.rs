@@ -1,6 +1,6 @@
 //! Hears what happened and prepares the messages about it: one for each person, with everything but the link.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -12,11 +12,17 @@ use phasegate_proto::internal::event::v1::event::Payload;
 use phasegate_proto::internal::event::v1::{Event, InstanceStarted};
 use tokio::sync::Notify;
 
+use super::cache::{Cache, Key, People};
 use super::directory::Directory;
 use super::occasion::occasion;
 use super::render::render;
-use crate::domain::{Letter, MailLink, Notification, Occasion, Person, Status, addressees, letter, one_line};
+use crate::domain::{
+    Letter, MailLink, Notification, Occasion, Person, Process, Status, addressees, letter, one_line,
+};
 use crate::store::{self, Store};
+
+/// Instances whose names and people are kept in memory: those that are in motion, at about a kilobyte each.
+const INSTANCES_KEPT: usize = 4_096;
 
 /// Hears events.
 pub(crate) struct Receiver {
@@ -26,6 +32,7 @@ pub(crate) struct Receiver {
     /// What the sender's address ends with; makes Message-IDs unique in the world.
     mail_domain: String,
     wake: Arc<Notify>,
+    known: Cache,
 }
 
 /// The event, read.
@@ -45,7 +52,7 @@ impl Receiver {
         mail_domain: String,
         wake: Arc<Notify>,
     ) -> Receiver {
-        Receiver { store, directory, clock, mail_domain, wake }
+        Receiver { store, directory, clock, mail_domain, wake, known: Cache::new(INSTANCES_KEPT) }
     }
 
     async fn receive(&self, event: &Event) -> Result<(), HandleError> {
@@ -57,7 +64,8 @@ impl Receiver {
         if let Payload::ApprovalSettled(settled) = payload {
             let Some(approval) = &settled.approval else { return Ok(()) };
             let id = ApprovalId::parse(&approval.id).map_err(|error| poison(&error))?;
-            let settle = self.store.approval_settle(heard.tenant, heard.id, id, self.clock.now());
+            let settle =
+                self.store.approval_settle(heard.tenant, heard.instance, heard.id, id, self.clock.now());
             return settle.await.map_err(refused);
         }
         match occasion(payload, heard.at) {
@@ -81,7 +89,7 @@ impl Receiver {
 
     /// Keeps what messages call the instance, and who is told of its progress. Names and addresses of people are not kept.
     async fn remember(&self, heard: Heard, started: &InstanceStarted) -> Result<(), HandleError> {
-        let people = started
+        let people: Vec<(ParticipantId, bool)> = started
             .participants
             .iter()
             .filter_map(|person| {
@@ -90,54 +98,93 @@ impl Receiver {
             })
             .collect();
         let names = (one_line(&started.instance_name), one_line(&started.process_name));
-        let remember = self.store.instance_remember(heard.tenant, heard.instance, names, people);
-        remember.await.map_err(refused)
+        let process = process(&names, &people);
+        let key = (heard.tenant.clone(), heard.instance.clone());
+        let remember =
+            self.store.instance_remember(heard.tenant, heard.instance, names, people, self.clock.now());
+        // What was there before stays, whatever this event says.
+        if remember.await.map_err(refused)? {
+            self.known.put(key, Arc::new(process));
+        }
+        Ok(())
+    }
+
+    /// What messages call an instance.
+    async fn process(&self, key: &Key) -> Result<Arc<Process>, HandleError> {
+        if let Some(process) = self.known.process(key) {
+            return Ok(process);
+        }
+        let found = self.store.instance_find(&key.0, &key.1).await.map_err(refused)?;
+        let process = found.ok_or_else(|| transient("the start of the instance has not been heard of"))?;
+        let process = Arc::new(process);
+        self.known.put(key.clone(), Arc::clone(&process));
+        Ok(process)
+    }
+
+    /// Those who are wanted, by id. All of the instance are asked for at once, because the others are wanted soon.
+    async fn people(
+        &self,
+        key: &Key,
+        process: &Process,
+        wanted: &BTreeSet<ParticipantId>,
+    ) -> Result<Arc<People>, HandleError> {
+        let now = self.clock.now();
+        if let Some(people) = self.known.people(key, now)
+            && wanted.iter().all(|id| people.contains_key(id))
+        {
+            return Ok(people);
+        }
+        let ids: Vec<ParticipantId> = process.people.iter().cloned().collect();
+        let found = self.directory.people(&key.0, &key.1, ids).await;
+        let found = found.map_err(|error| transient(&error.to_string()))?;
+        let people: Arc<People> =
+            Arc::new(found.into_iter().map(|person| (person.id.clone(), person)).collect());
+        if let Some(missing) = wanted.iter().find(|id| !people.contains_key(*id)) {
+            return Err(transient(&format!("participant {missing} has not been stored")));
+        }
+        self.known.put_people(key, Arc::clone(&people), now);
+        Ok(people)
     }
 
     /// Prepares the messages of an occasion.
     async fn tell(&self, heard: Heard, occasion: &Occasion) -> Result<(), HandleError> {
-        let Some(process) =
-            self.store.instance_find(&heard.tenant, &heard.instance).await.map_err(refused)?
-        else {
-            return Err(transient("the start of the instance has not been heard of"));
-        };
+        let key = (heard.tenant.clone(), heard.instance.clone());
+        let process = self.process(&key).await?;
         let mut wanted = addressees(occasion, &process.informed);
         // Ids that the instance does not have are nobody's; waiting for them would be for ever.
         wanted.retain(|id| process.people.contains(id));
         if wanted.is_empty() {
             return Ok(());
         }
-        let ids: Vec<ParticipantId> = wanted.iter().cloned().collect();
-        let people = self.directory.people(&heard.tenant, &heard.instance, ids).await;
-        let people = people.map_err(|error| transient(&error.to_string()))?;
-        if let Some(missing) = wanted.iter().find(|id| !people.iter().any(|person| person.id == **id)) {
-            return Err(transient(&format!("participant {missing} has not been stored")));
-        }
+        let people = self.people(&key, &process, &wanted).await?;
+        let mut asked = self.asked_before(&heard.tenant, occasion).await?;
         let mut notifications = Vec::new();
-        for person in &people {
-            let asked = self.asked_before(&heard.tenant, occasion, person).await?;
+        for person in wanted.iter().filter_map(|id| people.get(id)) {
+            let asked = asked.remove(&person.id).unwrap_or_default();
             if let Some(letter) = letter(occasion, person, &process, &asked, heard.at) {
                 notifications.push(self.notification(&heard, occasion, person, letter)?);
             }
         }
-        let add = self.store.notifications_add(heard.tenant, heard.id, notifications, self.clock.now());
+        let Heard { tenant, instance, id, .. } = heard;
+        let add = self.store.notifications_add(tenant, instance, id, notifications, self.clock.now());
         add.await.map_err(refused)?;
         self.wake.notify_one();
         Ok(())
     }
 
-    /// The requests of an occasion that the person has had a message about.
+    /// The requests of an occasion that each person has had a message about.
     async fn asked_before(
         &self,
         tenant: &TenantId,
         occasion: &Occasion,
-        person: &Person,
-    ) -> Result<BTreeSet<ApprovalId>, HandleError> {
+    ) -> Result<BTreeMap<ParticipantId, BTreeSet<ApprovalId>>, HandleError> {
+        let mut before = BTreeMap::<ParticipantId, BTreeSet<ApprovalId>>::new();
         match occasion {
-            Occasion::Requested(_) => {
-                let ids =
-                    occasion.requests_for(&person.id).iter().map(|request| request.id.clone()).collect();
-                self.store.approvals_asked(tenant, &person.id, ids).await.map_err(refused)
+            Occasion::Requested(requests) => {
+                let ids = requests.iter().map(|request| request.id.clone()).collect();
+                for (person, request) in self.store.approvals_asked(tenant, &ids).await.map_err(refused)? {
+                    before.entry(person).or_default().insert(request);
+                }
             }
             Occasion::Reminded { .. }
             | Occasion::Escalated { .. }
@@ -145,8 +192,9 @@ impl Receiver {
             | Occasion::PhaseChanged { .. }
             | Occasion::TaskEscalated { .. }
             | Occasion::Ended { .. }
-            | Occasion::FreshLinkAsked { .. } => Ok(BTreeSet::new()),
+            | Occasion::FreshLinkAsked { .. } => {}
         }
+        Ok(before)
     }
 
     fn notification(
@@ -201,6 +249,21 @@ impl Receiver {
 impl Handler for Receiver {
     fn handle(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {
         Box::pin(async move { self.receive(&event).await })
+    }
+}
+
+/// What messages call an instance that starts.
+fn process((name, process_name): &(String, String), people: &[(ParticipantId, bool)]) -> Process {
+    // As they are read back: in order, each once, and the first one counts.
+    let mut roles = BTreeMap::new();
+    for (id, is_informed) in people {
+        roles.entry(id.clone()).or_insert(*is_informed);
+    }
+    Process {
+        instance_name: name.clone(),
+        definition_name: process_name.clone(),
+        informed: roles.iter().filter(|(_, informed)| **informed).map(|(id, _)| id.clone()).collect(),
+        people: roles.into_keys().collect(),
     }
 }
 

@@ -7,12 +7,14 @@ use lettre::transport::smtp::PoolConfig;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls as Protection, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use tokio::sync::Semaphore;
 
 use super::SettingError;
 use crate::config::{Config, Tls};
 
-/// Connections that are kept for the next message.
-const IDLE_CONNECTIONS: u32 = 4;
+/// Messages that are handed over at a time, each on a connection of its own. As many connections are kept for the next
+/// ones: greeting a server costs more than handing a message over.
+const CONNECTIONS: u32 = 8;
 
 /// Longest time that handing over one message may take, whatever is set: it must be over before its claim is.
 const HANDING_OVER_MAX: Duration = Duration::from_mins(2);
@@ -31,6 +33,8 @@ type Transport = AsyncSmtpTransport<Tokio1Executor>;
 pub(crate) struct Mailer {
     settings: Config,
     transport: RwLock<Arc<Transport>>,
+    /// Whoever hands over holds one of these.
+    turns: Semaphore,
 }
 
 /// Why the mail server did not take a message.
@@ -49,11 +53,13 @@ impl Mailer {
         let smtp_timeout = settings.smtp_timeout.min(HANDING_OVER_MAX);
         let settings = Config { smtp_timeout, ..settings.clone() };
         let transport = RwLock::new(Arc::new(connect(&settings)?));
-        Ok(Mailer { settings, transport })
+        Ok(Mailer { settings, transport, turns: Semaphore::new(CONNECTIONS as usize) })
     }
 
     /// Hands a message over. `Ok` means that the server has taken responsibility for it.
     pub(crate) async fn send(&self, message: Message) -> Result<(), Refused> {
+        // Never closed; the time that a message may take begins with its turn.
+        let _turn = self.turns.acquire().await;
         let transport = Arc::clone(&self.transport.read().unwrap_or_else(PoisonError::into_inner));
         match tokio::time::timeout(self.settings.smtp_timeout, transport.send(message)).await {
             Ok(Ok(_)) => Ok(()),
@@ -90,7 +96,7 @@ fn connect(settings: &Config) -> Result<Transport, SettingError> {
         .port(settings.smtp_port)
         .tls(protection)
         .timeout(Some(settings.smtp_timeout))
-        .pool_config(PoolConfig::new().max_size(IDLE_CONNECTIONS).idle_timeout(IDLE_TIME));
+        .pool_config(PoolConfig::new().max_size(CONNECTIONS).idle_timeout(IDLE_TIME));
     if let Some((user, password)) = &settings.smtp_credentials {
         builder = builder.credentials(Credentials::new(user.clone(), password.clone()));
     }

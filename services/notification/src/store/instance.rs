@@ -4,27 +4,36 @@ use phasegate_clock::Timestamp;
 use phasegate_database::args;
 use phasegate_id::{ApprovalId, EventId, InstanceId, ParticipantId, TenantId};
 
+use super::hear_postgres::{Heard, News, Piece};
 use super::{CONSUMER, Error, Store};
 use crate::domain::Process;
 
 impl Store {
-    /// Keeps the names and people of an instance. Keeping them twice changes nothing.
+    /// Keeps the names and people of an instance. True where they were not kept before; keeping them twice changes nothing.
     pub(crate) async fn instance_remember(
         &self,
         tenant: TenantId,
         instance: InstanceId,
-        (name, process_name): (String, String),
+        names: (String, String),
         people: Vec<(ParticipantId, bool)>,
-    ) -> Result<(), Error> {
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        if let Some(hearing) = &self.hearing {
+            let news = News::Started { names, people };
+            let heard = hearing.hear(Piece { tenant, instance, event: None, now, news }).await?;
+            return Ok(heard == Heard::Written { is_new: true });
+        }
+        let (name, process_name) = names;
         self.database
             .transaction(move |tx| {
                 Box::pin(async move {
-                    tx.execute(
-                        "insert into instance (tenant_id, instance_id, name, process_name)
-                         values ($1, $2, $3, $4) on conflict do nothing",
-                        args![tenant.as_str(), instance.as_str(), name, process_name],
-                    )
-                    .await?;
+                    let kept = tx
+                        .execute(
+                            "insert into instance (tenant_id, instance_id, name, process_name)
+                             values ($1, $2, $3, $4) on conflict do nothing",
+                            args![tenant.as_str(), instance.as_str(), name, process_name],
+                        )
+                        .await?;
                     for (person, informed) in people {
                         tx.execute(
                             "insert into instance_person (tenant_id, instance_id, participant_id, informed)
@@ -33,7 +42,7 @@ impl Store {
                         )
                         .await?;
                     }
-                    Ok(())
+                    Ok(kept == 1)
                 })
             })
             .await
@@ -45,30 +54,26 @@ impl Store {
         tenant: &TenantId,
         instance: &InstanceId,
     ) -> Result<Option<Process>, Error> {
-        let row = self
-            .database
-            .fetch_optional(
-                "select name, process_name from instance where tenant_id = $1 and instance_id = $2",
-                args![tenant.as_str(), instance.as_str()],
-            )
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        let mut process = Process {
-            instance_name: row.get("name")?,
-            definition_name: row.get("process_name")?,
-            informed: Vec::new(),
-            people: std::collections::BTreeSet::new(),
-        };
         let rows = self
             .database
             .fetch_all(
-                "select participant_id, informed from instance_person
-                  where tenant_id = $1 and instance_id = $2 order by participant_id",
+                "select i.name, i.process_name, p.participant_id, p.informed from instance i
+                   left join instance_person p on p.tenant_id = i.tenant_id and p.instance_id = i.instance_id
+                  where i.tenant_id = $1 and i.instance_id = $2 order by p.participant_id",
                 args![tenant.as_str(), instance.as_str()],
             )
             .await?;
-        for row in rows {
-            let person = ParticipantId::trusted(row.get::<String>("participant_id")?);
+        let Some(first) = rows.first() else { return Ok(None) };
+        let mut process = Process {
+            instance_name: first.get("name")?,
+            definition_name: first.get("process_name")?,
+            informed: Vec::new(),
+            people: std::collections::BTreeSet::new(),
+        };
+        for row in &rows {
+            // None where the instance has nobody.
+            let Some(person) = row.get::<Option<String>>("participant_id")? else { continue };
+            let person = ParticipantId::trusted(person);
             if row.get("informed")? {
                 process.informed.push(person.clone());
             }
@@ -81,10 +86,16 @@ impl Store {
     pub(crate) async fn approval_settle(
         &self,
         tenant: TenantId,
+        instance: InstanceId,
         event: EventId,
         approval: ApprovalId,
         now: Timestamp,
     ) -> Result<(), Error> {
+        if let Some(hearing) = &self.hearing {
+            let news = News::Settled(approval);
+            hearing.hear(Piece { tenant, instance, event: Some(event), now, news }).await?;
+            return Ok(());
+        }
         self.database
             .transaction(move |tx| {
                 Box::pin(async move {

@@ -3,15 +3,21 @@
 //! A message is taken by a claim: a lease of bounded length with a number that grows. Only the newest claim writes the
 //! outcome, so that a copy of the service that was away for longer than its lease cannot undo what another one did.
 
+mod claim;
 mod given_up;
+mod hear_postgres;
 mod instance;
 mod notification;
 mod row;
+mod settle;
+mod settle_postgres;
 
+pub(crate) use claim::Claim;
 pub use given_up::{GivenUp, GivenUpPosition};
-pub(crate) use notification::{Claim, Position, Settled};
+pub(crate) use notification::Position;
+pub(crate) use settle::Settled;
 
-use phasegate_database::{Database, Migration, Settings};
+use phasegate_database::{Database, Dialect, Migration, Settings};
 
 /// Name of this service among the receivers of events, and where it acts by itself.
 pub(crate) const CONSUMER: &str = "notification";
@@ -71,12 +77,23 @@ impl Error {
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     database: Database,
+    /// Writes what events say, where many are written together.
+    hearing: Option<hear_postgres::Group>,
+    /// Writes outcomes, where many are written together.
+    settling: Option<settle_postgres::Group>,
 }
 
 impl Store {
     /// Opens it, making its tables where they are not there yet.
     pub(crate) async fn open(settings: &Settings) -> Result<Store, Error> {
-        Ok(Store { database: Database::open(settings, &MIGRATIONS).await? })
+        let database = Database::open(settings, &MIGRATIONS).await?;
+        let (hearing, settling) = match database.dialect() {
+            Dialect::Postgres => {
+                (Some(hear_postgres::Group::new(&database)), Some(settle_postgres::Group::new(&database)))
+            }
+            Dialect::Sqlite => (None, None),
+        };
+        Ok(Store { database, hearing, settling })
     }
 
     /// The database, for the relay of the outbox.

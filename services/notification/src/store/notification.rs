@@ -1,66 +1,16 @@
-//! Messages: added with the event that they are about, claimed, settled, listed.
+//! Messages: added with the event that they are about, found, listed.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use phasegate_clock::Timestamp;
-use phasegate_database::{Dialect, Transaction, args};
+use phasegate_database::{Dialect, Transaction, Value, args};
 use phasegate_id::{ApprovalId, EventId, InstanceId, LinkId, NotificationId, ParticipantId, TenantId};
-use phasegate_principal::Principal;
-use phasegate_proto::internal::event::v1::NotificationSettled;
-use phasegate_proto::internal::event::v1::event::Payload;
 use serde::{Deserialize, Serialize};
 
+use super::hear_postgres::{News, Piece};
 use super::row::{self, COLUMNS};
 use super::{CONSUMER, Error, Store};
 use crate::domain::{Notification, Status};
-
-/// How long a claim lasts that nobody keeps up: what a killed copy had claimed waits as long.
-const LEASE: Duration = Duration::from_secs(15);
-
-/// A message that this copy of the service may try.
-#[derive(Clone, Debug)]
-pub(crate) struct Claim {
-    /// The message.
-    pub(crate) notification: Notification,
-    /// Number of the claim.
-    pub(crate) number: i64,
-    /// It asks for what has been settled.
-    pub(crate) is_moot: bool,
-    /// The trace in which it was prepared; empty where there was none.
-    pub(crate) trace_parent: String,
-}
-
-/// What became of a claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Settled {
-    /// The mail server has it.
-    Sent {
-        /// When.
-        at: Timestamp,
-    },
-    /// It is tried again.
-    Later {
-        /// Why it was not taken.
-        why: String,
-        /// When.
-        at: Timestamp,
-        /// It came as far as the mail server, which uses up a try.
-        tried: bool,
-    },
-    /// It is given up.
-    Failed {
-        /// Why.
-        why: String,
-        /// It came as far as the mail server.
-        tried: bool,
-    },
-    /// It has become pointless.
-    Suppressed {
-        /// Why.
-        why: String,
-    },
-}
 
 /// Where a page of a list begins: after this message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,14 +20,21 @@ pub(crate) struct Position {
 }
 
 impl Store {
-    /// Adds the messages of an event, once.
+    /// Adds the messages of an event of an instance, once.
     pub(crate) async fn notifications_add(
         &self,
         tenant: TenantId,
+        instance: InstanceId,
         event: EventId,
         notifications: Vec<Notification>,
         now: Timestamp,
     ) -> Result<(), Error> {
+        let trace_parent = phasegate_telemetry::trace_parent().unwrap_or_default();
+        if let Some(hearing) = &self.hearing {
+            let news = News::Messages { messages: notifications, trace_parent };
+            hearing.hear(Piece { tenant, instance, event: Some(event), now, news }).await?;
+            return Ok(());
+        }
         self.database
             .transaction(move |tx| {
                 Box::pin(async move {
@@ -85,7 +42,7 @@ impl Store {
                         return Ok(());
                     }
                     for notification in &notifications {
-                        insert(tx, notification).await?;
+                        insert(tx, notification, &trace_parent).await?;
                     }
                     Ok(())
                 })
@@ -93,135 +50,37 @@ impl Store {
             .await
     }
 
-    /// Tells which of the requests a person has had a message about.
+    /// Tells of which of the requests who has had a message.
     pub(crate) async fn approvals_asked(
         &self,
         tenant: &TenantId,
-        person: &ParticipantId,
-        approvals: Vec<ApprovalId>,
-    ) -> Result<BTreeSet<ApprovalId>, Error> {
-        let mut asked = BTreeSet::new();
-        for approval in approvals {
-            let row = self
-                .database
-                .fetch_optional(
-                    "select 1 as found from notification_approval a
-                       join notification n
-                         on n.tenant_id = a.tenant_id and n.notification_id = a.notification_id
-                      where a.tenant_id = $1 and a.approval_id = $2 and n.participant_id = $3
-                        and n.template <> 'approval_decided'",
-                    args![tenant.as_str(), approval.as_str(), person.as_str()],
-                )
-                .await?;
-            if row.is_some() {
-                asked.insert(approval);
+        approvals: &BTreeSet<ApprovalId>,
+    ) -> Result<BTreeSet<(ParticipantId, ApprovalId)>, Error> {
+        let ids: Vec<String> = approvals.iter().map(ToString::to_string).collect();
+        let (named, ids) = match self.database.dialect() {
+            Dialect::Postgres => ("a.approval_id = any($2)", Value::from(ids)),
+            // Ids are visible ASCII; the two that JSON would escape are escaped here.
+            Dialect::Sqlite => {
+                let quoted = ids.iter().map(|id| {
+                    let escaped = id.replace('\\', "\\\\").replace('"', "\\\"");
+                    format!("\"{escaped}\"")
+                });
+                let list = quoted.collect::<Vec<String>>().join(",");
+                ("a.approval_id in (select value from json_each($2))", Value::from(format!("[{list}]")))
             }
-        }
-        Ok(asked)
-    }
-
-    /// Tells whether anything of any tenant is due: a look that takes no lock.
-    pub(crate) async fn notification_is_due(&self, now: Timestamp) -> Result<bool, Error> {
-        let row = self
-            .database
-            .across_tenants()
-            .fetch_optional(
-                "select 1 as found from notification
-                  where status = 'queued' and next_attempt_at <= $1
-                    and (leased_until is null or leased_until <= $1) limit 1",
-                args![now],
-            )
-            .await?;
-        Ok(row.is_some())
-    }
-
-    /// Claims messages of all tenants that are due, at most `limit`.
-    pub(crate) async fn notification_claim(&self, now: Timestamp, limit: usize) -> Result<Vec<Claim>, Error> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.database
-            .across_tenants()
-            .transaction(move |tx| {
-                Box::pin(async move {
-                    let rows =
-                        tx.fetch_all(claim_statement(tx.dialect()), args![now, limit, now + LEASE]).await?;
-                    let mut claims = Vec::with_capacity(rows.len());
-                    for row in rows {
-                        let mut notification = row::notification(&row)?;
-                        let approvals = approvals(tx, &notification).await?;
-                        let open = approvals.iter().any(|(_, settled)| !settled);
-                        let is_moot = notification.template.asks() && !approvals.is_empty() && !open;
-                        notification.approval_ids = approvals.into_iter().map(|(id, _)| id).collect();
-                        let (number, trace_parent) = (row.get("lease_number")?, row.get("trace_parent")?);
-                        claims.push(Claim { notification, number, is_moot, trace_parent });
-                    }
-                    Ok(claims)
-                })
+        };
+        let sql = format!(
+            "select distinct n.participant_id, a.approval_id from notification_approval a
+               join notification n on n.tenant_id = a.tenant_id and n.notification_id = a.notification_id
+              where a.tenant_id = $1 and {named} and n.template <> 'approval_decided'"
+        );
+        let rows = self.database.fetch_all(sql, vec![Value::from(tenant.as_str()), ids]).await?;
+        rows.iter()
+            .map(|row| {
+                let person = ParticipantId::trusted(row.get::<String>("participant_id")?);
+                Ok((person, ApprovalId::trusted(row.get::<String>("approval_id")?)))
             })
-            .await
-    }
-
-    /// Keeps a claim up. False where a newer one has been granted, or the message is settled.
-    pub(crate) async fn notification_claim_keep(&self, claim: &Claim, now: Timestamp) -> Result<bool, Error> {
-        let (tenant, id) = (claim.notification.tenant_id.clone(), claim.notification.id.clone());
-        let number = claim.number;
-        self.database
-            .transaction(move |tx| {
-                Box::pin(async move {
-                    let statement = "update notification set leased_until = $4
-                          where tenant_id = $1 and notification_id = $2 and lease_number = $3 and status = 'queued'";
-                    let arguments = args![tenant.as_str(), id.as_str(), number, now + LEASE];
-                    Ok(tx.execute(statement, arguments).await? > 0)
-                })
-            })
-            .await
-    }
-
-    /// Keeps the id of a message's link.
-    pub(crate) async fn notification_keep_link(
-        &self,
-        tenant: TenantId,
-        id: NotificationId,
-        link: LinkId,
-    ) -> Result<(), Error> {
-        self.database
-            .transaction(move |tx| {
-                Box::pin(async move {
-                    tx.execute(
-                        "update notification set link_id = $3
-                          where tenant_id = $1 and notification_id = $2 and link_id is null",
-                        args![tenant.as_str(), id.as_str(), link.as_str()],
-                    )
-                    .await?;
-                    Ok(())
-                })
-            })
-            .await
-    }
-
-    /// Writes what became of a claim. `true` when others have to hear of it. A claim that is not the newest writes nothing.
-    pub(crate) async fn notification_settle(
-        &self,
-        claim: Claim,
-        settled: Settled,
-        now: Timestamp,
-    ) -> Result<bool, Error> {
-        self.database
-            .transaction(move |tx| {
-                Box::pin(async move {
-                    if !settle(tx, &claim, &settled).await? {
-                        return Ok(false);
-                    }
-                    let Some(news) = news(&claim.notification, &settled) else { return Ok(false) };
-                    let tenant = &claim.notification.tenant_id;
-                    let actor = Principal::system(CONSUMER, tenant.as_str()).actor();
-                    let payload = Payload::NotificationSettled(news);
-                    let instance = &claim.notification.instance_id;
-                    let event = phasegate_outbox::event(tenant, instance, actor, now, payload);
-                    phasegate_outbox::append(tx, &event).await?;
-                    Ok(true)
-                })
-            })
-            .await
+            .collect()
     }
 
     /// Finds one message.
@@ -279,22 +138,7 @@ impl Store {
     }
 }
 
-/// Takes what is due and what nobody holds. On PostgreSQL several copies take different rows without waiting for each other;
-/// on SQLite writers take turns anyway.
-fn claim_statement(dialect: Dialect) -> String {
-    let skip = dialect.pick("for update skip locked", "");
-    format!(
-        "update notification set leased_until = $3, lease_number = lease_number + 1
-          where (tenant_id, notification_id) in (
-                select tenant_id, notification_id from notification
-                 where status = 'queued' and next_attempt_at <= $1
-                   and (leased_until is null or leased_until <= $1)
-                 order by next_attempt_at limit $2 {skip})
-         returning {COLUMNS}, trace_parent"
-    )
-}
-
-async fn insert(tx: &mut Transaction, notification: &Notification) -> Result<(), Error> {
+async fn insert(tx: &mut Transaction, notification: &Notification, trace_parent: &str) -> Result<(), Error> {
     let link = notification.link.as_ref();
     let (next_attempt_at, sent_at) = match notification.status {
         Status::Queued { next_attempt_at } => (Some(next_attempt_at), None),
@@ -328,7 +172,7 @@ async fn insert(tx: &mut Transaction, notification: &Notification) -> Result<(),
             notification.created_at,
             sent_at,
             next_attempt_at,
-            phasegate_telemetry::trace_parent().unwrap_or_default(),
+            trace_parent,
         ],
     )
     .await?;
@@ -342,71 +186,4 @@ async fn insert(tx: &mut Transaction, notification: &Notification) -> Result<(),
         .await?;
     }
     Ok(())
-}
-
-/// The requests that a message is about, and whether each has been settled.
-async fn approvals(
-    tx: &mut Transaction,
-    notification: &Notification,
-) -> Result<Vec<(ApprovalId, bool)>, Error> {
-    let rows = tx
-        .fetch_all(
-            "select a.approval_id, s.settled_at from notification_approval a
-               left join settled_approval s on s.tenant_id = a.tenant_id and s.approval_id = a.approval_id
-              where a.tenant_id = $1 and a.notification_id = $2 order by a.position",
-            args![notification.tenant_id.as_str(), notification.id.as_str()],
-        )
-        .await?;
-    rows.iter()
-        .map(|row| {
-            let id = ApprovalId::trusted(row.get::<String>("approval_id")?);
-            Ok((id, row.get::<Option<Timestamp>>("settled_at")?.is_some()))
-        })
-        .collect()
-}
-
-/// Writes the outcome, unless a newer claim has been granted.
-async fn settle(tx: &mut Transaction, claim: &Claim, settled: &Settled) -> Result<bool, Error> {
-    let (status, sent_at, next_attempt_at, tried, why) = match settled {
-        Settled::Sent { at } => ("sent", Some(*at), None, true, ""),
-        Settled::Later { why, at, tried } => ("queued", None, Some(*at), *tried, why.as_str()),
-        Settled::Failed { why, tried } => ("failed", None, None, *tried, why.as_str()),
-        Settled::Suppressed { why } => ("suppressed", None, None, false, why.as_str()),
-    };
-    let touched = tx
-        .execute(
-            "update notification
-                set status = $4, sent_at = $5, next_attempt_at = $6, attempts = attempts + $7, last_error = $8,
-                    leased_until = null
-              where tenant_id = $1 and notification_id = $2 and lease_number = $3 and status = 'queued'",
-            args![
-                claim.notification.tenant_id.as_str(),
-                claim.notification.id.as_str(),
-                claim.number,
-                status,
-                sent_at,
-                next_attempt_at,
-                i64::from(tried),
-                why,
-            ],
-        )
-        .await?;
-    Ok(touched == 1)
-}
-
-/// What the record hears of: a message that went out, or one that was given up.
-fn news(notification: &Notification, settled: &Settled) -> Option<NotificationSettled> {
-    let (sent, error) = match settled {
-        Settled::Sent { .. } => (true, String::new()),
-        Settled::Failed { why, .. } => (false, why.clone()),
-        Settled::Later { .. } | Settled::Suppressed { .. } => return None,
-    };
-    Some(NotificationSettled {
-        notification_id: notification.id.to_string(),
-        participant_id: notification.participant_id.to_string(),
-        template: notification.template.as_str().to_owned(),
-        sent,
-        approval_ids: notification.approval_ids.iter().map(ToString::to_string).collect(),
-        error,
-    })
 }

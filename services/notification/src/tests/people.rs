@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use phasegate_clock::Timestamp;
 use phasegate_id::{InstanceId, LinkId, NotificationId, ParticipantId, TenantId};
 
-use crate::app::{Directory, LinkError, LookupError};
+use crate::app::{Directory, LinkError, LookupError, Made};
 use crate::domain::Person;
 
 /// People and links of the tests.
@@ -77,12 +77,15 @@ impl Directory for People {
         person: &'a ParticipantId,
         purpose: &'a NotificationId,
         expires_at: Timestamp,
-    ) -> BoxFuture<'a, Result<LinkId, LinkError>> {
+    ) -> BoxFuture<'a, Result<Made, LinkError>> {
         let mut state = self.state.lock().unwrap();
         let answer = state.check().map(|()| {
             let number = state.links.len();
             let link = (LinkId::trusted(format!("lnk-{number}-{person}")), expires_at);
-            state.links.entry(purpose.clone()).or_insert(link).0.clone()
+            let id = state.links.entry(purpose.clone()).or_insert(link).0.clone();
+            // Every other answer is that of an earlier version, which does not sign.
+            let url = (number % 2 == 0).then(|| url(&id));
+            Made { id, url }
         });
         Box::pin(async move { answer })
     }
@@ -93,8 +96,10 @@ impl Directory for People {
         link: &'a LinkId,
     ) -> BoxFuture<'a, Result<String, LinkError>> {
         let answer = self.state.lock().unwrap().check();
-        Box::pin(async move {
-            answer.map(|()| format!("https://app.example.com/external/approve?token=secret.{link}.signature"))
-        })
+        Box::pin(async move { answer.map(|()| url(link)) })
     }
+}
+
+fn url(link: &LinkId) -> String {
+    format!("https://app.example.com/external/approve?token=secret.{link}.signature")
 }

@@ -1,6 +1,8 @@
 //! What this service must know of an instance. Its people come by event; a caller who starts an instance and at once
 //! asks for its people may be faster than the event, or the bus may be away: then the instance service is asked for them.
 
+use std::sync::Arc;
+
 use phasegate_principal::Principal;
 use phasegate_proto::instance::v1::InstanceStatus;
 use phasegate_proto::internal::instance::v1::instance_internal_service_client::InstanceInternalServiceClient;
@@ -9,9 +11,11 @@ use phasegate_rpc_error::relayed;
 use phasegate_serve::{Channel, Service};
 use tonic::Request;
 
-use super::receive::{people_come_in, person};
+use super::cache::People;
+use super::receive::person;
 use super::{App, Error};
 use crate::store::Place;
+use crate::store::participant::people_insert_in;
 
 impl App {
     /// Sees to it that the people of an instance are there. Refuses an instance that does not exist.
@@ -29,9 +33,24 @@ impl App {
         })?;
         let place = place.clone();
         let done = self.store.db().transaction(move |tx| {
-            Box::pin(async move { people_come_in(tx, &place, &people, now).await.map_err(Error::from) })
+            Box::pin(async move { people_insert_in(tx, &place, &people, now).await.map_err(Error::from) })
         });
         done.await
+    }
+
+    /// All people of an instance; nobody where they are not there yet. They come in together, so that whoever sees one of
+    /// them sees all.
+    pub(super) async fn people_known(&self, place: &Place) -> Result<Arc<People>, Error> {
+        if let Some(people) = self.people.get(place) {
+            return Ok(people);
+        }
+        let found = self.store.people(place, &[]).await?;
+        let people: Arc<People> =
+            Arc::new(found.into_iter().map(|person| (person.id.clone(), person)).collect());
+        if !people.is_empty() {
+            self.people.put(place, Arc::clone(&people));
+        }
+        Ok(people)
     }
 
     /// Refuses an instance that has ended, as the instance service knows it: the event may still be on its way.
@@ -46,6 +65,9 @@ impl App {
     }
 
     async fn has_people(&self, place: &Place) -> Result<bool, Error> {
+        if self.people.get(place).is_some() {
+            return Ok(true);
+        }
         Ok(self.store.instance(place).await?.is_some_and(|known| known.has_people))
     }
 

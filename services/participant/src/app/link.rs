@@ -277,14 +277,18 @@ pub(super) async fn create_in(
     now: Timestamp,
 ) -> Result<(), Error> {
     rows::link_insert_in(tx, link).await?;
+    tell_in(tx, place, actor, now, created(link)).await
+}
+
+/// What the others hear of a new link.
+pub(super) fn created(link: &Link) -> Payload {
     let permissions = link.permissions.iter().map(|permission| proto_permission(permission).into()).collect();
-    let payload = Payload::LinkCreated(LinkCreated {
+    Payload::LinkCreated(LinkCreated {
         link_id: link.id.as_str().to_owned(),
         participant_id: link.participant.as_str().to_owned(),
         expires_at: Some(link.expires_at.to_proto()),
         permissions,
-    });
-    tell_in(tx, place, actor, now, payload).await
+    })
 }
 
 /// The contract's word for a permission.

@@ -2,20 +2,22 @@
 
 use phasegate_clock::Timestamp;
 use phasegate_database::Reach;
-use phasegate_id::LinkId;
+use phasegate_id::{LinkId, ParticipantId};
 use phasegate_principal::Principal;
+use phasegate_proto::actor::v1::Actor;
 use phasegate_proto::internal::event::v1::FreshLinkAsked;
 use phasegate_proto::internal::event::v1::event::Payload;
 use phasegate_rpc_error::Invalid;
 
-use super::link::{Held, called_off, create_in, lock_in, new_link, parse_participant, revoke_in};
+use super::link::{Held, called_off, create_in, created, lock_in, new_link, parse_participant, revoke_in};
 use super::secret::Secret;
 use super::{App, Error, holder, ourselves, parse_link};
 use crate::domain::link::{self as rules, Link, Revoked, State};
 use crate::domain::permission::Permissions;
-use crate::store::Place;
+use crate::domain::person::Person;
 use crate::store::link as rows;
 use crate::store::participant as people;
+use crate::store::{Ensured, Place};
 
 /// Longest purpose: that of a notification is its id.
 const PURPOSE_BYTES_MAX: usize = 256;
@@ -40,8 +42,66 @@ impl App {
         let participant = parse_participant(participant_id)?;
         let now = self.clock.now();
         let (actor, purpose) = (principal.actor(), purpose.to_owned());
-        let ensured = self
-            .store
+        let ensured =
+            match self.link_with_others(&place, &participant, &purpose, &actor, now, expires_at).await {
+                Ok(Some(held)) => Ok(held),
+                Ok(None) => self.link_alone(place, participant, purpose, actor, now, expires_at).await,
+                Err(error) => Err(error),
+            };
+        self.relay.wake();
+        ensured
+    }
+
+    /// The same, with its URL; none where it is not live.
+    pub async fn link_ensure_signed(
+        &self,
+        principal: &Principal,
+        instance_id: &str,
+        participant_id: &str,
+        purpose: &str,
+        expires_at: Option<Timestamp>,
+    ) -> Result<(Held, Option<Secret>), Error> {
+        let held = self.link_ensure(principal, instance_id, participant_id, purpose, expires_at).await?;
+        let url = match held.link.state(held.now) {
+            State::Active => Some(self.link_url(&held.link.id, held.link.expires_at)?),
+            State::Expired | State::Revoked => None,
+        };
+        Ok((held, url))
+    }
+
+    /// Makes the link of a notification together with others. `None` where a transaction of its own has to look closer.
+    async fn link_with_others(
+        &self,
+        place: &Place,
+        participant: &ParticipantId,
+        purpose: &str,
+        actor: &Actor,
+        now: Timestamp,
+        expires_at: Option<Timestamp>,
+    ) -> Result<Option<Held>, Error> {
+        let people = self.people_known(place).await?;
+        let Some(person) = people.get(participant) else { return Ok(None) };
+        let link = notification_link(place, person, purpose.to_owned(), actor, now, expires_at);
+        let event =
+            phasegate_outbox::event(&place.tenant, &place.instance, actor.clone(), now, created(&link));
+        let (link, unchanged) = match self.store.link_ensure(link.clone(), event).await? {
+            Ensured::Made => (link, false),
+            Ensured::There(link) => (link, true),
+            Ensured::Otherwise => return Ok(None),
+        };
+        Ok(Some(Held { link, person: person.clone(), now, unchanged }))
+    }
+
+    async fn link_alone(
+        &self,
+        place: Place,
+        participant: ParticipantId,
+        purpose: String,
+        actor: Actor,
+        now: Timestamp,
+        expires_at: Option<Timestamp>,
+    ) -> Result<Held, Error> {
+        self.store
             .db()
             .transaction(move |tx| {
                 Box::pin(async move {
@@ -50,10 +110,7 @@ impl App {
                     if let Some(link) = rows::link_of_purpose_in(tx, &place, &participant, &purpose).await? {
                         return Ok(Held { link, person, now, unchanged: true });
                     }
-                    let permissions = Permissions::USUAL.and(Permissions::of_role(&person));
-                    let expires_at = rules::expires_within(now, expires_at);
-                    let mut link =
-                        new_link(&place, &person, Some(purpose), permissions, &actor, now, expires_at);
+                    let mut link = notification_link(&place, &person, purpose, &actor, now, expires_at);
                     create_in(tx, &place, &link, actor, now).await?;
                     if known.is_called_off() {
                         let reason = called_off(known);
@@ -63,9 +120,7 @@ impl App {
                     Ok::<_, Error>(Held { link, person, now, unchanged: false })
                 })
             })
-            .await;
-        self.relay.wake();
-        ensured
+            .await
     }
 
     /// The URL of a live link.
@@ -138,4 +193,18 @@ impl App {
         self.relay.wake();
         asked
     }
+}
+
+/// The link of a notification: what is usual, as far as the person's role goes.
+fn notification_link(
+    place: &Place,
+    person: &Person,
+    purpose: String,
+    actor: &Actor,
+    now: Timestamp,
+    expires_at: Option<Timestamp>,
+) -> Link {
+    let permissions = Permissions::USUAL.and(Permissions::of_role(person));
+    let expires_at = rules::expires_within(now, expires_at);
+    new_link(place, person, Some(purpose), permissions, actor, now, expires_at)
 }

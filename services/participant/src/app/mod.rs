@@ -1,6 +1,7 @@
 //! What the service does: asks whoever must be asked, lets the domain decide, and writes the change with its event and
 //! its answer in one transaction.
 
+mod cache;
 mod instance;
 pub mod key;
 pub mod link;
@@ -37,6 +38,7 @@ pub struct App {
     relay: Relay,
     clock: SharedClock,
     tokens: Tokens,
+    people: cache::Cache,
 }
 
 /// How a request of this service is told from its repetition.
@@ -124,7 +126,7 @@ pub enum Error {
 impl App {
     /// Puts the service together.
     pub fn new(store: Store, peers: Peers, relay: Relay, clock: SharedClock, tokens: Tokens) -> Self {
-        Self { store, peers, relay, clock, tokens }
+        Self { store, peers, relay, clock, tokens, people: cache::Cache::new() }
     }
 
     /// The tables, for what runs beside the doors.

@@ -1,5 +1,7 @@
 //! Reading people.
 
+use std::collections::BTreeSet;
+
 use phasegate_id::ParticipantId;
 use phasegate_principal::Principal;
 
@@ -42,18 +44,20 @@ impl App {
         ids: &[String],
     ) -> Result<Vec<Person>, Error> {
         let place = Self::place(principal, instance_id)?;
-        // What is no id is nobody's. PostgreSQL cannot even be told of a NUL.
-        let named: Vec<String> = ids.iter().filter(|id| ParticipantId::parse(id).is_ok()).cloned().collect();
+        // What is no id is nobody's.
+        let named: BTreeSet<ParticipantId> =
+            ids.iter().filter_map(|id| ParticipantId::parse(id).ok()).collect();
         if named.is_empty() && !ids.is_empty() {
             return Ok(Vec::new());
         }
-        let mut people = self.store.people(&place, &named).await?;
-        // Where somebody is missing, the event may be on its way. Mostly nobody is, and one look is enough.
-        if people.is_empty() || people.len() < named.len() {
+        let mut known = self.people_known(&place).await?;
+        // Where nobody is there, the event may be on its way.
+        if known.is_empty() {
             self.people_are_there(&place).await?;
-            people = self.store.people(&place, &named).await?;
+            known = self.people_known(&place).await?;
         }
-        Ok(people.into_iter().map(|person| shown(principal, person)).collect())
+        let people = known.values().filter(|person| ids.is_empty() || named.contains(&person.id)).cloned();
+        Ok(people.map(|person| shown(principal, person)).collect())
     }
 }
 

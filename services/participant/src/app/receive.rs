@@ -5,7 +5,6 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use phasegate_bus::{HandleError, Handler};
 use phasegate_clock::Timestamp;
-use phasegate_database::Transaction;
 use phasegate_id::{InstanceId, ParticipantId, TenantId};
 use phasegate_outbox::inbox_receive;
 use phasegate_proto::definition::v1::RaidRole as ProtoRole;
@@ -42,16 +41,8 @@ impl App {
         let people =
             started.participants.iter().map(|participant| person(participant, happened.unwrap_or(now)));
         let people: Vec<_> = people.collect::<Result<_, _>>().map_err(HandleError::Poison)?;
-        let event_id = event.event_id.clone();
-        let done = self.store.db().transaction(move |tx| {
-            Box::pin(async move {
-                if inbox_receive(tx, &place.tenant, CONSUMER, &event_id, now).await? {
-                    people_come_in(tx, &place, &people, now).await?;
-                }
-                Ok::<_, Error>(())
-            })
-        });
-        done.await.map_err(handle_error)
+        let done = self.store.instance_started(place, CONSUMER, event.event_id.clone(), people, now).await;
+        done.map_err(|error| handle_error(error.into()))
     }
 
     async fn instance_ended(&self, event: &Event, ended: &InstanceEnded) -> Result<(), HandleError> {
@@ -69,14 +60,16 @@ impl App {
         };
         let now = self.clock.now();
         let event_id = event.event_id.clone();
+        let known = Known { has_people: true, end: Some(end) };
+        if !known.is_called_off() {
+            let done = self.store.instance_ended(place, CONSUMER, event_id, end, now).await;
+            return done.map_err(|error| handle_error(error.into()));
+        }
         let done = self.store.db().transaction(move |tx| {
             Box::pin(async move {
                 if inbox_receive(tx, &place.tenant, CONSUMER, &event_id, now).await? {
                     rows::instance_end_in(tx, &place, end, now).await?;
-                    let known = Known { has_people: true, end: Some(end) };
-                    if known.is_called_off() {
-                        link::revoke_all_in(tx, &place, known, now).await?;
-                    }
+                    link::revoke_all_in(tx, &place, known, now).await?;
                 }
                 Ok::<_, Error>(())
             })
@@ -93,20 +86,6 @@ fn place(event: &Event) -> Result<Place, HandleError> {
         tenant: TenantId::parse(&event.tenant_id).map_err(poison)?,
         instance: InstanceId::parse(&event.instance_id).map_err(poison)?,
     })
-}
-
-/// Writes the people of an instance; those who are there stay as they are.
-pub(super) async fn people_come_in(
-    tx: &mut Transaction,
-    place: &Place,
-    people: &[Person],
-    now: Timestamp,
-) -> Result<(), crate::store::Error> {
-    rows::instance_start_in(tx, place, now).await?;
-    for person in people {
-        rows::person_insert_in(tx, place, person).await?;
-    }
-    Ok(())
 }
 
 /// A person as the instance service names it, or what is wrong.

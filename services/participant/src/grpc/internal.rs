@@ -42,9 +42,9 @@ impl ParticipantInternalService for Api {
                 status(Invalid::new("EXPIRY_INVALID", "expires_at", "must be a time of this era"))
             })?),
         };
-        let held = self
+        let (held, url) = self
             .app
-            .link_ensure(
+            .link_ensure_signed(
                 &principal,
                 &request.instance_id,
                 &request.participant_id,
@@ -53,7 +53,8 @@ impl ParticipantInternalService for Api {
             )
             .await
             .map_err(status)?;
-        let response = proto::EnsureLinkResponse { link: Some(convert::held(&held)) };
+        let url = url.map(|url| url.expose().to_owned()).unwrap_or_default();
+        let response = proto::EnsureLinkResponse { link: Some(convert::held(&held)), url };
         Ok(respond(response, held.unchanged))
     }
 

@@ -1,6 +1,9 @@
 //! The tables of this service. One file per noun; rows are read in `row`, and what could not have been written by this
 //! program is [`Error::Inconsistent`], with the address of the row.
 
+mod ensure_postgres;
+mod hear_postgres;
+mod heard;
 pub mod key;
 pub mod link;
 pub mod participant;
@@ -9,7 +12,9 @@ pub mod session;
 #[cfg(test)]
 mod tests;
 
-use phasegate_database::{Database, Migration, Settings};
+pub use ensure_postgres::Ensured;
+
+use phasegate_database::{Database, Dialect, Migration, Settings};
 use phasegate_id::{InstanceId, TenantId};
 
 /// The schema, oldest first.
@@ -46,6 +51,10 @@ pub const MIGRATIONS: [Migration; 6] = [
 #[derive(Debug, Clone)]
 pub struct Store {
     db: Database,
+    /// Writes what events say, where many are written together.
+    hearing: Option<hear_postgres::Group>,
+    /// Makes links of notifications, where many are made together.
+    ensuring: Option<ensure_postgres::Group>,
 }
 
 /// Whose rows: every statement about an instance names both.
@@ -78,7 +87,17 @@ pub enum Error {
 impl Store {
     /// Opens the database and brings it to the schema.
     pub async fn open(settings: &Settings) -> Result<Self, phasegate_database::Error> {
-        Ok(Self { db: Database::open(settings, &MIGRATIONS).await? })
+        Ok(Self::over(Database::open(settings, &MIGRATIONS).await?))
+    }
+
+    fn over(db: Database) -> Self {
+        let (hearing, ensuring) = match db.dialect() {
+            Dialect::Postgres => {
+                (Some(hear_postgres::Group::new(&db)), Some(ensure_postgres::Group::new(&db)))
+            }
+            Dialect::Sqlite => (None, None),
+        };
+        Self { db, hearing, ensuring }
     }
 
     /// The database, for transactions.

@@ -67,9 +67,22 @@ pub async fn instance_in(tx: &mut Transaction, place: &Place) -> Result<Option<K
     found.as_ref().map(|found| known(place, found)).transpose()
 }
 
+/// Writes the people of an instance; those who are there stay as they are.
+pub async fn people_insert_in(
+    tx: &mut Transaction,
+    place: &Place,
+    people: &[Person],
+    now: Timestamp,
+) -> Result<(), Error> {
+    instance_start_in(tx, place, now).await?;
+    for person in people {
+        person_insert_in(tx, place, person).await?;
+    }
+    Ok(())
+}
+
 /// Adds a person, unless the person is there.
 pub async fn person_insert_in(tx: &mut Transaction, place: &Place, person: &Person) -> Result<(), Error> {
-    let required_approvals = serde_json::Value::from(person.required_approvals.clone()).to_string();
     tx.execute(
         "insert into participant (tenant_id, instance_id, participant_id, name, email, role, raid_role, external,
                 required_approvals, notify_email, notify_slack, notify_in_app, can_delegate, created_at)
@@ -84,7 +97,7 @@ pub async fn person_insert_in(tx: &mut Transaction, place: &Place, person: &Pers
             &person.role,
             person.raid_role.as_str(),
             person.external,
-            required_approvals.into_bytes(),
+            approvals_json(person),
             person.preferences.email,
             person.preferences.slack,
             person.preferences.in_app,
@@ -94,6 +107,11 @@ pub async fn person_insert_in(tx: &mut Transaction, place: &Place, person: &Pers
     )
     .await?;
     Ok(())
+}
+
+/// The approval keys of a person, as they are stored.
+pub(super) fn approvals_json(person: &Person) -> Vec<u8> {
+    serde_json::Value::from(person.required_approvals.clone()).to_string().into_bytes()
 }
 
 /// Reads a person and, on PostgreSQL, keeps others who want to change the person's links waiting.

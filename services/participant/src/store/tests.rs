@@ -338,7 +338,7 @@ async fn rows_that_nobody_wrote_are_named_or_refused() -> anyhow::Result<()> {
 
 async fn open(database: &TestDatabase) -> anyhow::Result<Store> {
     let db: Database = database.open(&MIGRATIONS).await?;
-    Ok(Store { db })
+    Ok(Store::over(db))
 }
 
 async fn add_person(store: &Store) -> Result<(), Error> {
