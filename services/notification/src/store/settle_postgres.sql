@@ -18,10 +18,12 @@ with input as materialized (
        and notification.lease_number = input.lease_number and notification.status = 'queued'
     returning input.n, input.tenant_id
 ), told as (
-    insert into outbox (tenant_id, event_id, instance_id, payload, receivers_left, created_at, due_at)
-    select settled.tenant_id, event.event_id, event.instance_id, event.payload, event.receivers_left, event.created_at, 0
-      from unnest($11::bigint[], $12::text[], $13::text[], $14::bytea[], $15::bigint[], $16::bigint[])
-           as event (n, event_id, instance_id, payload, receivers_left, created_at)
+    insert into outbox (tenant_id, event_id, instance_id, payload, receivers_left, created_at, sent_at, due_at)
+    select event.tenant_id, event.event_id, event.instance_id, event.payload, event.receivers_left, event.created_at,
+           nullif(event.sent_at, -1), event.due_at
+      from unnest($11::bigint[], $12::text[], $13::text[], $14::text[], $15::bytea[], $16::bigint[], $17::bigint[],
+                  $18::bigint[], $19::bigint[])
+           as event (n, tenant_id, event_id, instance_id, payload, receivers_left, created_at, sent_at, due_at)
       join settled using (n)
      order by event.n
 )

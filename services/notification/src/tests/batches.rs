@@ -60,8 +60,15 @@ async fn events_that_come_together_are_each_taken_once() -> anyhow::Result<()> {
             // A copy of the first event is on its way at the same time, and one more comes later.
             let add = |n: usize| {
                 let approvals = [format!("apr-{n}"), format!("apr-b-{n}")];
-                let messages = vec![message(&instances[n], &approvals), message(&instances[n], &approvals[..1])];
-                store.notifications_add(tenant.clone(), instances[n].clone(), events[n].clone(), messages, now())
+                let messages =
+                    vec![message(&instances[n], &approvals), message(&instances[n], &approvals[..1])];
+                store.notifications_add(
+                    tenant.clone(),
+                    instances[n].clone(),
+                    events[n].clone(),
+                    messages,
+                    now(),
+                )
             };
             futures::future::try_join_all((0..INSTANCES).chain([0]).map(add)).await?;
             add(1).await?;
@@ -109,7 +116,8 @@ async fn outcomes_that_come_together_leave_out_a_claim_that_was_overtaken() -> a
             assert!(claims.iter().all(|claim| claim.notification.approval_ids.len() == 1));
             for claim in &mut claims {
                 if let Some(link) = &mut claim.notification.link {
-                    link.link_id = Some(phasegate_id::LinkId::trusted(format!("lnk-{}", claim.notification.id)));
+                    link.link_id =
+                        Some(phasegate_id::LinkId::trusted(format!("lnk-{}", claim.notification.id)));
                 }
             }
             let sent = || Settled::Sent { at: later };

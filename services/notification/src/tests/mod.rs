@@ -1,5 +1,6 @@
 //! The service with a real store and a real mail server that misbehaves: what is promised about delivery.
 
+mod batches;
 mod mail_server;
 mod people;
 mod promises;

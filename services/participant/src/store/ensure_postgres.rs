@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use phasegate_bus::Receiver;
 use phasegate_database::{Database, Row, Together, Value};
+use phasegate_outbox::Outgoing;
 use phasegate_proto::internal::event::v1::Event;
-use prost::Message as _;
 
 use super::{Error, row};
 use crate::domain::link::Link;
@@ -15,7 +14,7 @@ use crate::domain::link::Link;
 struct Piece {
     link: Link,
     /// What the others hear of it.
-    event: Event,
+    outgoing: Vec<Outgoing>,
 }
 
 /// What becomes of a link.
@@ -31,26 +30,38 @@ pub enum Ensured {
 
 /// Links on their way to the database. Copies share it.
 #[derive(Debug, Clone)]
-pub(super) struct Group(Together<Piece, Result<Ensured, Error>>);
+pub(super) struct Group {
+    db: Database,
+    together: Together<Piece, Result<Ensured, Error>>,
+}
 
 impl Group {
     /// For links of all tenants, because they are written together.
     pub(super) fn new(db: &Database) -> Self {
         let db = db.across_tenants();
-        Self(Together::new(move |pieces: Vec<Arc<Piece>>| {
-            let db = db.clone();
+        let writes = db.clone();
+        let together = Together::new(move |pieces: Vec<Arc<Piece>>| {
+            let db = writes.clone();
             Box::pin(async move {
                 let rows = db.write(include_str!("ensure_postgres.sql"), values(&pieces)).await?;
-                outcomes(pieces.len(), &rows)
+                let outcomes = outcomes(pieces.len(), &rows)?;
+                for (piece, outcome) in pieces.iter().zip(&outcomes) {
+                    if matches!(outcome, Ok(Ensured::Made)) {
+                        Outgoing::hand_over(&db, piece.outgoing.iter().cloned());
+                    }
+                }
+                Ok(outcomes)
             })
-        }))
+        });
+        Self { db, together }
     }
 
     /// Makes a link, with others.
     pub(super) async fn ensure(&self, link: Link, event: Event) -> Result<Ensured, Error> {
         let purpose = link.purpose.as_deref().unwrap_or_default();
         let key = format!("{}/{}/{}/{purpose}", link.tenant, link.instance, link.participant);
-        self.0.write(key, Piece { link, event }).await?
+        let outgoing = Outgoing::of(&self.db, &[event]);
+        self.together.write(key, Piece { link, outgoing }).await?
     }
 }
 
@@ -78,7 +89,7 @@ fn values(pieces: &[Arc<Piece>]) -> Vec<Value> {
     let bytes = |read: fn(&Piece) -> Vec<u8>| {
         Value::from(pieces.iter().map(|piece| read(piece)).collect::<Vec<Vec<u8>>>())
     };
-    vec![
+    let mut values = vec![
         Value::from((0_i64..).zip(pieces).map(|(n, _)| n).collect::<Vec<i64>>()),
         texts(|piece| piece.link.tenant.to_string()),
         texts(|piece| piece.link.instance.to_string()),
@@ -89,8 +100,9 @@ fn values(pieces: &[Arc<Piece>]) -> Vec<Value> {
         bytes(|piece| piece.link.created_by.0.clone()),
         whole(|piece| piece.link.created_at.as_micros()),
         whole(|piece| piece.link.expires_at.as_micros()),
-        texts(|piece| piece.event.event_id.clone()),
-        bytes(|piece| piece.event.encode_to_vec()),
-        whole(|piece| Receiver::set_of(piece.event.payload.as_ref())),
-    ]
+        // One of each.
+        Value::from((0_i64..).zip(pieces).map(|(n, _)| n).collect::<Vec<i64>>()),
+    ];
+    values.extend(Outgoing::columns(pieces.iter().flat_map(|piece| &piece.outgoing)));
+    values
 }

@@ -5,9 +5,9 @@
 -- No two of the links are for one purpose. Rows of instances are locked in one order by all.
 with input as materialized (
     select * from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[],
-                         $8::bytea[], $9::bigint[], $10::bigint[], $11::text[], $12::bytea[], $13::bigint[])
+                         $8::bytea[], $9::bigint[], $10::bigint[])
                as input (n, tenant_id, instance_id, participant_id, link_id, purpose, permissions, created_by,
-                         created_at, expires_at, event_id, payload, receivers_left)
+                         created_at, expires_at)
 ), place as materialized (
     -- They do not end before their links are made.
     select instance.tenant_id, instance.instance_id, instance.end_state
@@ -26,10 +26,15 @@ with input as materialized (
     on conflict do nothing
     returning tenant_id, link_id
 ), told as (
-    insert into outbox (tenant_id, event_id, instance_id, payload, receivers_left, created_at, due_at)
-    select fits.tenant_id, fits.event_id, fits.instance_id, fits.payload, fits.receivers_left, fits.created_at, 0
-      from fits join made using (tenant_id, link_id)
-     order by fits.n
+    insert into outbox (tenant_id, event_id, instance_id, payload, receivers_left, created_at, sent_at, due_at)
+    select event.tenant_id, event.event_id, event.instance_id, event.payload, event.receivers_left, event.created_at,
+           nullif(event.sent_at, -1), event.due_at
+      from unnest($11::bigint[], $12::text[], $13::text[], $14::text[], $15::bytea[], $16::bigint[], $17::bigint[],
+                  $18::bigint[], $19::bigint[])
+           as event (n, tenant_id, event_id, instance_id, payload, receivers_left, created_at, sent_at, due_at)
+      join fits on fits.n = event.n
+      join made on made.tenant_id = fits.tenant_id and made.link_id = fits.link_id
+     order by event.n
 )
 select input.n, made.link_id is not null as is_made, known.*
   from input
