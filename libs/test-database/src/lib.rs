@@ -13,9 +13,10 @@ mod server;
 use std::future::Future;
 use std::str::FromStr as _;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use phasegate_database::{Database, Dialect, Migration, Opening, Settings};
+use phasegate_database::{Database, Dialect, Migration, Opening, Settings, args};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
@@ -71,6 +72,18 @@ pub async fn postgres_url() -> anyhow::Result<String> {
     connection.close().await?;
     let (server, _) = database.url().rsplit_once('/').context("a URL names a database")?;
     Ok(format!("{server}/{}", database.name))
+}
+
+/// Waits until everything in the outbox is taken: what is sent leaves it by itself, so that rows are compared afterwards.
+/// Gives up after 20 s.
+pub async fn sent(db: &Database) -> anyhow::Result<()> {
+    let taken = async {
+        while !db.fetch_all("select 1 from outbox limit 1", args![]).await?.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(20), taken).await.context("something is never taken")?
 }
 
 /// The URL for looking over the walls between tenants, at what a program wrote to a database.

@@ -191,7 +191,7 @@ impl World {
         Ok(())
     }
 
-    /// The number of rows of each table: what a refused call must leave as it is.
+    /// The number of rows of each table, and of events sent: what a refused call must leave as it is.
     pub(crate) async fn rows(&self) -> anyhow::Result<Vec<(&'static str, i64)>> {
         let tables = [
             "instance",
@@ -202,12 +202,12 @@ impl World {
             "approval_timer",
             "approval_response",
             "approval_moot",
-            "outbox",
             "idempotency",
             "inbox",
         ];
         let db = self.store().database().across_tenants();
-        let mut counts = Vec::new();
+        phasegate_test_database::sent(&db).await?;
+        let mut counts = vec![("events sent", i64::try_from(self.heard.all().len())?)];
         for table in tables {
             let row = db.fetch_optional(format!("select count(*) as n from {table}"), args![]).await?;
             counts.push((table, row.context("a count")?.get("n")?));

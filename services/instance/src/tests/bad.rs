@@ -1,7 +1,5 @@
 //! Wrong requests: the exact refusal, and nothing changed.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, ensure};
 use phasegate_database::{Database, args};
 use phasegate_proto::instance::v1::{
@@ -22,13 +20,7 @@ use crate::app::{json_object, json_to_struct};
 /// Rows of everything that a refused call could have left behind, and what was sent, once all of it is taken.
 async fn rows(house: &House, db: &Database) -> anyhow::Result<Vec<i64>> {
     let mut counts = Vec::new();
-    let taken = async {
-        while !db.fetch_all("select 1 from outbox limit 1", args![]).await?.is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(Duration::from_secs(20), taken).await.context("something is never taken")??;
+    phasegate_test_database::sent(db).await?;
     for table in ["instance", "history", "personal", "work", "lease", "idempotency", "definition"] {
         let row = db.fetch_optional(format!("select count(*) as n from {table}"), args![]).await?;
         counts.push(row.context("a row")?.get("n")?);

@@ -167,12 +167,14 @@ impl World {
         Ok((made, token))
     }
 
-    /// Everything that a refused call must leave as it is: the number of rows of each table.
+    /// Everything that a refused call must leave as it is: the number of rows of each table, and of events sent.
     pub(crate) async fn rows(&self) -> anyhow::Result<Vec<i64>> {
         let db =
             Database::open(&self.settings, &phasegate_participant::store::MIGRATIONS).await?.across_tenants();
-        let mut counts = Vec::new();
-        for table in ["participant", "link", "session", "nonce", "fresh_link", "outbox", "idempotency"] {
+        phasegate_test_database::sent(&db).await?;
+        let mut counts =
+            vec![i64::try_from(self.heard.0.lock().unwrap_or_else(PoisonError::into_inner).len())?];
+        for table in ["participant", "link", "session", "nonce", "fresh_link", "idempotency"] {
             let row = db.fetch_optional(format!("select count(*) as n from {table}"), args![]).await?;
             counts.push(row.context("no count")?.get("n")?);
         }
