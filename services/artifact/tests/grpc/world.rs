@@ -151,12 +151,13 @@ impl World {
         let db =
             Database::open(&self.settings, &phasegate_artifact::store::MIGRATIONS).await?.across_tenants();
         phasegate_test_database::sent(&db).await?;
-        let mut counts =
-            vec![i64::try_from(self.heard.0.lock().unwrap_or_else(PoisonError::into_inner).len())?];
+        let mut counts = Vec::new();
         for table in ["artifact", "artifact_version", "comment", "idempotency"] {
             let row = db.fetch_optional(format!("select count(*) as n from {table}"), args![]).await?;
             counts.push(row.context("no count")?.get("n")?);
         }
+        let sent = self.heard.0.lock().unwrap_or_else(PoisonError::into_inner).len();
+        counts.push(i64::try_from(sent)?);
         db.close().await;
         Ok(counts)
     }

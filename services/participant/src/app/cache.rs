@@ -43,8 +43,8 @@ impl Cache {
         let mut slots = self.lock();
         slots.uses += 1;
         let uses = slots.uses;
-        let (people, used) = slots.by_place.get_mut(&key(place))?;
-        *used = uses;
+        let (people, last) = slots.by_place.get_mut(&key(place))?;
+        *last = uses;
         Some(Arc::clone(people))
     }
 

@@ -86,7 +86,7 @@ impl App {
             phasegate_outbox::event(&place.tenant, &place.instance, actor.clone(), now, created(&link));
         let (link, unchanged) = match self.store.link_ensure(link.clone(), event).await? {
             Ensured::Made => (link, false),
-            Ensured::There(link) => (link, true),
+            Ensured::There(link) => (*link, true),
             Ensured::Otherwise => return Ok(None),
         };
         Ok(Some(Held { link, person: person.clone(), now, unchanged }))

@@ -23,7 +23,7 @@ pub enum Ensured {
     /// It is made.
     Made,
     /// There is one for its purpose.
-    There(Link),
+    There(Box<Link>),
     /// Neither: its instance is called off or not known, or another copy makes one at the same time.
     Otherwise,
 }
@@ -73,7 +73,7 @@ fn outcomes(count: usize, rows: &[Row]) -> Result<Vec<Result<Ensured, Error>>, p
         if found.get("is_made")? {
             *outcome = Ok(Ensured::Made);
         } else if found.get::<Option<String>>("link_id")?.is_some() {
-            *outcome = row::link(found).map(Ensured::There);
+            *outcome = row::link(found).map(|link| Ensured::There(Box::new(link)));
         }
     }
     Ok(outcomes)
