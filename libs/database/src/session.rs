@@ -67,7 +67,8 @@ pub(crate) struct Told {
 #[derive(Debug)]
 struct Open {
     connection: PgConnection,
-    told: Told,
+    /// None where it was told nothing: the URL, the role or the server may say something to all connections.
+    told: Option<Told>,
     born: Instant,
     used: Instant,
 }
@@ -141,8 +142,8 @@ impl Shared {
     /// The one used last, of those that were told the same where there is any, or at least reach the same rows.
     fn take(&self, told: &Told) -> Option<Open> {
         let mut idle = self.idle();
-        let same = idle.iter().rposition(|open| open.told == *told);
-        let fits = same.or_else(|| idle.iter().rposition(|open| open.told.reach == told.reach));
+        let same = idle.iter().rposition(|open| open.told.as_ref() == Some(told));
+        let fits = same.or_else(|| idle.iter().rposition(|open| open.reaches(&told.reach)));
         match fits {
             Some(at) => Some(idle.remove(at)),
             None => idle.pop(),
@@ -156,7 +157,7 @@ impl Shared {
             match self.options.connect().await {
                 Ok(connection) => {
                     let now = Instant::now();
-                    return Ok(Open { connection, told: Told::default(), born: now, used: now });
+                    return Ok(Open { connection, told: None, born: now, used: now });
                 }
                 Err(error) if may_pass(&error) => {
                     tokio::time::sleep(pause).await;
@@ -176,10 +177,16 @@ fn may_pass(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_transient_in_connect_phase)
 }
 
+impl Open {
+    fn reaches(&self, reach: &Reach) -> bool {
+        self.told.as_ref().is_some_and(|told| told.reach == *reach)
+    }
+}
+
 impl Session {
     /// Tells it what statements by themselves do from now on.
     pub(crate) async fn tell(&mut self, told: &Told, patience: Duration) -> Result<(), sqlx::Error> {
-        if self.open.as_ref().is_some_and(|open| open.told == *told) {
+        if self.open.as_ref().is_some_and(|open| open.told.as_ref() == Some(told)) {
             return Ok(());
         }
         let mode = if told.is_read_only { "on" } else { "off" };
@@ -187,14 +194,14 @@ impl Session {
         let statement = sqlx::raw_sql(AssertSqlSafe(statement));
         self.ask(patience, async |connection| connection.execute(statement).await).await?;
         if let Some(open) = &mut self.open {
-            open.told = told.clone();
+            open.told = Some(told.clone());
         }
         Ok(())
     }
 
     /// Whether it reaches these rows and no others, when nothing else is said.
     pub(crate) fn reaches(&self, reach: &Reach) -> bool {
-        self.open.as_ref().is_some_and(|open| open.told.reach == *reach)
+        self.open.as_ref().is_some_and(|open| open.reaches(reach))
     }
 
     /// Asks the server, and waits so long for its answer. Without one, the connection is lost.

@@ -51,8 +51,15 @@ pub(crate) async fn check(database: &Database) -> Result<(), Error> {
              as a plain role"
         )));
     }
-    let reach = "select 1 as found where nullif(current_setting('phasegate.tenant', true), '') is not null";
-    if database.fetch_optional(reach, args![]).await?.is_some() {
+    let reach = database.transaction(|tx| {
+        Box::pin(async move {
+            // What a connection reaches that was told nothing, which those of ours always are.
+            tx.execute("set local phasegate.tenant to default", args![]).await?;
+            let set = "select 1 as found where nullif(current_setting('phasegate.tenant', true), '') is not null";
+            tx.fetch_optional(set, args![]).await
+        })
+    });
+    if reach.await?.is_some() {
         return Err(Error::Unsafe(
             "phasegate.tenant is set for every connection, by the URL, the role or the server, so that what is done for \
              nobody would see rows; do not set it"
