@@ -24,6 +24,23 @@ pub trait Handler: Send + Sync {
     /// and must tolerate twice.
     fn handle(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>>;
 
+    /// How many of the first of these events, which are of one instance and in their order, may be taken by one call of
+    /// [`Handler::handle_together`]. One where each is taken by itself.
+    fn together(&self, events: &[Arc<Event>]) -> usize {
+        let _ = events;
+        1
+    }
+
+    /// Takes several events at once, all or none. Where that fails, each is taken by itself, whatever the reason.
+    fn handle_together(&self, events: Vec<Arc<Event>>) -> BoxFuture<'_, Result<(), HandleError>> {
+        Box::pin(async move {
+            for event in events {
+                self.handle(event).await?;
+            }
+            Ok(())
+        })
+    }
+
     /// Called before [`Handler::handle`] for an event that a process took before and did not finish: it may be the event
     /// that ended the process, and whoever counts must count before trying again.
     fn was_left(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {

@@ -55,7 +55,8 @@ pub(crate) async fn check(database: &Database) -> Result<(), Error> {
         Box::pin(async move {
             // What a connection reaches that was told nothing, which those of ours always are.
             tx.execute("set local phasegate.tenant to default", args![]).await?;
-            let set = "select 1 as found where nullif(current_setting('phasegate.tenant', true), '') is not null";
+            let set =
+                "select 1 as found where nullif(current_setting('phasegate.tenant', true), '') is not null";
             tx.fetch_optional(set, args![]).await
         })
     });

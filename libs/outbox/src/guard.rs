@@ -168,6 +168,33 @@ impl Handler for Guard {
         Box::pin(reach.within(self.take(event).instrument(span)))
     }
 
+    fn together(&self, events: &[Arc<Event>]) -> usize {
+        let suspects = self.suspects();
+        // What failed before is taken by itself, and counted.
+        let fine = events.iter().take_while(|event| !suspects.contains(&name(event))).count();
+        drop(suspects);
+        if fine < 2 { 1 } else { self.handler.together(&events[..fine]) }
+    }
+
+    fn handle_together(&self, events: Vec<Arc<Event>>) -> BoxFuture<'_, Result<(), HandleError>> {
+        let Some(first) = events.first() else { return Box::pin(async { Ok(()) }) };
+        let reach = Reach::of_tenant(&first.tenant_id);
+        let now = self.clock.now();
+        let span_of = |event: &Arc<Event>| seen::span(self.receiver.name(), WorkKind::Receive, event, now);
+        let mut spans: Vec<tracing::Span> = events.iter().map(span_of).collect();
+        let span = spans.swap_remove(0);
+        Box::pin(
+            reach.within(
+                async move {
+                    // Each took as long as all of them.
+                    let _others = spans;
+                    self.handler.handle_together(events).await
+                }
+                .instrument(span),
+            ),
+        )
+    }
+
     fn was_left(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {
         let reach = Reach::of_tenant(&event.tenant_id);
         Box::pin(reach.within(async move {

@@ -18,6 +18,8 @@ use crate::{Confirmation, HandleError, Handler, Receiver, take, unwound};
 
 /// Entries that are held at once; the rest stays in Redis.
 pub(super) const ENTRIES_MAX: usize = 1_024;
+/// Entries of one instance that a handler is given together at most.
+const TOGETHER_MAX: usize = 16;
 /// A handler that takes longer than this is asked again.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Tries before an entry is left to be claimed again. As many as it takes to set a poisonous event aside.
@@ -134,36 +136,80 @@ impl Lanes {
     }
 
     async fn work(&self, lane: (String, String)) {
-        while let Some(entry) = self.next(&lane) {
-            if planted::is(Bug::AckBeforeCommit) {
-                self.finish(&entry).await;
+        loop {
+            let entries = self.next(&lane);
+            if entries.is_empty() {
+                return;
             }
-            match self.take_or_leave(&entry).await {
-                _ if planted::is(Bug::AckBeforeCommit) => {}
-                Ok(Outcome::Taken) => self.finish(&entry).await,
-                Ok(Outcome::Handed) => self.hand_back(&entry).await,
-                // It stays pending in Redis and is claimed again, by us or by another copy. What is not there tells so
-                // itself; an event that cannot be taken is counted and set aside.
-                Err(error) => tracing::debug!(
-                    event_id = entry.event.event_id,
-                    receiver = self.receiver.name(),
-                    %error,
-                    "an event was left for later"
-                ),
+            if entries.len() > 1 && self.take_together(&entries).await {
+                self.finish(&entries).await;
+                self.let_go(&entries);
+                continue;
             }
-            let mut state = self.state();
+            for entry in entries {
+                self.work_off(&entry).await;
+                self.let_go(&[entry]);
+            }
+        }
+    }
+
+    async fn work_off(&self, entry: &Entry) {
+        if planted::is(Bug::AckBeforeCommit) {
+            self.finish(std::slice::from_ref(entry)).await;
+        }
+        match self.take_or_leave(entry).await {
+            _ if planted::is(Bug::AckBeforeCommit) => {}
+            Ok(Outcome::Taken) => self.finish(std::slice::from_ref(entry)).await,
+            Ok(Outcome::Handed) => self.hand_back(entry).await,
+            // It stays pending in Redis and is claimed again, by us or by another copy. What is not there tells so
+            // itself; an event that cannot be taken is counted and set aside.
+            Err(error) => tracing::debug!(
+                event_id = entry.event.event_id,
+                receiver = self.receiver.name(),
+                %error,
+                "an event was left for later"
+            ),
+        }
+    }
+
+    fn let_go(&self, entries: &[Entry]) {
+        let mut state = self.state();
+        for entry in entries {
             state.events.remove(&name(&entry.event));
             state.held.remove(&(entry.stream, entry.id.clone()));
         }
     }
 
-    fn next(&self, lane: &(String, String)) -> Option<Entry> {
+    /// The next entry of an instance, with those behind it that the handler takes together with it.
+    fn next(&self, lane: &(String, String)) -> Vec<Entry> {
         let mut state = self.state();
-        let next = state.waiting.get_mut(lane).and_then(VecDeque::pop_front);
-        if next.is_none() {
+        let Some(waiting) = state.waiting.get_mut(lane) else { return Vec::new() };
+        let whole = waiting.iter().take(TOGETHER_MAX).take_while(|entry| !entry.was_left);
+        let events: Vec<Arc<Event>> = whole.map(|entry| Arc::clone(&entry.event)).collect();
+        let count = if events.len() < 2 || planted::is(Bug::AckBeforeCommit) {
+            1
+        } else {
+            self.handler.together(&events).clamp(1, events.len())
+        };
+        let next: Vec<Entry> = waiting.drain(..count.min(waiting.len())).collect();
+        if next.is_empty() {
             state.waiting.remove(lane);
         }
         next
+    }
+
+    /// Whether several entries could be taken at once.
+    async fn take_together(&self, entries: &[Entry]) -> bool {
+        let events = entries.iter().map(|entry| Arc::clone(&entry.event)).collect();
+        let taking = tokio::time::timeout(PATIENCE, unwound(self.handler.handle_together(events)));
+        let stopped = async {
+            self.shutdown.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            taken = taking => matches!(taken, Ok(Ok(()))),
+            () = stopped => false,
+        }
     }
 
     /// Takes an entry, unless the time to stop comes first. What a handler has begun may take a moment longer.
@@ -239,25 +285,31 @@ impl Lanes {
         }
     }
 
-    /// Its effect is durable: Redis may forget it, and the sender stops sending it.
-    async fn finish(&self, entry: &Entry) {
-        self.state().done.entry(entry.stream).or_default().push(entry.id.clone());
+    /// Their effect is durable: Redis may forget them, and the sender stops sending them.
+    async fn finish(&self, entries: &[Entry]) {
+        let mut state = self.state();
+        for entry in entries {
+            state.done.entry(entry.stream).or_default().push(entry.id.clone());
+        }
+        drop(state);
         let telling = self.telling.lock().await;
         let done = std::mem::take(&mut self.state().done);
-        // Nothing is left where somebody has told of this one, too.
+        // Nothing is left where somebody has told of these, too.
         self.stream.acknowledge(self.receiver, &done).await;
         drop(telling);
-        let confirmation = Confirmation {
-            sender: entry.sender.clone(),
-            receiver: self.receiver,
-            tenant_id: entry.event.tenant_id.clone(),
-            event_id: entry.event.event_id.clone(),
-        };
-        if self.stream.0.confirmations.try_send(confirmation).is_err() {
-            tracing::debug!(
-                event_id = entry.event.event_id,
-                "a confirmation was dropped; the event comes again"
-            );
+        for entry in entries {
+            let confirmation = Confirmation {
+                sender: entry.sender.clone(),
+                receiver: self.receiver,
+                tenant_id: entry.event.tenant_id.clone(),
+                event_id: entry.event.event_id.clone(),
+            };
+            if self.stream.0.confirmations.try_send(confirmation).is_err() {
+                tracing::debug!(
+                    event_id = entry.event.event_id,
+                    "a confirmation was dropped; the event comes again"
+                );
+            }
         }
     }
 

@@ -114,7 +114,7 @@ impl App {
                     self.0.cache.forget(&key);
                     continue;
                 }
-                if order.is_dry || (order.inbox.is_none() && answering.is_none()) {
+                if order.is_dry || (order.inbox.is_empty() && answering.is_none()) {
                     return Ok(outcome);
                 }
             }
@@ -187,9 +187,9 @@ impl App {
                 Wish::Fixed(action) => Action::clone(action),
                 Wish::Made(make) => make(&state, &pinned, now)?,
             };
-            let actor = match &order.by {
-                By::Somebody(actor) => actor.clone(),
-                By::AgentOf(task) => agent_of(&state, task),
+            let actor = match (&step.actor, &order.by) {
+                (Some(actor), _) | (None, By::Somebody(actor)) => actor.clone(),
+                (None, By::AgentOf(task)) => agent_of(&state, task),
             };
             let mut command = Command::new(actor, action);
             let keys = domain::content_keys(&pinned.definition, &state, &command.action);
@@ -263,7 +263,10 @@ impl App {
         let (entries, personal) = entries(&outcome, snapshot)?;
         let head = entries.last().map_or(snapshot.head, |entry| entry.hash);
         let follows = Follows::of(&outcome, order);
-        let actor = outcome.events.first().map_or_else(Actor::engine, |event| event.actor.clone());
+        let actor = match &order.by {
+            By::Somebody(actor) => actor.clone(),
+            By::AgentOf(_) => outcome.events.first().map_or_else(Actor::engine, |event| event.actor.clone()),
+        };
         let effects =
             domain::react(&outcome.pinned.definition, &outcome.before, &outcome.after, &outcome.events);
         let people = order.start.as_ref().map(|_| outcome.people()).unwrap_or_default();

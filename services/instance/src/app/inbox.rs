@@ -5,11 +5,12 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use phasegate_bus::{HandleError, Handler};
 use phasegate_proto::internal::event::v1::Event;
+use phasegate_proto::internal::event::v1::event::Payload;
 
 use super::execute::{By, Order, Step, Wish};
 use super::hear::{self, Heard};
 use super::{App, CONSUMER, Error};
-use crate::domain::Action;
+use crate::domain::{Action, Actor};
 use crate::store;
 
 /// The engine's ear.
@@ -25,6 +26,35 @@ impl Handler for Inbox {
             }
         })
     }
+
+    fn together(&self, events: &[Arc<Event>]) -> usize {
+        let mut actor = None;
+        let fit = |event: &&Arc<Event>| match kind(event) {
+            Kind::Note => true,
+            Kind::Word => *actor.get_or_insert(&event.actor) == &event.actor,
+            Kind::Other => false,
+        };
+        events.iter().take_while(fit).count().max(1)
+    }
+
+    fn handle_together(&self, events: Vec<Arc<Event>>) -> BoxFuture<'_, Result<(), HandleError>> {
+        Box::pin(async move {
+            let mut orders = Vec::with_capacity(events.len());
+            let mut of = None;
+            for event in &events {
+                let heard = hear::read(event).map_err(HandleError::Poison)?;
+                let heard =
+                    heard.ok_or_else(|| HandleError::Poison("it is not for the record".to_owned()))?;
+                orders.push((kind(event), order(event, &heard)));
+                of = Some((event.tenant_id.clone(), heard.instance_id));
+            }
+            let Some((tenant, instance)) = of else { return Ok(()) };
+            match self.0.execute(&tenant, &instance, &joined(orders), None).await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(refused(error)),
+            }
+        })
+    }
 }
 
 impl Inbox {
@@ -35,6 +65,68 @@ impl Inbox {
             Err(error) => Err(refused(error)),
         }
     }
+}
+
+/// What an event is to those beside it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It goes into the record, and nothing follows from it.
+    Note,
+    /// Others are told what follows from it, and who said it.
+    Word,
+    /// It is taken by itself.
+    Other,
+}
+
+fn kind(event: &Event) -> Kind {
+    match &event.payload {
+        Some(
+            Payload::LinkCreated(_)
+            | Payload::LinkRevoked(_)
+            | Payload::LinkOpened(_)
+            | Payload::NotificationSettled(_),
+        ) => Kind::Note,
+        Some(Payload::ApprovalsRequested(asked)) if asked.hold_id.is_empty() => Kind::Word,
+        Some(Payload::ApprovalResponded(_) | Payload::ApprovalSettled(_) | Payload::ApprovalReminded(_)) => {
+            Kind::Word
+        }
+        Some(
+            Payload::InstanceStarted(_)
+            | Payload::InstancePaused(_)
+            | Payload::InstanceResumed(_)
+            | Payload::InstanceEnded(_)
+            | Payload::PhaseChanged(_)
+            | Payload::TaskEscalated(_)
+            | Payload::ApprovalsNeeded(_)
+            | Payload::ApprovalsMoot(_)
+            | Payload::ApprovalsRequested(_)
+            | Payload::ApprovalEscalated(_)
+            | Payload::ArtifactStored(_)
+            | Payload::CommentCreated(_)
+            | Payload::FreshLinkAsked(_),
+        )
+        | None => Kind::Other,
+    }
+}
+
+/// One order of several, whose steps each have the actor of their own. What follows is by the one who said a word.
+fn joined(orders: Vec<(Kind, Order)>) -> Order {
+    let mut joined = Order::of(By::Somebody(Actor::engine()), Vec::new());
+    let mut has_word = false;
+    for (kind, order) in orders {
+        if let By::Somebody(actor) = &order.by {
+            if !has_word {
+                joined.by = By::Somebody(actor.clone());
+            }
+            has_word |= kind == Kind::Word;
+            let actor = actor.clone();
+            joined
+                .steps
+                .extend(order.steps.into_iter().map(|step| Step { actor: Some(actor.clone()), ..step }));
+        }
+        joined.inbox.extend(order.inbox);
+    }
+    joined
 }
 
 /// One step for each fact. The first keeps the id of the event; others have theirs derived from it.
@@ -49,12 +141,13 @@ pub(super) fn order(event: &Event, heard: &Heard) -> Order {
                 Action::Hear { fact, at }
             }),
             personal: personal.clone(),
+            actor: None,
             event_id: Some(if position == 0 { id.clone() } else { format!("{id}-{}", position + 1) }),
         }
     });
     let mut order = Order::of(By::Somebody(heard.actor.clone()), steps.collect());
     order.written.clone_from(&heard.written);
-    order.inbox = Some(store::Inbox { consumer: CONSUMER, event_id: event.event_id.clone() });
+    order.inbox = vec![store::Inbox { consumer: CONSUMER, event_id: event.event_id.clone() }];
     order
 }
 

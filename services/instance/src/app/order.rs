@@ -15,6 +15,8 @@ use crate::store::{self, CheckpointChange, Guard};
 pub(super) struct Step {
     pub(super) action: Wish,
     pub(super) personal: Personal,
+    /// Who acts, where that is not the one who gave the order.
+    pub(super) actor: Option<Actor>,
     /// Id of the first event; one of ours when absent.
     pub(super) event_id: Option<String>,
 }
@@ -61,7 +63,8 @@ pub(super) struct Order {
     pub(super) by: By,
     pub(super) steps: Vec<Step>,
     pub(super) guard: Option<Guard>,
-    pub(super) inbox: Option<store::Inbox>,
+    /// Events of other services that led to it.
+    pub(super) inbox: Vec<store::Inbox>,
     /// A write under a lease that was heard of.
     pub(super) written: Option<store::Written>,
     /// Length of the lease that is granted.
@@ -122,7 +125,7 @@ pub(super) type Answering<'a> =
 impl Order {
     /// One action.
     pub(super) fn new(by: By, action: Wish) -> Self {
-        Self::of(by, vec![Step { action, personal: Personal::default(), event_id: None }])
+        Self::of(by, vec![Step { action, personal: Personal::default(), actor: None, event_id: None }])
     }
 
     /// Several, all or none.
@@ -131,7 +134,7 @@ impl Order {
             by,
             steps,
             guard: None,
-            inbox: None,
+            inbox: Vec::new(),
             written: None,
             lease_duration: Duration::ZERO,
             checkpoint: CheckpointChange::Keep,

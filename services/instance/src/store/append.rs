@@ -51,8 +51,8 @@ pub(crate) struct Transition {
 /// What the transition answers, kept with it so that it happens once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Receipt {
-    /// The event of another service that led to it.
-    pub(crate) inbox: Option<Inbox>,
+    /// The events of other services that led to it.
+    pub(crate) inbox: Vec<Inbox>,
     /// The request that led to it.
     pub(crate) answer: Option<Answer>,
 }

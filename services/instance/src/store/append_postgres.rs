@@ -10,7 +10,7 @@ use phasegate_database::{Database, Row, Together, Transaction, Value};
 use phasegate_outbox::Outgoing;
 use phasegate_planted::{self as planted, Bug};
 
-use super::append::{Guard, Transition, checkpoint_change, micros, rank, state, tools};
+use super::append::{Guard, Inbox, Transition, checkpoint_change, micros, rank, state, tools};
 use super::{Error, signed};
 
 /// No time.
@@ -155,6 +155,7 @@ fn values(pieces: &[Arc<Piece>]) -> Vec<Value> {
     columns.records();
     columns.work();
     columns.events();
+    columns.heard();
     columns.values
 }
 
@@ -226,9 +227,6 @@ impl<'a> Columns<'a> {
                 Some(Guard::Over { .. }) => 2,
             }
         });
-        let inbox = |one: &'a Transition| one.receipt.inbox.as_ref().filter(|_| !planted::is(Bug::NoInbox));
-        self.each(|one| inbox(one).map(|inbox| inbox.consumer.to_owned()).unwrap_or_default());
-        self.each(|one| inbox(one).map(|inbox| inbox.event_id.clone()).unwrap_or_default());
         let answer =
             |one: &'a Transition| one.receipt.answer.as_ref().filter(|_| !planted::is(Bug::RequestRunsAgain));
         self.each(|one| answer(one).map(|answer| answer.key.actor.clone()).unwrap_or_default());
@@ -287,6 +285,15 @@ impl<'a> Columns<'a> {
         self.of(|one| &one.queued, |work| work.ready_at.as_micros());
         self.of(|one| &one.queued, |work| signed(work.fencing));
         self.of(|one| &one.queued, tools);
+    }
+
+    fn heard(&mut self) {
+        fn heard(one: &Transition) -> &[Inbox] {
+            if planted::is(Bug::NoInbox) { &[] } else { &one.receipt.inbox }
+        }
+        self.numbers(heard);
+        self.of(heard, |inbox| inbox.consumer.to_owned());
+        self.of(heard, |inbox| inbox.event_id.clone());
     }
 
     fn events(&mut self) {

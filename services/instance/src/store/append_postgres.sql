@@ -7,23 +7,25 @@ with input as materialized (
     select * from unnest(
         $1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], $8::bytea[],
         $9::bytea[], $10::bigint[], $11::bigint[], $12::text[], $13::bigint[], $14::text[], $15::text[], $16::text[],
-        $17::bigint[], $18::bytea[], $19::text[], $20::bigint[], $21::bigint[], $22::text[], $23::text[], $24::text[],
-        $25::text[], $26::text[], $27::bytea[], $28::bytea[])
+        $17::bigint[], $18::bytea[], $19::text[], $20::bigint[], $21::bigint[], $22::text[],
+        $23::text[], $24::text[], $25::bytea[], $26::bytea[])
     as input (
         n, tenant_id, instance_id, moves, before, version, status, state,
         head_hash, ended_at, now, health, overdue_at, process_id, process_version, definition_digest,
-        started_at, document, guard_task, guard_fencing, guard, consumer, event_id, actor_id,
+        started_at, document, guard_task, guard_fencing, guard, actor_id,
         method, request_id, fingerprint, answer)
+), heard as materialized (
+    select * from unnest($72::bigint[], $73::text[], $74::text[]) as heard (n, consumer, event_id)
 ), leased as (
     -- The leases that they depend on stay as they are until the end.
     select touched.n, lease.task_id, lease.fencing, lease.ends_at, lease.hold_until
-      from unnest($29::bigint[], $30::text[]) as touched (n, task_id)
+      from unnest($27::bigint[], $28::text[]) as touched (n, task_id)
       join input using (n)
       join lease on lease.tenant_id = input.tenant_id and lease.instance_id = input.instance_id
                 and lease.task_id = touched.task_id
        for update of lease
 ), given as (
-    select * from unnest($31::bigint[], $32::text[], $33::bigint[], $34::text[], $35::bigint[], $36::bigint[], $37::text[])
+    select * from unnest($29::bigint[], $30::text[], $31::bigint[], $32::text[], $33::bigint[], $34::bigint[], $35::text[])
                as given (n, task_id, fencing, worker, duration, ends_at, queue)
 ), judged as (
     -- Each is looked up by its key: `exists` would be made into a table of all that there is.
@@ -45,10 +47,15 @@ with input as materialized (
            raced.found is not null as is_raced
       from input
       left join lateral (
-           select true as found from inbox
-            where inbox.tenant_id = input.tenant_id and inbox.consumer = input.consumer
-              and inbox.event_id = input.event_id
-            limit 1) as seen on input.event_id <> ''
+           select true as found
+             from heard
+            cross join lateral (
+                  select from inbox
+                   where inbox.tenant_id = input.tenant_id and inbox.consumer = heard.consumer
+                     and inbox.event_id = heard.event_id
+                   limit 1) as one
+            where heard.n = input.n
+            limit 1) as seen on true
       left join lateral (
            select true as found from idempotency
             where idempotency.tenant_id = input.tenant_id and idempotency.actor_id = input.actor_id
@@ -91,14 +98,14 @@ with input as materialized (
                          previous_hash, hash)
     select moved.tenant_id, moved.instance_id, entry.sequence, entry.event_id, entry.kind, entry.audit_type,
            entry.occurred_at, entry.body, entry.previous_hash, entry.hash
-      from unnest($38::bigint[], $39::bigint[], $40::text[], $41::text[], $42::text[], $43::bigint[], $44::bytea[],
-                  $45::bytea[], $46::bytea[])
+      from unnest($36::bigint[], $37::bigint[], $38::text[], $39::text[], $40::text[], $41::bigint[], $42::bytea[],
+                  $43::bytea[], $44::bytea[])
            as entry (n, sequence, event_id, kind, audit_type, occurred_at, body, previous_hash, hash)
       join moved using (n)
 ), kept as (
     insert into personal (tenant_id, instance_id, sequence, salt, body)
     select moved.tenant_id, moved.instance_id, row.sequence, row.salt, row.body
-      from unnest($47::bigint[], $48::bigint[], $49::bytea[], $50::bytea[]) as row (n, sequence, salt, body)
+      from unnest($45::bigint[], $46::bigint[], $47::bytea[], $48::bytea[]) as row (n, sequence, salt, body)
       join moved using (n)
 ), ended as (
     -- checkpoint_change: 0 keeps it, 1 clears it, 2 sets it.
@@ -109,7 +116,7 @@ with input as materialized (
                             when 1 then null
                             else change.checkpoint
                         end
-      from unnest($51::bigint[], $52::text[], $53::bigint[], $54::bigint[], $55::bytea[])
+      from unnest($49::bigint[], $50::text[], $51::bigint[], $52::bigint[], $53::bytea[])
            as change (n, task_id, fencing, checkpoint_change, checkpoint)
       join moved using (n)
      where lease.tenant_id = moved.tenant_id and lease.instance_id = moved.instance_id
@@ -117,14 +124,14 @@ with input as materialized (
     returning change.n, lease.task_id, lease.hold_until
 ), unqueued as (
     delete from work
-     using unnest($56::bigint[], $57::text[]) as gone (n, task_id)
+     using unnest($54::bigint[], $55::text[]) as gone (n, task_id)
       join moved using (n)
      where work.tenant_id = moved.tenant_id and work.instance_id = moved.instance_id and work.task_id = gone.task_id
 ), queued as (
     insert into work (tenant_id, instance_id, task_id, queue, priority, ready_at, fencing, tools)
     select moved.tenant_id, moved.instance_id, added.task_id, added.queue, added.priority,
            greatest(added.ready_at, coalesce(ended.hold_until, lease.hold_until, 0)), added.fencing, added.tools
-      from unnest($58::bigint[], $59::text[], $60::text[], $61::bigint[], $62::bigint[], $63::bigint[], $64::text[])
+      from unnest($56::bigint[], $57::text[], $58::text[], $59::bigint[], $60::bigint[], $61::bigint[], $62::text[])
            as added (n, task_id, queue, priority, ready_at, fencing, tools)
       join moved using (n)
       left join ended using (n, task_id)
@@ -143,7 +150,7 @@ with input as materialized (
            ends_at = excluded.ends_at, queue = excluded.queue, progress = 0, message = ''
 ), taken as (
     insert into inbox (tenant_id, consumer, event_id, received_at)
-    select tenant_id, consumer, event_id, now from moved where event_id <> ''
+    select moved.tenant_id, heard.consumer, heard.event_id, moved.now from heard join moved using (n)
 ), answered as (
     insert into idempotency (tenant_id, actor_id, method, request_id, fingerprint, answer, created_at)
     select tenant_id, actor_id, method, request_id, fingerprint, answer, now from moved where request_id <> ''
@@ -151,8 +158,8 @@ with input as materialized (
     insert into outbox (tenant_id, event_id, instance_id, payload, receivers_left, created_at, sent_at, due_at)
     select event.tenant_id, event.event_id, event.instance_id, event.payload, event.receivers_left, event.created_at,
            nullif(event.sent_at, -1), event.due_at
-      from unnest($65::bigint[], $66::text[], $67::text[], $68::text[], $69::bytea[], $70::bigint[], $71::bigint[],
-                  $72::bigint[], $73::bigint[])
+      from unnest($63::bigint[], $64::text[], $65::text[], $66::text[], $67::bytea[], $68::bigint[], $69::bigint[],
+                  $70::bigint[], $71::bigint[])
            with ordinality as event (n, tenant_id, event_id, instance_id, payload, receivers_left, created_at, sent_at,
                                      due_at, place)
       join moved using (n)

@@ -10,11 +10,11 @@ use super::{Error, signed};
 
 /// Writes a transition with its receipt and its events.
 pub(super) async fn write_sqlite(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
-    if let Some(Inbox { consumer, event_id }) = &transition.receipt.inbox
-        && !phasegate_outbox::inbox_receive(tx, &transition.tenant, consumer, event_id, transition.now)
-            .await?
-    {
-        return Err(Error::Seen);
+    for Inbox { consumer, event_id } in &transition.receipt.inbox {
+        let (tenant, now) = (&transition.tenant, transition.now);
+        if !phasegate_outbox::inbox_receive(tx, tenant, consumer, event_id, now).await? {
+            return Err(Error::Seen);
+        }
     }
     if let Some(guard) = &transition.guard {
         check(tx, transition, guard).await?;
