@@ -31,6 +31,10 @@ const AGE_MAX: Duration = Duration::from_mins(30);
 /// Between two tries to connect to a server that starts: the first, and the longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
+/// Has long values compressed in a tenth of the time, where the server knows how.
+const COMPRESS: &str = "select set_config('default_toast_compression', 'lz4', false) from pg_settings
+                         where name = 'default_toast_compression' and 'lz4' = any(enumvals)";
+
 /// Connections, of which at most so many are open at a time. Copies share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Sessions(Arc<Shared>);
@@ -155,7 +159,8 @@ impl Shared {
         let (mut pause, pause_max) = RETRY_PAUSES;
         loop {
             match self.options.connect().await {
-                Ok(connection) => {
+                Ok(mut connection) => {
+                    connection.execute(sqlx::raw_sql(COMPRESS)).await?;
                     let now = Instant::now();
                     return Ok(Open { connection, told: None, born: now, used: now });
                 }

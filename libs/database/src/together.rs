@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::{Error, Reach};
 
 /// Statements that are under way at a time: while one waits for the disk, the next one is prepared.
-const WRITERS: usize = 2;
+const WRITERS: usize = 1;
 /// Pieces in one statement at most, so that none waits for long.
 const TOGETHER_MAX: usize = 64;
 

@@ -287,11 +287,7 @@ impl Lanes {
 
     /// Their effect is durable: Redis may forget them, and the sender stops sending them.
     async fn finish(&self, entries: &[Entry]) {
-        let mut state = self.state();
-        for entry in entries {
-            state.done.entry(entry.stream).or_default().push(entry.id.clone());
-        }
-        drop(state);
+        self.note_done(entries);
         let telling = self.telling.lock().await;
         let done = std::mem::take(&mut self.state().done);
         // Nothing is left where somebody has told of these, too.
@@ -310,6 +306,13 @@ impl Lanes {
                     "a confirmation was dropped; the event comes again"
                 );
             }
+        }
+    }
+
+    fn note_done(&self, entries: &[Entry]) {
+        let mut state = self.state();
+        for entry in entries {
+            state.done.entry(entry.stream).or_default().push(entry.id.clone());
         }
     }
 

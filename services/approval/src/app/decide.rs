@@ -12,7 +12,7 @@ use crate::domain::{Actor, Answer, Command, ContentDigest, InstanceCondition, Re
 use crate::store::Record;
 
 /// Nobody waits longer than this to learn whether the instance goes on.
-const DESCRIBE_PATIENCE: Duration = Duration::from_secs(2);
+const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// An answer for one approver.
 #[derive(Debug, Clone)]
@@ -119,9 +119,9 @@ impl App {
         let request = &record.approval.request;
         let keys = request.artifacts.iter().map(|bound| &bound.key);
         let current = self.peers.current_versions(&record.tenant, &request.instance, keys);
-        let described = self.peers.describe(&record.tenant, request.instance.as_str(), None);
-        let described = tokio::time::timeout(DESCRIBE_PATIENCE, described);
-        let (current, described) = tokio::join!(current, described);
+        let status = self.peers.status(&record.tenant, request.instance.as_str());
+        let status = tokio::time::timeout(STATUS_PATIENCE, status);
+        let (current, status) = tokio::join!(current, status);
         let current = current?;
         let is_newer = |bound: &crate::domain::ReviewedArtifact| {
             current.get(&bound.key).is_some_and(|newest| newest.version > bound.version)
@@ -134,8 +134,7 @@ impl App {
             newest = Some(self.load(&record.key()).await?);
         }
         // Deciding does not depend on the engine being up: the request knows what it has heard.
-        let status = described.ok().and_then(Result::ok).map(|described| described.status());
-        let condition = match status {
+        let condition = match status.ok().and_then(Result::ok) {
             Some(InstanceStatus::Completed | InstanceStatus::Cancelled | InstanceStatus::Failed) => {
                 InstanceCondition::Ended
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use phasegate_id::{ArtifactKey, InstanceId, ParticipantId, TaskId, TenantId};
 use phasegate_principal::Principal;
+use phasegate_proto::instance::v1::InstanceStatus;
 use phasegate_proto::internal::artifact::v1::GetCurrentVersionsRequest;
 use phasegate_proto::internal::artifact::v1::artifact_internal_service_client::ArtifactInternalServiceClient;
 use phasegate_proto::internal::instance::v1::instance_internal_service_client::InstanceInternalServiceClient;
@@ -41,10 +42,26 @@ impl Neighbours {
         instance: &str,
         task: Option<&TaskId>,
     ) -> Result<DescribeInstanceResponse, Error> {
-        let message = DescribeInstanceRequest {
-            instance_id: instance.to_owned(),
-            task_id: task.map(ToString::to_string).unwrap_or_default(),
-        };
+        let task_id = task.map(ToString::to_string).unwrap_or_default();
+        self.ask(
+            tenant,
+            DescribeInstanceRequest { instance_id: instance.to_owned(), task_id, status_only: false },
+        )
+        .await
+    }
+
+    /// How an instance stands.
+    pub(super) async fn status(&self, tenant: &TenantId, instance: &str) -> Result<InstanceStatus, Error> {
+        let (instance_id, task_id) = (instance.to_owned(), String::new());
+        let message = DescribeInstanceRequest { instance_id, task_id, status_only: true };
+        Ok(self.ask(tenant, message).await?.status())
+    }
+
+    async fn ask(
+        &self,
+        tenant: &TenantId,
+        message: DescribeInstanceRequest,
+    ) -> Result<DescribeInstanceResponse, Error> {
         let request = self.peers.request(Service::Instance, &own(tenant), message);
         let mut client = InstanceInternalServiceClient::new(self.peers.channel(Service::Instance));
         let answer = client.describe_instance(request).await;

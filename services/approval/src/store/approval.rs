@@ -1,10 +1,10 @@
 //! Reading requests: one, and lists, each of which is a range of an index.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use phasegate_clock::Timestamp;
-use phasegate_database::{Row, Value, args};
+use phasegate_database::{Dialect, Row, Value, args};
 use phasegate_id::{ApprovalId, InstanceId, ParticipantId, TenantId};
 use serde::{Deserialize, Serialize};
 
@@ -57,12 +57,7 @@ impl Store {
               where a.tenant_id = $1 and a.approval_id = $2"
         );
         let row = self.db.fetch_optional(sql, args![tenant.as_str(), id.as_str()]).await?;
-        let read = |row: &Row| {
-            let people = row.get::<Option<String>>("people")?;
-            let people = people.as_deref().map(row::people).transpose()?.unwrap_or_default();
-            Ok(record(tenant, row::approval(tenant, row)?, people))
-        };
-        row.as_ref().map(read).transpose()
+        row.as_ref().map(|row| with_people(tenant, row)).transpose()
     }
 
     /// A page of requests, newest first, and whether there are more.
@@ -72,11 +67,12 @@ impl Store {
         filter: &Filter,
         page: &Page,
     ) -> Result<(Vec<Record>, bool), Error> {
-        let (sql, args) = list_statement(tenant, filter, page);
+        let (sql, args) = list_statement(self.db.dialect(), tenant, filter, page);
         let mut rows = self.db.fetch_all(sql, args).await?;
         let more = rows.len() > page.size;
         rows.truncate(page.size);
-        Ok((self.records(tenant, &rows).await?, more))
+        let records = rows.iter().map(|row| with_people(tenant, row)).collect::<Result<_, _>>()?;
+        Ok((records, more))
     }
 
     /// The request of the instance that was rejected with the same substance, if there is one.
@@ -137,38 +133,13 @@ impl Store {
             Err(Error::Inconsistent { table: "approval", row })
         }
     }
+}
 
-    /// Adds the people to rows.
-    async fn records(&self, tenant: &TenantId, rows: &[Row]) -> Result<Vec<Record>, Error> {
-        let rows = rows.iter().map(|row| row::approval(tenant, row)).collect::<Result<Vec<_>, _>>()?;
-        let instances = rows.iter().map(|row| row.approval.request.instance.clone()).collect();
-        let people = self.people_of(tenant, instances).await?;
-        let with_people = |row: ApprovalRow| {
-            let known = people.get(&row.approval.request.instance).cloned().unwrap_or_default();
-            record(tenant, row, known)
-        };
-        Ok(rows.into_iter().map(with_people).collect())
-    }
-
-    async fn people_of(
-        &self,
-        tenant: &TenantId,
-        instances: BTreeSet<InstanceId>,
-    ) -> Result<BTreeMap<InstanceId, BTreeMap<ParticipantId, Person>>, Error> {
-        let mut people = BTreeMap::new();
-        for instance in instances {
-            let rows = self
-                .db
-                .fetch_all(
-                    "select participant_id, name, email from person where tenant_id = $1 and instance_id = $2",
-                    args![tenant.as_str(), instance.as_str()],
-                )
-                .await?;
-            let known = rows.iter().map(row::person).collect::<Result<BTreeMap<_, _>, _>>()?;
-            people.insert(instance, known);
-        }
-        Ok(people)
-    }
+/// Reads a row with the column of [`row::people_of`].
+fn with_people(tenant: &TenantId, row: &Row) -> Result<Record, Error> {
+    let people = row.get::<Option<String>>("people")?;
+    let people = people.as_deref().map(row::people).transpose()?.unwrap_or_default();
+    Ok(record(tenant, row::approval(tenant, row)?, people))
 }
 
 fn record(tenant: &TenantId, row: ApprovalRow, people: BTreeMap<ParticipantId, Person>) -> Record {
@@ -177,7 +148,12 @@ fn record(tenant: &TenantId, row: ApprovalRow, people: BTreeMap<ParticipantId, P
 }
 
 /// Each combination of filters is a range of one index: of `approver` where a person is given, else of `approval`.
-pub(super) fn list_statement(tenant: &TenantId, filter: &Filter, page: &Page) -> (String, Vec<Value>) {
+pub(super) fn list_statement(
+    dialect: Dialect,
+    tenant: &TenantId,
+    filter: &Filter,
+    page: &Page,
+) -> (String, Vec<Value>) {
     let mut args = args![tenant.as_str()];
     let mut place = |value: Value| {
         args.push(value);
@@ -218,8 +194,9 @@ pub(super) fn list_statement(tenant: &TenantId, filter: &Filter, page: &Page) ->
     }
     // One more than the page tells whether another one follows.
     let limit = place(i64::try_from(page.size).unwrap_or(i64::MAX).saturating_add(1).into());
+    let people = row::people_of(dialect, "a.tenant_id", "a.instance_id");
     let sql = format!(
-        "select {COLUMNS} from {from} {INSTANCE} where {wheres}
+        "select {COLUMNS}, {people} as people from {from} {INSTANCE} where {wheres}
           order by {of}.requested_at desc, {of}.approval_id desc limit {limit}"
     );
     (sql, args)

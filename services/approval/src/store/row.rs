@@ -61,12 +61,6 @@ pub(super) fn people(list: &str) -> Result<BTreeMap<ParticipantId, Person>, Erro
     Ok(list.into_iter().map(known).collect())
 }
 
-/// Reads a `person` row.
-pub(super) fn person(row: &Row) -> Result<(ParticipantId, Person), Error> {
-    let id = ParticipantId::trusted(row.get::<String>("participant_id")?);
-    Ok((id, Person { name: row.get("name")?, email: row.get("email")? }))
-}
-
 /// How an instance stands.
 pub(super) fn condition(paused: bool, ended: bool) -> InstanceCondition {
     match (ended, paused) {

@@ -130,6 +130,7 @@ impl Instances {
         let question = DescribeInstanceRequest {
             instance_id: place.instance.as_str().to_owned(),
             task_id: String::new(),
+            status_only: false,
         };
         let request = self.peers.request(Service::Instance, &Self::as_ourselves(place), question);
         let answer = self.client().describe_instance(request).await;

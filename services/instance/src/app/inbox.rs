@@ -28,13 +28,20 @@ impl Handler for Inbox {
     }
 
     fn together(&self, events: &[Arc<Event>]) -> usize {
-        let mut actor = None;
-        let fit = |event: &&Arc<Event>| match kind(event) {
-            Kind::Note => true,
-            Kind::Word => *actor.get_or_insert(&event.actor) == &event.actor,
-            Kind::Other => false,
-        };
-        events.iter().take_while(fit).count().max(1)
+        let mut speaker = None;
+        let mut count = 0;
+        for event in events {
+            let fits = match kind(event) {
+                Kind::Note => true,
+                Kind::Word => *speaker.get_or_insert(&event.actor) == &event.actor,
+                Kind::Other => false,
+            };
+            if !fits {
+                break;
+            }
+            count += 1;
+        }
+        count.max(1)
     }
 
     fn handle_together(&self, events: Vec<Arc<Event>>) -> BoxFuture<'_, Result<(), HandleError>> {

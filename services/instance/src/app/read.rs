@@ -9,7 +9,7 @@ use phasegate_proto::participant::v1::Participant;
 
 use super::around::WORKER_MISSING_AFTER;
 use super::{App, Around, Error, Outcome, effects};
-use crate::domain::{self, Overview, Surroundings};
+use crate::domain::{self, Overview, Status, Surroundings};
 use crate::store::{ListFilter, ListPosition, Snapshot};
 
 /// An instance with what is shown with it: the outcome of doing nothing.
@@ -50,6 +50,29 @@ impl App {
     ) -> Result<Shown, Error> {
         let id = Self::visible(principal, instance_id)?;
         self.shown(&principal.tenant, id.as_str()).await
+    }
+
+    /// How an instance stands that a caller may see.
+    pub(crate) async fn instance_status(
+        &self,
+        principal: &Principal,
+        instance_id: &str,
+    ) -> Result<Status, Error> {
+        let id = Self::visible(principal, instance_id)?;
+        let status = self.store().instance_status(&principal.tenant, id.as_str()).await?;
+        status.ok_or_else(|| Error::NotFound(id.to_string()))
+    }
+
+    /// Reads an instance that a caller may see, and nothing that is shown with it.
+    pub(crate) async fn instance_bare(
+        &self,
+        principal: &Principal,
+        instance_id: &str,
+    ) -> Result<Shown, Error> {
+        let id = Self::visible(principal, instance_id)?;
+        let instance = self.snapshot(&principal.tenant, id.as_str()).await?.instance;
+        let pinned = self.pinned(&principal.tenant, &instance.definition_digest).await?;
+        Ok(Outcome::unchanged(instance, pinned, Around::default(), self.now()))
     }
 
     /// The people with whom an instance began, as its first event tells of them.

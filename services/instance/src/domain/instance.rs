@@ -141,6 +141,13 @@ impl Status {
             Self::Failed => "failed",
         }
     }
+
+    /// The one of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        let all =
+            [Self::Unstarted, Self::Running, Self::Paused, Self::Completed, Self::Cancelled, Self::Failed];
+        all.into_iter().find(|status| status.as_str() == name)
+    }
 }
 
 /// A phase inside one instance.

@@ -90,5 +90,7 @@ pub use react::{Effect, react};
 pub use record::{AUDIT_TYPES, Record, record};
 pub use rejection::{Blocker, BlockerKind, Rejection};
 pub use request::{Approval, ApprovalStatus, Subject};
-pub use status::{Health, Overview, PendingApproval, PhaseLine, Surroundings, overview, timeline};
+pub use status::{
+    Health, Overview, PendingApproval, PhaseLine, Surroundings, overview, phase_under_way, timeline,
+};
 pub use task::{Delivery, Failure, HeldLease, Lease, RETRY_AFTER_MAX, ReadyWork, Remark, Task, TaskStatus};

@@ -102,13 +102,12 @@ pub struct PhaseLine {
 
 /// Says where an instance stands.
 pub fn overview(definition: &Definition, instance: &Instance, around: &Surroundings<'_>) -> Overview {
-    let current = current_phase(definition, instance).and_then(|position| definition.phases.get(position));
     let is_over = |id: &PhaseId| instance.phases.get(id).is_some_and(|phase| phase.status.is_over());
     let pending_approvals = pending_approvals(definition, instance);
     let mut blocked = stuck(definition, instance);
     blocked.extend(without_worker(definition, instance, around));
     Overview {
-        phase: current.filter(|_| !instance.status.is_terminal()).map(|phase| PhaseId::trusted(&phase.id)),
+        phase: phase_under_way(definition, instance),
         completed_phases: definition
             .phases
             .iter()
@@ -121,6 +120,12 @@ pub fn overview(definition: &Definition, instance: &Instance, around: &Surroundi
         pending_approvals,
         blocked,
     }
+}
+
+/// The phase in which work is done, or is waited for; none once the instance is over.
+pub fn phase_under_way(definition: &Definition, instance: &Instance) -> Option<PhaseId> {
+    let current = current_phase(definition, instance).and_then(|position| definition.phases.get(position));
+    current.filter(|_| !instance.status.is_terminal()).map(|phase| PhaseId::trusted(&phase.id))
 }
 
 /// Lists phases with actual and planned times.

@@ -61,9 +61,15 @@ impl InstanceInternalService for Api {
         let principal = Principal::of(&request)?;
         let wanted = request.get_ref();
         let id = &wanted.instance_id;
-        let outcome = self.app.instance_get(principal, id).await.map_err(refuse_about(id))?;
+        if wanted.status_only {
+            let status = self.app.instance_status(principal, id).await.map_err(refuse_about(id))?;
+            let status = status_to_proto(status).into();
+            return Ok(Response::new(DescribeInstanceResponse { status, ..Default::default() }));
+        }
+        let outcome = self.app.instance_bare(principal, id).await.map_err(refuse_about(id))?;
         let definition = &outcome.pinned.definition;
-        let current_phase = outcome.overview().phase.map(|phase| phase.to_string()).unwrap_or_default();
+        let phase = domain::phase_under_way(definition, &outcome.after);
+        let current_phase = phase.map(|phase| phase.to_string()).unwrap_or_default();
         let default_timing = limits(&outcome, &outcome.pinned.timing);
         Ok(Response::new(DescribeInstanceResponse {
             status: status_to_proto(outcome.after.status).into(),

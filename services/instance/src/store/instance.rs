@@ -70,6 +70,30 @@ impl Store {
         row.map(|row| unsigned("instance", instance_id, row.get("version")?)).transpose()
     }
 
+    /// How an instance stands, without reading it.
+    pub(crate) async fn instance_status(
+        &self,
+        tenant: &str,
+        instance_id: &str,
+    ) -> Result<Option<Status>, Error> {
+        let row = self
+            .db
+            .fetch_optional(
+                "select status from instance where tenant_id = $1 and instance_id = $2",
+                args![tenant, instance_id],
+            )
+            .await
+            .map_err(Error::doing("look at the instance"))?;
+        let Some(row) = row else { return Ok(None) };
+        let status: String = row.get("status")?;
+        let known = Status::parse(&status).ok_or_else(|| Error::Inconsistent {
+            table: "instance",
+            row: instance_id.to_owned(),
+            problem: format!("its status is {status}"),
+        })?;
+        Ok(Some(known))
+    }
+
     /// Lists instances, newest first.
     pub(crate) async fn instance_list(
         &self,

@@ -316,7 +316,8 @@ async fn the_timeline_and_the_description_tell_the_definition() -> anyhow::Resul
             timeline.phases.iter().map(|phase| (phase.id.as_str(), phase.status())).collect();
         ensure!(phases == [("build", PhaseStatus::Active), ("ship", PhaseStatus::Pending)], "{phases:?}");
         ensure!(timeline.phases[1].gates[0].id == "go" && timeline.phases[0].tasks[0].id == "make");
-        let describe = DescribeInstanceRequest { instance_id: id, task_id: "make".to_owned() };
+        let describe =
+            DescribeInstanceRequest { instance_id: id, task_id: "make".to_owned(), status_only: false };
         let described = house.internal().describe_instance(house.call_between(describe)).await?.into_inner();
         ensure!(described.phase_ids == ["build", "ship"] && described.task_ids == ["make", "send"]);
         ensure!(described.humans.len() == 2 && described.current_phase == "build");

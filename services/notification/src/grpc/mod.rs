@@ -91,7 +91,11 @@ impl Api {
         if self.store.instance_find(&tenant, &instance).await?.is_none() {
             // The caller's right to see it has been looked at; the question is our own.
             let ourselves = Principal::system(Service::Notification.name(), tenant.as_str());
-            let message = DescribeInstanceRequest { instance_id: id.to_owned(), task_id: String::new() };
+            let message = DescribeInstanceRequest {
+                instance_id: id.to_owned(),
+                task_id: String::new(),
+                status_only: true,
+            };
             InstanceInternalServiceClient::new(self.peers.channel(Service::Instance))
                 .describe_instance(self.peers.request(Service::Instance, &ourselves, message))
                 .await

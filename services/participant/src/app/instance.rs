@@ -75,6 +75,7 @@ impl App {
         let question = DescribeInstanceRequest {
             instance_id: place.instance.as_str().to_owned(),
             task_id: String::new(),
+            status_only: true,
         };
         let answer = self.instances().describe_instance(self.question(place, question)).await;
         Ok(answer.map_err(|status| Error::Peer(relayed(status, "instance")))?.into_inner().status())

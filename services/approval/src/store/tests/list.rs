@@ -55,7 +55,7 @@ async fn every_list_is_a_range_of_an_index() -> anyhow::Result<()> {
             visible_to: None,
         };
         let page = Page { size: 5, after: after.clone() };
-        let (sql, args) = super::approval::list_statement(&tenant(), &filter, &page);
+        let (sql, args) = super::approval::list_statement(store.db.dialect(), &tenant(), &filter, &page);
         let plan = store.db.fetch_all(format!("explain query plan {sql}"), args).await?;
         let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect::<Result<_, _>>()?;
         let plan = plan.join("; ");
