@@ -31,7 +31,8 @@ pub trait Handler: Send + Sync {
         1
     }
 
-    /// Takes several events at once, all or none. Where that fails, each is taken by itself, whatever the reason.
+    /// Takes several events at once. Where that fails, each is taken by itself, whatever the reason, and some of them
+    /// perhaps twice.
     fn handle_together(&self, events: Vec<Arc<Event>>) -> BoxFuture<'_, Result<(), HandleError>> {
         Box::pin(async move {
             for event in events {

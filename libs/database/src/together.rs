@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 
 use crate::{Error, Reach};
 
-/// Statements that are under way at a time: while one waits for the disk, the next one is prepared.
+/// Statements that are under way at a time. One, so that what comes while it waits for the disk is written together: a
+/// statement costs more processor time than its rows.
 const WRITERS: usize = 1;
 /// Pieces in one statement at most, so that none waits for long.
 const TOGETHER_MAX: usize = 64;
