@@ -15,6 +15,7 @@
 //! writes later fails at once when another one wrote in between. Readers have a small pool of read-only connections.
 
 mod error;
+mod json;
 mod migrate;
 mod postgres;
 mod reach;
@@ -39,6 +40,7 @@ use phasegate_planted::{self as planted, Bug};
 use tracing::Instrument as _;
 
 pub use error::{Error, tell};
+pub use json::{Hex, json_rows};
 pub use migrate::Migration;
 pub use reach::Reach;
 pub use row::{Cell, FromCell, Row};
@@ -305,7 +307,7 @@ impl Transaction {
         self.afterwards.push(Box::new(task));
     }
 
-    /// Executes a statement and tells how many rows it touched.
+    /// Executes a statement and tells how many rows it touched. On SQLite it may be several, with the rows of all.
     pub async fn execute(
         &mut self,
         sql: impl Into<Cow<'static, str>> + Send,

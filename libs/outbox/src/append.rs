@@ -1,12 +1,10 @@
 //! Writing events with the change that they tell of.
 
-use phasegate_bus::Receiver;
 use phasegate_clock::Timestamp;
-use phasegate_database::{Dialect, Error, Transaction, args};
+use phasegate_database::{Dialect, Error, Transaction};
 use phasegate_id::EventId;
 use phasegate_proto::actor::v1::Actor;
 use phasegate_proto::internal::event::v1::{Event, event::Payload};
-use prost::Message as _;
 
 use crate::outgoing::Outgoing;
 
@@ -64,21 +62,16 @@ async fn append_postgres(tx: &mut Transaction, events: &[Event]) -> Result<(), E
 }
 
 async fn append_sqlite(tx: &mut Transaction, events: &[Event]) -> Result<(), Error> {
-    for event in events {
-        tx.execute(
-            "insert into outbox (tenant_id, event_id, instance_id, position, payload, receivers_left, created_at, due_at)
-             values ($1, $2, $3, (select coalesce(max(position), 0) + 1 from outbox), $4, $5, $6, 0)",
-            args![
-                &event.tenant_id,
-                &event.event_id,
-                &event.instance_id,
-                event.encode_to_vec(),
-                Receiver::set_of(event.payload.as_ref()),
-                occurred_at(event)
-            ],
-        )
-        .await?;
-    }
+    let outgoing = Outgoing::within(tx, events);
+    tx.execute(
+        "insert into outbox (tenant_id, event_id, instance_id, position, payload, receivers_left, created_at, due_at)
+         select one.value ->> 0, one.value ->> 1, one.value ->> 2,
+                (select coalesce(max(position), 0) + 1 from outbox) + one.key, unhex(one.value ->> 3),
+                one.value ->> 4, one.value ->> 5, 0
+           from json_each($1) as one",
+        vec![Outgoing::rows(outgoing.iter())],
+    )
+    .await?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use phasegate_bus::{Receiver, Written};
-use phasegate_database::{Database, Transaction, Value};
+use phasegate_database::{Database, Hex, Transaction, Value, json_rows};
 use phasegate_planted::{self as planted, Bug};
 use phasegate_proto::internal::event::v1::Event;
 use prost::Message as _;
@@ -90,6 +90,14 @@ impl Outgoing {
             // What is not handed over is due at once, whatever the clock of the writer says.
             numbers(|one| if one.is_handed { one.created_at.saturating_add(CONFIRMED_WITHIN) } else { 0 }),
         ]
+    }
+
+    /// The same for SQLite, as rows of `tenant_id`, `event_id`, `instance_id`, `payload`, `receivers_left` and `created_at`.
+    pub fn rows<'a>(outgoing: impl Iterator<Item = &'a Self>) -> Value {
+        json_rows(outgoing.map(|one| {
+            let Written { event, bytes, receivers } = &one.written;
+            (&event.tenant_id, &event.event_id, &event.instance_id, Hex(bytes), receivers, one.created_at)
+        }))
     }
 
     /// Hands over what a statement by itself has committed.

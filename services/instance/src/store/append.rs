@@ -4,17 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use phasegate_clock::Timestamp;
-use phasegate_database::{Dialect, Transaction};
+use phasegate_database::Transaction;
 use phasegate_id::TaskId;
 use phasegate_planted::{self as planted, Bug};
 use phasegate_process::Priority;
 use phasegate_proto::internal::event::v1::Event as BusEvent;
 
-use super::append_postgres::write_postgres;
-use super::append_sqlite::write_sqlite;
 use super::chain::Entry;
 use super::lease::{self, Written};
-use super::{Error, Store};
+use super::{Error, Store, group};
 use crate::domain::{Instance, ReadyWork};
 
 /// All that one transition writes.
@@ -166,8 +164,7 @@ impl Guard {
 impl Store {
     /// Writes a transition, or nothing.
     pub(crate) async fn instance_append(&self, transition: Transition) -> Result<(), Error> {
-        let is_plain = transition.written.is_none() && !planted::is(Bug::AnswerBeforeCommit);
-        if self.db.dialect() == Dialect::Postgres && is_plain {
+        if transition.written.is_none() && !planted::is(Bug::AnswerBeforeCommit) {
             return self.group.append(transition).await;
         }
         self.db.transaction(move |tx| Box::pin(async move { append(tx, &transition).await })).await
@@ -179,10 +176,7 @@ async fn append(tx: &mut Transaction, transition: &Transition) -> Result<(), Err
     if let Some(written) = &transition.written {
         lease::release(tx, &transition.tenant, &transition.after.id, written).await?;
     }
-    match tx.dialect() {
-        Dialect::Postgres => write_postgres(tx, transition).await,
-        Dialect::Sqlite => write_sqlite(tx, transition).await,
-    }
+    group::write_within(tx, transition).await
 }
 
 /// The state as the row keeps it.

@@ -1,264 +1,225 @@
-//! Writing a transition on SQLite: the same as the statement for PostgreSQL, step by step. Here a statement costs no round
-//! trip, and nobody else writes meanwhile.
+//! Writing transitions on SQLite: those of different instances in two statements, one that looks at what is in their way and
+//! one text that writes those which fit. Nobody else writes meanwhile.
+
+use std::sync::Arc;
 
 use phasegate_clock::Timestamp;
-use phasegate_database::{Transaction, Value, args};
+use phasegate_database::{Hex, Transaction, Value, json_rows};
+use phasegate_outbox::Outgoing;
 use phasegate_planted::{self as planted, Bug};
+use serde::Serialize;
 
-use super::append::{Guard, Inbox, Transition, checkpoint_change, micros, rank, state, tools};
-use super::{Error, signed};
+use super::append::{Answer, Guard, Inbox, Transition, checkpoint_change, micros, rank, tools};
+use super::group::{Piece, outcomes};
+use super::{Error, NO_HASH, signed};
 
-/// Writes a transition with its receipt and its events.
-pub(super) async fn write_sqlite(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
-    for Inbox { consumer, event_id } in &transition.receipt.inbox {
-        let (tenant, now) = (&transition.tenant, transition.now);
-        if !phasegate_outbox::inbox_receive(tx, tenant, consumer, event_id, now).await? {
-            return Err(Error::Seen);
-        }
+/// Writes transitions within a transaction.
+pub(super) async fn write_within(
+    tx: &mut Transaction,
+    pieces: &[Arc<Piece>],
+) -> Result<Vec<Result<(), Error>>, phasegate_database::Error> {
+    let rows = tx.fetch_all(include_str!("append_judge_sqlite.sql"), vec![wishes(pieces)]).await?;
+    let outcomes = outcomes(pieces, &rows)?;
+    let fits = pieces.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
+    let fits: Vec<&Piece> = fits.map(|(piece, _)| piece.as_ref()).collect();
+    if !fits.is_empty() {
+        tx.execute(include_str!("append_sqlite.sql"), values(&fits)).await?;
     }
-    if let Some(guard) = &transition.guard {
-        check(tx, transition, guard).await?;
-    }
-    if let Some(pinned) = &transition.pinned {
-        tx.execute(
-            "insert into definition (tenant_id, digest, document) values ($1, $2, $3) on conflict do nothing",
-            args![&transition.tenant, &pinned.digest, &pinned.document],
-        )
-        .await
-        .map_err(Error::doing("keep the definition"))?;
-    }
-    if !transition.entries.is_empty() {
-        if transition.before == 0 {
-            begin(tx, transition).await?;
-        }
-        move_on(tx, transition).await?;
-    }
-    phasegate_outbox::append_all(tx, &transition.outbox).await.map_err(Error::doing("write the events"))?;
-    if let Some(answer) = &transition.receipt.answer {
-        let message = answer.message.clone();
-        let kept =
-            phasegate_idempotency::store(tx, &answer.key, answer.fingerprint, message, transition.now).await;
-        kept.map_err(|error| match error {
-            phasegate_idempotency::Error::Raced | phasegate_idempotency::Error::Reused => Error::Raced,
-            phasegate_idempotency::Error::Database(source) => {
-                Error::Database { doing: "keep the answer", source }
-            }
-        })?;
-    }
-    Ok(())
+    Ok(outcomes)
 }
 
-/// Looks at the lease.
-async fn check(tx: &mut Transaction, transition: &Transition, guard: &Guard) -> Result<(), Error> {
-    let (Guard::Holds { task, fencing } | Guard::Over { task, fencing }) = guard;
-    let row = tx
-        .fetch_optional(
-            "select ends_at from lease where tenant_id = $1 and instance_id = $2 and task_id = $3 and fencing = $4",
-            args![&transition.tenant, transition.after.id.as_str(), task.as_str(), signed(*fencing)],
+/// What each of them depends on.
+fn wishes(pieces: &[Arc<Piece>]) -> Value {
+    json_rows(pieces.iter().map(|piece| {
+        let one = &piece.transition;
+        let before = (!one.entries.is_empty()).then(|| signed(one.before));
+        let guard = one.guard.as_ref();
+        let answer = answer(one).map(|answer| &answer.key);
+        (
+            &one.tenant,
+            one.after.id.as_str(),
+            before,
+            one.now.as_micros(),
+            guard.map(kind),
+            guard.map(|guard| guard.task().as_str()),
+            guard.map(|guard| signed(guard.fencing())),
+            answer.map(|key| &key.actor),
+            answer.map(|key| &key.method),
+            answer.map(|key| &key.request_id),
+            heard(one).iter().map(|inbox| (inbox.consumer, &inbox.event_id)).collect::<Vec<_>>(),
+            one.granted.iter().map(|lease| lease.task.as_str()).collect::<Vec<_>>(),
         )
-        .await
-        .map_err(Error::doing("look at the lease"))?;
-    let ends_at = match row {
-        Some(row) => row.get::<Option<Timestamp>>("ends_at")?,
-        None => None,
-    };
-    let fits = match (guard, ends_at) {
-        (Guard::Holds { .. }, Some(ends_at)) => ends_at > transition.now,
-        (Guard::Over { .. }, Some(ends_at)) => ends_at <= transition.now || planted::is(Bug::EarlyTimer),
-        (Guard::Holds { .. } | Guard::Over { .. }, None) => false,
-    };
-    if fits { Ok(()) } else { Err(Error::Lease) }
+    }))
 }
 
-/// Takes the id. The row says what is true only after the statements that follow.
-async fn begin(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
-    let instance = &transition.after;
-    let taken = tx
-        .execute(
-            "insert into instance (tenant_id, instance_id, process_id, process_version, definition_digest, status,
-                                   version, head_hash, state, started_at, updated_at)
-             values ($1, $2, $3, $4, $5, 'running', 0, $6, $7, $8, $9) on conflict do nothing",
-            args![
-                &transition.tenant,
-                instance.id.as_str(),
+fn kind(guard: &Guard) -> i64 {
+    match guard {
+        Guard::Holds { .. } => 1,
+        Guard::Over { .. } if planted::is(Bug::EarlyTimer) => 3,
+        Guard::Over { .. } => 2,
+    }
+}
+
+fn answer(one: &Transition) -> Option<&Answer> {
+    one.receipt.answer.as_ref().filter(|_| !planted::is(Bug::RequestRunsAgain))
+}
+
+fn heard(one: &Transition) -> &[Inbox] {
+    if planted::is(Bug::NoInbox) { &[] } else { &one.receipt.inbox }
+}
+
+/// The lists of the text, in its order.
+fn values(pieces: &[&Piece]) -> Vec<Value> {
+    let pieces = Pieces(pieces);
+    vec![
+        pieces.rows(
+            |one| one.pinned.as_slice(),
+            |one, pinned| (&one.tenant, &pinned.digest, Hex(&pinned.document)),
+        ),
+        pieces.instances(true),
+        pieces.instances(false),
+        pieces.history(),
+        pieces.rows(
+            |one| &one.personal,
+            |one, row| (&one.tenant, id(one), signed(row.sequence), Hex(&row.salt), Hex(&row.body)),
+        ),
+        pieces.ended(),
+        pieces.rows(|one| &one.unqueued, |one, task| (&one.tenant, id(one), task.as_str())),
+        pieces.queued(),
+        pieces.granted(),
+        pieces.rows(heard, |one, inbox| (&one.tenant, inbox.consumer, &inbox.event_id, one.now.as_micros())),
+        pieces.answers(),
+        Outgoing::rows(pieces.0.iter().flat_map(|piece| &piece.outgoing)),
+    ]
+}
+
+fn id(one: &Transition) -> &str {
+    one.after.id.as_str()
+}
+
+struct Pieces<'a>(&'a [&'a Piece]);
+
+impl<'a> Pieces<'a> {
+    /// Some rows of each transition.
+    fn rows<T: 'a, R: Serialize>(
+        &self,
+        rows: impl Fn(&'a Transition) -> &'a [T],
+        read: impl Fn(&'a Transition, &'a T) -> R,
+    ) -> Value {
+        let read = &read;
+        json_rows(self.0.iter().flat_map(|piece| {
+            let one = &piece.transition;
+            rows(one).iter().map(move |row| read(one, row))
+        }))
+    }
+
+    /// The rows of those that begin, or of those that move on.
+    fn instances(&self, begin: bool) -> Value {
+        let moves = |one: &Transition| !one.entries.is_empty() && (one.before == 0) == begin;
+        json_rows(self.0.iter().filter(|piece| moves(&piece.transition)).map(|piece| {
+            let one = &piece.transition;
+            let instance = &one.after;
+            (
+                &one.tenant,
+                id(one),
                 instance.process_id.as_str(),
                 &instance.process_version,
                 &instance.definition_digest,
-                super::NO_HASH,
-                Vec::<u8>::new(),
-                instance.started_at.unwrap_or(transition.now),
-                transition.now
-            ],
-        )
-        .await
-        .map_err(Error::doing("begin the instance"))?;
-    if taken == 1 { Ok(()) } else { Err(Error::Exists) }
-}
+                instance.started_at.unwrap_or(one.now).as_micros(),
+                instance.status.as_str(),
+                signed(instance.version),
+                Hex(one.entries.last().map_or(&NO_HASH, |entry| &entry.hash)),
+                Hex(&piece.state),
+                instance.ended_at.map(Timestamp::as_micros),
+                one.now.as_micros(),
+                one.health,
+                one.overdue_at.map(Timestamp::as_micros),
+            )
+        }))
+    }
 
-/// What the row is set to, with the version that it must have.
-fn row_values(transition: &Transition) -> Result<Vec<Value>, Error> {
-    let instance = &transition.after;
-    let head = transition.entries.last().map_or(super::NO_HASH, |entry| entry.hash);
-    Ok(args![
-        &transition.tenant,
-        instance.id.as_str(),
-        signed(transition.before),
-        signed(instance.version),
-        instance.status.as_str(),
-        state(instance)?,
-        head,
-        instance.ended_at,
-        transition.now
-    ])
-}
+    fn history(&self) -> Value {
+        self.rows(
+            |one| &one.entries,
+            |one, entry| {
+                (
+                    &one.tenant,
+                    id(one),
+                    signed(entry.sequence),
+                    &entry.event_id,
+                    &entry.kind,
+                    &entry.audit_type,
+                    entry.occurred_at.as_micros(),
+                    Hex(&entry.body),
+                    Hex(&entry.previous_hash),
+                    Hex(&entry.hash),
+                )
+            },
+        )
+    }
 
-/// Losing the primary key of the history is being stale, too.
-fn lost_or(doing: &'static str) -> impl FnOnce(phasegate_database::Error) -> Error {
-    move |source| {
-        if source.is_unique_violation() { Error::Stale } else { Error::Database { doing, source } }
+    fn ended(&self) -> Value {
+        json_rows(self.0.iter().flat_map(|piece| {
+            let one = &piece.transition;
+            one.ended.iter().map(move |lease| {
+                let (change, checkpoint) = checkpoint_change(&lease.checkpoint);
+                let (task, fencing) = (lease.task.as_str(), signed(lease.fencing));
+                (&one.tenant, id(one), task, fencing, change, hex::encode(checkpoint))
+            })
+        }))
     }
-}
 
-/// Writes the row under its version check, its history, and what follows from it.
-async fn move_on(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
-    let (tenant, id) = (transition.tenant.as_str(), transition.after.id.as_str());
-    let mut values = row_values(transition)?;
-    values.extend(args![transition.health, transition.overdue_at]);
-    let moved = tx
-        .execute(
-            "update instance
-                set version = $4, status = $5, state = $6, head_hash = $7, ended_at = $8, updated_at = $9,
-                    health = $10, overdue_at = $11
-              where tenant_id = $1 and instance_id = $2 and version = $3",
-            values,
+    fn queued(&self) -> Value {
+        self.rows(
+            |one| &one.queued,
+            |one, work| {
+                (
+                    &one.tenant,
+                    id(one),
+                    work.task.as_str(),
+                    &work.queue,
+                    rank(work.priority),
+                    work.ready_at.as_micros(),
+                    signed(work.fencing),
+                    tools(work),
+                )
+            },
         )
-        .await
-        .map_err(Error::doing("write the instance"))?;
-    if moved != 1 {
-        return Err(Error::Stale);
     }
-    for entry in transition.entries.iter() {
-        tx.execute(
-            "insert into history (tenant_id, instance_id, sequence, event_id, kind, audit_type, occurred_at, body,
-                                  previous_hash, hash)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-            args![
-                tenant,
-                id,
-                signed(entry.sequence),
-                &entry.event_id,
-                &entry.kind,
-                &entry.audit_type,
-                entry.occurred_at,
-                &entry.body,
-                entry.previous_hash,
-                entry.hash
-            ],
-        )
-        .await
-        .map_err(lost_or("write the history"))?;
-    }
-    for row in &transition.personal {
-        tx.execute(
-            "insert into personal (tenant_id, instance_id, sequence, salt, body) values ($1, $2, $3, $4, $5)",
-            args![tenant, id, signed(row.sequence), &row.salt, &row.body],
-        )
-        .await
-        .map_err(Error::doing("keep personal data"))?;
-    }
-    write_sqlite_leases_ended(tx, transition).await?;
-    write_sqlite_work(tx, transition).await?;
-    write_sqlite_leases_granted(tx, transition).await
-}
 
-async fn write_sqlite_leases_ended(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
-    for lease in &transition.ended {
-        let (change, checkpoint) = checkpoint_change(&lease.checkpoint);
-        tx.execute(
-            "update lease
-                set ends_at = null,
-                    checkpoint = case $5 when 0 then checkpoint when 1 then null else $6 end
-              where tenant_id = $1 and instance_id = $2 and task_id = $3 and fencing = $4",
-            args![
-                &transition.tenant,
-                transition.after.id.as_str(),
-                lease.task.as_str(),
-                signed(lease.fencing),
-                change,
-                checkpoint
-            ],
-        )
-        .await
-        .map_err(Error::doing("end the lease"))?;
-    }
-    Ok(())
-}
-
-async fn write_sqlite_work(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
-    let (tenant, id) = (transition.tenant.as_str(), transition.after.id.as_str());
-    for task in &transition.unqueued {
-        tx.execute(
-            "delete from work where tenant_id = $1 and instance_id = $2 and task_id = $3",
-            args![tenant, id, task.as_str()],
-        )
-        .await
-        .map_err(Error::doing("take work back"))?;
-    }
-    for work in &transition.queued {
-        // A promise not to hand the task out for a moment outlives the lease that it was given under.
-        tx.execute(
-            "insert into work (tenant_id, instance_id, task_id, queue, priority, ready_at, fencing, tools)
-             values ($1, $2, $3, $4, $5,
-                     max($6, coalesce((select hold_until from lease
-                                        where tenant_id = $1 and instance_id = $2 and task_id = $3), 0)),
-                     $7, $8)
-             on conflict (tenant_id, instance_id, task_id) do update
-                set queue = excluded.queue, priority = excluded.priority, ready_at = excluded.ready_at,
-                    fencing = excluded.fencing, tools = excluded.tools",
-            args![
-                tenant,
-                id,
-                work.task.as_str(),
-                &work.queue,
-                rank(work.priority),
-                work.ready_at,
-                signed(work.fencing),
-                tools(work)
-            ],
-        )
-        .await
-        .map_err(Error::doing("queue work"))?;
-    }
-    Ok(())
-}
-
-async fn write_sqlite_leases_granted(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
-    for lease in &transition.granted {
-        let granted = tx
-            .execute(
-                "insert into lease (tenant_id, instance_id, task_id, fencing, worker, duration, ends_at, queue)
-                 values ($1, $2, $3, $4, $5, $6, $7, $9)
-                 on conflict (tenant_id, instance_id, task_id) do update
-                    set fencing = excluded.fencing, worker = excluded.worker, duration = excluded.duration,
-                        ends_at = excluded.ends_at, queue = excluded.queue, progress = 0, message = ''
-                  where lease.hold_until <= $8",
-                args![
-                    &transition.tenant,
-                    transition.after.id.as_str(),
+    fn granted(&self) -> Value {
+        self.rows(
+            |one| &one.granted,
+            |one, lease| {
+                (
+                    &one.tenant,
+                    id(one),
                     lease.task.as_str(),
                     signed(lease.fencing),
                     &lease.worker,
                     micros(lease.duration),
-                    lease.ends_at,
-                    transition.now,
-                    &lease.queue
-                ],
-            )
-            .await
-            .map_err(Error::doing("grant the lease"))?;
-        if granted != 1 {
-            return Err(Error::Lease);
-        }
+                    lease.ends_at.as_micros(),
+                    &lease.queue,
+                )
+            },
+        )
     }
-    Ok(())
+
+    fn answers(&self) -> Value {
+        json_rows(self.0.iter().filter_map(|piece| {
+            let one = &piece.transition;
+            let answer = answer(one)?;
+            let key = &answer.key;
+            let (fingerprint, message) = (Hex(&answer.fingerprint), Hex(&answer.message));
+            Some((
+                &one.tenant,
+                &key.actor,
+                &key.method,
+                &key.request_id,
+                fingerprint,
+                message,
+                one.now.as_micros(),
+            ))
+        }))
+    }
 }

@@ -6,6 +6,7 @@ mod append_postgres;
 mod append_sqlite;
 pub(crate) mod chain;
 mod count;
+mod group;
 mod history;
 mod instance;
 mod lease;
@@ -45,8 +46,8 @@ pub(crate) const MIGRATIONS: [Migration; 4] = [
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     db: Database,
-    /// Writes transitions together, on PostgreSQL.
-    group: append_postgres::Group,
+    /// Writes transitions together.
+    group: group::Group,
 }
 
 /// Why the database did not do what it was asked.
@@ -112,7 +113,7 @@ impl Store {
     /// Connects and migrates.
     pub(crate) async fn open(settings: &Settings) -> Result<Self, Error> {
         let db = Database::open(settings, &MIGRATIONS).await.map_err(Error::doing("open the database"))?;
-        Ok(Self { group: append_postgres::Group::new(&db), db })
+        Ok(Self { group: group::Group::new(&db), db })
     }
 
     /// The database, for the relay and the answers that are kept.
