@@ -307,7 +307,8 @@ impl Transaction {
         self.afterwards.push(Box::new(task));
     }
 
-    /// Executes a statement and tells how many rows it touched. On SQLite it may be several, with the rows of all.
+    /// Executes a statement and tells how many rows it touched. On SQLite it may be several, and the
+    /// last one tells.
     pub async fn execute(
         &mut self,
         sql: impl Into<Cow<'static, str>> + Send,
@@ -316,6 +317,19 @@ impl Transaction {
         match &mut self.open {
             Open::Postgres(open) => open.execute(sql.into(), args).await,
             Open::Sqlite(open) => open.execute(sql.into(), args).await,
+        }
+    }
+
+    /// Executes a statement of which nobody waits to hear. On SQLite it goes with the next one, or with the commit, and what
+    /// is wrong with it shows there.
+    pub async fn put(
+        &mut self,
+        sql: impl Into<Cow<'static, str>> + Send,
+        args: Vec<Value>,
+    ) -> Result<(), Error> {
+        match &mut self.open {
+            Open::Postgres(open) => open.execute(sql.into(), args).await.map(drop),
+            Open::Sqlite(open) => open.put(sql.into(), args).await,
         }
     }
 

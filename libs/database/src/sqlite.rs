@@ -3,6 +3,9 @@
 //! A commit waits for the disk, which takes several times as long as what is committed. So transactions that are there at
 //! the same time are committed together: each is a savepoint within one that SQLite sees, and is answered when that one is
 //! on the disk. Nobody waits for a transaction that may come: whoever finds nobody behind it commits for all.
+//!
+//! The connection has a thread of its own, and the way there and back costs more than most statements. So what nobody waits
+//! for, the savepoint among it, goes there with what comes next.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -10,12 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
     SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{
-    Arguments as _, AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Executor as _,
+    Arguments as _, AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Either, Executor as _,
     Row as _, TypeInfo as _, ValueRef as _,
 };
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
@@ -33,6 +37,8 @@ const OPENING_PAUSE: Duration = Duration::from_millis(30);
 const READERS: u32 = 4;
 /// More than a service has statements, so that each is prepared once a connection.
 const STATEMENTS_MAX: usize = 512;
+/// Statements that go with the next one at most: each combination is a text of its own, which is prepared and kept.
+const WAITING_MAX: usize = 16;
 /// Transactions that are committed together at most.
 const TOGETHER_MAX: usize = 64;
 
@@ -51,7 +57,7 @@ struct Writer {
     connection: Option<SqliteConnection>,
     /// What SQLite sees was begun and not ended.
     is_begun: bool,
-    /// A savepoint was made and not released, because its task died. The next one rolls it back first.
+    /// A savepoint was made and not released. Where its task died, the next one rolls it back first.
     is_open: bool,
     /// Those who have done their part and wait for the commit.
     done: Vec<oneshot::Sender<Result<(), String>>>,
@@ -62,6 +68,15 @@ pub(crate) struct Open {
     /// None once it has ended.
     writer: Option<OwnedMutexGuard<Writer>>,
     behind: Arc<AtomicUsize>,
+    waiting: Waiting,
+}
+
+/// Statements that go with the next one.
+#[derive(Debug, Default)]
+struct Waiting {
+    text: String,
+    values: Vec<Value>,
+    count: usize,
 }
 
 /// One that waits for its turn, for as long as this lives.
@@ -111,7 +126,9 @@ impl Pool {
         let mut writer = self.writer.clone().lock_owned().await;
         drop(behind);
         match writer.begin().await {
-            Ok(()) => Ok(Open { writer: Some(writer), behind: self.behind.clone() }),
+            Ok(()) => {
+                Ok(Open { writer: Some(writer), behind: self.behind.clone(), waiting: Waiting::default() })
+            }
             Err(error) => {
                 // Nobody may come who would do it for those who wait.
                 drop(writer.end("commit").await);
@@ -167,22 +184,20 @@ impl Writer {
 
     async fn begin(&mut self) -> Result<(), Error> {
         let beginning = |error| Error::doing("begin a transaction", error);
-        if self.is_open {
-            drop(self.undo().await);
-        }
+        drop(self.undo().await);
         if !self.is_begun {
             self.run("begin immediate").await.map_err(beginning)?;
             self.is_begun = true;
         }
-        // Before it is made, because whoever waits for it may die.
-        self.is_open = true;
-        self.run("savepoint one").await.map_err(beginning)
+        Ok(())
     }
 
-    /// Undoes the last part. Where SQLite has undone everything, as it does when the disk is full, those who have done their
+    /// Undoes the last part, if anything was done. Where SQLite has undone everything, as it does when the disk is full, those who have done their
     /// part before are told.
     async fn undo(&mut self) -> Result<(), sqlx::Error> {
-        self.is_open = false;
+        if !std::mem::replace(&mut self.is_open, false) {
+            return Ok(());
+        }
         let undone = match self.run("rollback to one").await {
             Ok(()) => self.run("release one").await,
             Err(error) => Err(error),
@@ -221,10 +236,17 @@ impl Writer {
 
 impl Open {
     pub(crate) async fn execute(&mut self, sql: Cow<'static, str>, args: Vec<Value>) -> Result<u64, Error> {
-        let text = sql.clone();
-        let arguments = arguments(&text, args)?;
-        let done = sqlx::query_with(AssertSqlSafe(sql), arguments).execute(self.connection()?).await;
-        Ok(done.map_err(|error| Error::statement(&text, error))?.rows_affected())
+        let (text, arguments) = self.joined(sql, args)?;
+        let connection = self.connection()?;
+        let mut done = connection.fetch_many(sqlx::query_with(AssertSqlSafe(text.clone()), arguments));
+        let mut count = 0;
+        // Those that went along come first.
+        while let Some(step) = done.try_next().await.map_err(|error| Error::statement(&text, error))? {
+            if let Either::Left(one) = step {
+                count = one.rows_affected();
+            }
+        }
+        Ok(count)
     }
 
     pub(crate) async fn fetch_all(
@@ -232,23 +254,62 @@ impl Open {
         sql: Cow<'static, str>,
         args: Vec<Value>,
     ) -> Result<Vec<Row>, Error> {
-        let text = sql.clone();
-        let arguments = arguments(&text, args)?;
-        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(self.connection()?).await;
+        let (text, arguments) = self.joined(sql, args)?;
+        let query = sqlx::query_with(AssertSqlSafe(text.clone()), arguments);
+        let rows = query.fetch_all(self.connection()?).await;
         read(&text, rows)
     }
 
+    /// Executes a statement with the next one.
+    pub(crate) async fn put(&mut self, sql: Cow<'static, str>, args: Vec<Value>) -> Result<(), Error> {
+        self.waiting.add(&sql, args);
+        if self.waiting.count == WAITING_MAX { self.flush().await } else { Ok(()) }
+    }
+
     pub(crate) async fn script(&mut self, sql: &'static str) -> Result<(), Error> {
-        let done = self.connection()?.execute(sqlx::raw_sql(sql)).await;
+        self.flush().await?;
+        let (text, _) = self.joined(Cow::Borrowed(sql), Vec::new())?;
+        let done = self.connection()?.execute(sqlx::raw_sql(AssertSqlSafe(text))).await;
         done.map(drop).map_err(|error| Error::statement(sql, error))
     }
 
+    /// Executes what waits.
+    async fn flush(&mut self) -> Result<(), Error> {
+        if self.waiting.count == 0 {
+            return Ok(());
+        }
+        let Waiting { text, values, .. } = std::mem::take(&mut self.waiting);
+        self.execute(text.into(), values).await.map(drop)
+    }
+
+    /// A statement behind what waits, and behind the savepoint where it is the first one.
+    fn joined(
+        &mut self,
+        sql: Cow<'static, str>,
+        args: Vec<Value>,
+    ) -> Result<(Cow<'static, str>, SqliteArguments), Error> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let (mut text, values) = if waiting.count == 0 {
+            (sql, args)
+        } else {
+            waiting.add(&sql, args);
+            (waiting.text.into(), waiting.values)
+        };
+        let arguments = arguments(&text, values)?;
+        let writer = self.writer.as_mut().ok_or_else(ended)?;
+        if !std::mem::replace(&mut writer.is_open, true) {
+            text = format!("savepoint one; {text}").into();
+        }
+        Ok((text, arguments))
+    }
+
     pub(crate) async fn commit(mut self) -> Result<(), Error> {
+        let released = self.release().await;
         let Some(mut writer) = self.writer.take() else { return Ok(()) };
-        if let Err(error) = writer.run("release one").await {
+        if let Err(error) = released {
             drop(writer.undo().await);
             drop(writer.end("commit").await);
-            return Err(Error::doing("commit a transaction", error));
+            return Err(error);
         }
         writer.is_open = false;
         if self.behind.load(Ordering::SeqCst) == 0 || writer.done.len() + 1 >= TOGETHER_MAX {
@@ -264,6 +325,16 @@ impl Open {
         }
     }
 
+    /// Executes what waits, and joins the part to those before.
+    async fn release(&mut self) -> Result<(), Error> {
+        let is_open = self.writer.as_ref().is_some_and(|writer| writer.is_open);
+        if !is_open && self.waiting.count == 0 {
+            // Nothing was done.
+            return Ok(());
+        }
+        self.execute(Cow::Borrowed("release one"), Vec::new()).await.map(drop)
+    }
+
     pub(crate) async fn roll_back(mut self) -> Result<(), Error> {
         let Some(mut writer) = self.writer.take() else { return Ok(()) };
         let undone = writer.undo().await.map_err(|error| Error::doing("roll a transaction back", error));
@@ -274,8 +345,41 @@ impl Open {
     }
 
     fn connection(&mut self) -> Result<&mut SqliteConnection, Error> {
-        let writer = self.writer.as_mut();
-        writer.ok_or_else(|| Error::doing("use an ended transaction", sqlx::Error::PoolClosed))?.connection()
+        self.writer.as_mut().ok_or_else(ended)?.connection()
+    }
+}
+
+fn ended() -> Error {
+    Error::doing("use an ended transaction", sqlx::Error::PoolClosed)
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    fn add(&mut self, sql: &str, args: Vec<Value>) {
+        if self.count > 0 {
+            self.text.push_str("; ");
+        }
+        number_from(&mut self.text, sql, self.values.len());
+        self.values.extend(args);
+        self.count += 1;
+    }
+}
+
+/// Adds a statement to a text, its placeholders numbered behind so many others.
+fn number_from(text: &mut String, sql: &str, others: usize) {
+    let mut parts = sql.split('$');
+    text.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, rest) = part.split_at(digits);
+        text.push('$');
+        match number.parse::<usize>() {
+            Ok(number) => text.push_str(&(number + others).to_string()),
+            // Not a placeholder.
+            Err(_) => text.push_str(number),
+        }
+        text.push_str(rest);
     }
 }
 
@@ -362,4 +466,16 @@ fn cell(row: &SqliteRow, at: usize) -> Result<Cell, sqlx::Error> {
         "BLOB" => Cell::Bytes(row.try_get_unchecked::<Vec<u8>, _>(at)?),
         _ => Cell::Text(row.try_get_unchecked::<String, _>(at)?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number_from;
+
+    #[test]
+    fn placeholders_are_numbered_behind_others() {
+        let mut text = "insert $1; ".to_owned();
+        number_from(&mut text, "update t set a = $1, b = '$.c', c = $12 where d = $2 and e = '$'", 3);
+        assert_eq!(text, "insert $1; update t set a = $4, b = '$.c', c = $15 where d = $5 and e = '$'");
+    }
 }

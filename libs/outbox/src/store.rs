@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use phasegate_bus::Receiver;
 use phasegate_clock::Timestamp;
-use phasegate_database::{Database, Dialect, Error, Row, Transaction, args};
+use phasegate_database::{Database, Dialect, Error, Row, Transaction, Value, args, json_rows};
 use phasegate_planted::{self as planted, Bug};
 
 /// Instances that are claimed at once.
@@ -216,7 +216,7 @@ pub(crate) async fn lane_settle(db: &Database, lane: Lane, settled: Settled) -> 
         Box::pin(async move {
             delete_taken(tx, &lane, settled.taken).await?;
             if let Some((event_id, failure)) = settled.failed {
-                tx.execute(FAILED, args![&lane.tenant_id, event_id, failure.error, failure.due_at]).await?;
+                tx.put(FAILED, args![&lane.tenant_id, event_id, failure.error, failure.due_at]).await?;
             }
             Ok(())
         })
@@ -226,25 +226,16 @@ pub(crate) async fn lane_settle(db: &Database, lane: Lane, settled: Settled) -> 
 
 /// Deletes what all have taken.
 async fn delete_taken(tx: &mut Transaction, lane: &Lane, events: Vec<String>) -> Result<(), Error> {
-    match tx.dialect() {
+    let (sql, events) = match tx.dialect() {
         Dialect::Postgres => {
-            tx.execute(
-                "delete from outbox where tenant_id = $1 and event_id = any($2)",
-                args![&lane.tenant_id, events],
-            )
-            .await?;
+            ("delete from outbox where tenant_id = $1 and event_id = any($2)", Value::from(events))
         }
-        Dialect::Sqlite => {
-            for event_id in events {
-                tx.execute(
-                    "delete from outbox where tenant_id = $1 and event_id = $2",
-                    args![&lane.tenant_id, event_id],
-                )
-                .await?;
-            }
-        }
-    }
-    Ok(())
+        Dialect::Sqlite => (
+            "delete from outbox where tenant_id = $1 and event_id in (select value from json_each($2))",
+            json_rows(events),
+        ),
+    };
+    tx.put(sql, args![&lane.tenant_id, events]).await
 }
 
 /// What waits in several lanes, those of each in order. Only where the bus is another process, and so the database.

@@ -30,15 +30,15 @@ pub(super) async fn write_sqlite(tx: &mut Transaction, commit: &Commit) -> Resul
         write_people(tx, commit).await?;
         let paused = state.condition == InstanceCondition::Paused;
         for change in &commit.changes {
-            write_history(tx, commit, change).await?;
             write_approval(tx, commit, change).await?;
+            write_history(tx, commit, change).await?;
             write_approvers(tx, commit, &change.after).await?;
             write_timer(tx, commit, &change.after, paused).await?;
         }
         write_responses(tx, commit, state.response_sequence).await?;
     }
     for (approval, reason) in &commit.moot {
-        tx.execute(
+        tx.put(
             "insert into approval_moot (tenant_id, approval_id, reason) values ($1, $2, $3) on conflict do nothing",
             args![commit.tenant.as_str(), approval.as_str(), reason],
         )
@@ -81,7 +81,7 @@ async fn touch_instance(tx: &mut Transaction, commit: &Commit) -> Result<Instanc
         }
         Some(InstanceChange::Ended) => {
             ended = true;
-            tx.execute(
+            tx.put(
                 "update instance set ended = $3 where tenant_id = $1 and instance_id = $2",
                 args![commit.tenant.as_str(), commit.instance.as_str(), true],
             )
@@ -97,12 +97,12 @@ async fn touch_instance(tx: &mut Transaction, commit: &Commit) -> Result<Instanc
 }
 
 async fn set_paused(tx: &mut Transaction, commit: &Commit, paused: bool, version: i64) -> Result<(), Error> {
-    tx.execute(
+    tx.put(
         "update instance set paused = $3, paused_version = $4 where tenant_id = $1 and instance_id = $2",
         args![commit.tenant.as_str(), commit.instance.as_str(), paused, version],
     )
     .await?;
-    tx.execute(
+    tx.put(
         "update approval_timer set paused = $3 where tenant_id = $1 and instance_id = $2",
         args![commit.tenant.as_str(), commit.instance.as_str(), paused],
     )
@@ -112,7 +112,7 @@ async fn set_paused(tx: &mut Transaction, commit: &Commit, paused: bool, version
 
 async fn write_people(tx: &mut Transaction, commit: &Commit) -> Result<(), Error> {
     for (id, person) in &commit.people {
-        tx.execute(
+        tx.put(
             "insert into person (tenant_id, instance_id, participant_id, name, email) values ($1, $2, $3, $4, $5)
              on conflict (tenant_id, instance_id, participant_id) do update
                 set name = excluded.name, email = excluded.email",
@@ -129,26 +129,16 @@ async fn write_people(tx: &mut Transaction, commit: &Commit) -> Result<(), Error
     Ok(())
 }
 
-/// Losing the insert is how a writer learns that somebody was faster.
+/// Behind the request, whose version says that nobody was faster.
 async fn write_history(tx: &mut Transaction, commit: &Commit, change: &Change) -> Result<(), Error> {
     let id = change.after.request.id.as_str();
     for (version, event) in (change.version + 1..).zip(&change.events) {
-        let written = tx
-            .execute(
-                "insert into approval_event (tenant_id, approval_id, version, occurred_at, payload)
-                 values ($1, $2, $3, $4, $5) on conflict do nothing",
-                args![
-                    commit.tenant.as_str(),
-                    id,
-                    version,
-                    event.at(),
-                    row::to_json("approval_event", event)?
-                ],
-            )
-            .await?;
-        if written == 0 {
-            return Err(Error::Stale);
-        }
+        tx.put(
+            "insert into approval_event (tenant_id, approval_id, version, occurred_at, payload)
+             values ($1, $2, $3, $4, $5)",
+            args![commit.tenant.as_str(), id, version, event.at(), row::to_json("approval_event", event)?],
+        )
+        .await?;
     }
     Ok(())
 }
@@ -187,7 +177,7 @@ async fn write_approval(tx: &mut Transaction, commit: &Commit, change: &Change) 
 
 async fn write_approvers(tx: &mut Transaction, commit: &Commit, after: &Approval) -> Result<(), Error> {
     for approver in &after.approvers {
-        tx.execute(
+        tx.put(
             "insert into approver (tenant_id, approval_id, participant_id, standing, instance_id, status,
                     requested_at)
              values ($1, $2, $3, $4, $5, $6, $7)
@@ -216,14 +206,14 @@ async fn write_timer(
 ) -> Result<(), Error> {
     let id = after.request.id.as_str();
     let Some(due_at) = due_next(after) else {
-        tx.execute(
+        tx.put(
             "delete from approval_timer where tenant_id = $1 and approval_id = $2",
             args![commit.tenant.as_str(), id],
         )
         .await?;
         return Ok(());
     };
-    tx.execute(
+    tx.put(
         "insert into approval_timer (tenant_id, approval_id, instance_id, due_at, paused, claimed_until)
          values ($1, $2, $3, $4, $5, 0)
          on conflict (tenant_id, approval_id) do update
@@ -237,7 +227,7 @@ async fn write_timer(
 async fn write_responses(tx: &mut Transaction, commit: &Commit, last: i64) -> Result<(), Error> {
     let count = i64::try_from(commit.responses.len()).unwrap_or(i64::MAX);
     for (sequence, response) in (last - count + 1..).zip(&commit.responses) {
-        tx.execute(
+        tx.put(
             "insert into approval_response (tenant_id, instance_id, sequence, approval_id, participant_id, payload)
              values ($1, $2, $3, $4, $5, $6)",
             args![

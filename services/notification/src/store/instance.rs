@@ -35,7 +35,7 @@ impl Store {
                         )
                         .await?;
                     for (person, informed) in people {
-                        tx.execute(
+                        tx.put(
                             "insert into instance_person (tenant_id, instance_id, participant_id, informed)
                              values ($1, $2, $3, $4) on conflict do nothing",
                             args![tenant.as_str(), instance.as_str(), person.as_str(), informed],
@@ -100,7 +100,7 @@ impl Store {
             .transaction(move |tx| {
                 Box::pin(async move {
                     if phasegate_outbox::inbox_receive(tx, &tenant, CONSUMER, &event, now).await? {
-                        tx.execute(
+                        tx.put(
                             "insert into settled_approval (tenant_id, approval_id, settled_at)
                              values ($1, $2, $3) on conflict do nothing",
                             args![tenant.as_str(), approval.as_str(), now],

@@ -145,7 +145,7 @@ async fn insert(tx: &mut Transaction, notification: &Notification, trace_parent:
         Status::Sent { sent_at } => (None, Some(sent_at)),
         Status::Failed | Status::Suppressed => (None, None),
     };
-    tx.execute(
+    tx.put(
         "insert into notification (
              tenant_id, notification_id, instance_id, participant_id, template, recipient, recipient_name, subject,
              body_text, body_html, placeholder, message_id, link_expires_at, link_id, status, attempts, last_error,
@@ -178,7 +178,7 @@ async fn insert(tx: &mut Transaction, notification: &Notification, trace_parent:
     .await?;
     for (position, approval) in notification.approval_ids.iter().enumerate() {
         let position = i64::try_from(position).unwrap_or(i64::MAX);
-        tx.execute(
+        tx.put(
             "insert into notification_approval (tenant_id, notification_id, approval_id, position)
              values ($1, $2, $3, $4) on conflict do nothing",
             args![notification.tenant_id.as_str(), notification.id.as_str(), approval.as_str(), position],
