@@ -68,6 +68,21 @@ pub enum HandleError {
     Poison(String),
 }
 
+/// Why not all of several events were taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    /// How many of the first ones every receiver has taken; some receivers may have taken more.
+    pub taken: usize,
+    /// Why the one behind those was not.
+    pub error: HandleError,
+}
+
+impl From<HandleError> for Stopped {
+    fn from(error: HandleError) -> Self {
+        Self { taken: 0, error }
+    }
+}
+
 /// An event as it was written.
 #[derive(Debug, Clone)]
 pub struct Written {
@@ -137,19 +152,20 @@ impl Bus {
     /// poisonous one, which may be its consequence.
     pub async fn publish(&self, sender: &str, event: Arc<Event>) -> Result<Delivery, HandleError> {
         let (bytes, receivers) = (event.encode_to_vec(), Receiver::set_of(event.payload.as_ref()));
-        self.send(sender, &[Written { event, bytes, receivers }]).await
+        self.send(sender, &[Written { event, bytes, receivers }]).await.map_err(|stopped| stopped.error)
     }
 
-    /// The same for events as they were written, all of them in one go. Where it fails, some of them may be on their way.
-    pub async fn send(&self, sender: &str, written: &[Written]) -> Result<Delivery, HandleError> {
+    /// The same for events as they were written, in one go: in this process those of one instance, in their order up to the
+    /// first that is not taken. Redis gets all of them, and where that fails some of them may be on their way.
+    pub async fn send(&self, sender: &str, written: &[Written]) -> Result<Delivery, Stopped> {
         match &self.0 {
             Kind::Local(local) => {
-                for one in written {
-                    local.publish(Arc::clone(&one.event)).await?;
-                }
-                Ok(Delivery::Taken)
+                let events: Vec<Arc<Event>> = written.iter().map(|one| Arc::clone(&one.event)).collect();
+                local.publish(&events).await.map(|()| Delivery::Taken)
             }
-            Kind::Stream(stream) => stream.publish(sender, written).await.map(|()| Delivery::Sent),
+            Kind::Stream(stream) => {
+                stream.publish(sender, written).await.map(|()| Delivery::Sent).map_err(Stopped::from)
+            }
         }
     }
 

@@ -1,10 +1,10 @@
-//! The bus of one process: an event is published once its receivers have taken it.
+//! The bus of one process: events are published once their receivers have taken them.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use phasegate_proto::internal::event::v1::Event;
 
-use crate::{HandleError, Handler, Receiver, take};
+use crate::{HandleError, Handler, Receiver, Stopped, take, unwound};
 
 #[derive(Clone, Default)]
 pub(crate) struct Local {
@@ -24,32 +24,60 @@ impl Local {
         subscribers.push(Subscriber { receiver, handler });
     }
 
-    pub(crate) async fn publish(&self, event: Arc<Event>) -> Result<(), HandleError> {
-        let receivers = event.payload.as_ref().map_or(&[][..], Receiver::of);
+    /// Gives events to their receivers, each of whom takes them in order up to the first that it does not take; receivers
+    /// side by side.
+    pub(crate) async fn publish(&self, events: &[Arc<Event>]) -> Result<(), Stopped> {
         let subscribers = self.subscribers.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut poison = None;
-        let mut transient = None;
-        for subscriber in subscribers {
-            if subscriber.receiver.is_some_and(|receiver| !receivers.contains(&receiver)) {
-                continue;
-            }
-            let name = subscriber.receiver.map_or("a listener", Receiver::name);
-            match take(subscriber.handler.as_ref(), Arc::clone(&event)).await {
-                Ok(()) => {}
-                Err(HandleError::Poison(error)) => poison = Some(format!("{name}: {error}")),
-                Err(HandleError::Transient(error)) => transient = Some(format!("{name}: {error}")),
+        let taking = subscribers.iter().map(|subscriber| subscriber.take_all(events));
+        let stops = futures::future::join_all(taking).await.into_iter().filter_map(Result::err);
+        // Of those who stopped at the same event, one whom something passing has kept from it: what the others say may
+        // follow from that.
+        let first = stops.min_by_key(|stop| (stop.taken, matches!(stop.error, HandleError::Poison(_))));
+        first.map_or(Ok(()), Err)
+    }
+}
+
+impl Subscriber {
+    fn hears(&self, event: &Event) -> bool {
+        let receivers = event.payload.as_ref().map_or(&[][..], Receiver::of);
+        self.receiver.is_none_or(|receiver| receivers.contains(&receiver))
+    }
+
+    async fn take_all(&self, events: &[Arc<Event>]) -> Result<(), Stopped> {
+        let own: Vec<(usize, Arc<Event>)> =
+            events.iter().cloned().enumerate().filter(|(_, event)| self.hears(event)).collect();
+        let mut left = own.as_slice();
+        while !left.is_empty() {
+            let waiting: Vec<Arc<Event>> = left.iter().map(|(_, event)| Arc::clone(event)).collect();
+            let count = waiting.len();
+            let together = if count < 2 { 1 } else { self.handler.together(&waiting).clamp(1, count) };
+            let (next, behind) = left.split_at(together);
+            left = behind;
+            let whole = waiting.into_iter().take(together).collect();
+            if together == 1 || unwound(self.handler.handle_together(whole)).await.is_err() {
+                self.take_each(next).await?;
             }
         }
-        match (transient, poison) {
-            (Some(error), _) => Err(HandleError::Transient(error)),
-            (None, Some(error)) => Err(HandleError::Poison(error)),
-            (None, None) => Ok(()),
+        Ok(())
+    }
+
+    async fn take_each(&self, events: &[(usize, Arc<Event>)]) -> Result<(), Stopped> {
+        let name = self.receiver.map_or("a listener", Receiver::name);
+        for (taken, event) in events {
+            let error = match take(self.handler.as_ref(), Arc::clone(event)).await {
+                Ok(()) => continue,
+                Err(HandleError::Poison(error)) => HandleError::Poison(format!("{name}: {error}")),
+                Err(HandleError::Transient(error)) => HandleError::Transient(format!("{name}: {error}")),
+            };
+            return Err(Stopped { taken: *taken, error });
         }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures::future::BoxFuture;
@@ -64,6 +92,36 @@ mod tests {
         fn handle(&self, _event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {
             self.0.fetch_add(1, Ordering::SeqCst);
             Box::pin(async { self.1.clone() })
+        }
+    }
+
+    /// Takes several together, unless there is one among them that it cannot take at all.
+    #[derive(Default)]
+    struct Grouping {
+        groups: Mutex<Vec<Vec<String>>>,
+        refused: Option<&'static str>,
+    }
+
+    impl Grouping {
+        fn take(&self, events: &[Arc<Event>]) -> Result<(), HandleError> {
+            let ids: Vec<String> = events.iter().map(|event| event.event_id.clone()).collect();
+            let is_refused = self.refused.is_some_and(|refused| ids.iter().any(|id| id == refused));
+            self.groups.lock().unwrap_or_else(PoisonError::into_inner).push(ids);
+            if is_refused { Err(HandleError::Poison("odd".into())) } else { Ok(()) }
+        }
+    }
+
+    impl Handler for Grouping {
+        fn handle(&self, event: Arc<Event>) -> BoxFuture<'_, Result<(), HandleError>> {
+            Box::pin(async move { self.take(&[event]) })
+        }
+
+        fn together(&self, events: &[Arc<Event>]) -> usize {
+            events.len().min(3)
+        }
+
+        fn handle_together(&self, events: Vec<Arc<Event>>) -> BoxFuture<'_, Result<(), HandleError>> {
+            Box::pin(async move { self.take(&events) })
         }
     }
 
@@ -106,6 +164,33 @@ mod tests {
         bus.subscribe(Receiver::Participant, fine.clone());
         assert!(matches!(bus.publish("instance", ended()).await, Err(HandleError::Poison(_))));
         assert_eq!(fine.0.load(Ordering::SeqCst), 1);
+    }
+
+    fn several() -> Vec<Arc<Event>> {
+        let named = |id: &str| Event { event_id: id.to_owned(), ..Event::clone(&ended()) };
+        ["1", "2", "3", "4"].map(|id| Arc::new(named(id))).into()
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_together_is_given_together() {
+        let local = Local::default();
+        let grouping = Arc::new(Grouping::default());
+        local.subscribe(Some(Receiver::Approval), grouping.clone());
+        assert_eq!(local.publish(&several()).await, Ok(()));
+        assert_eq!(*grouping.groups.lock().unwrap(), [vec!["1", "2", "3"], vec!["4"]]);
+    }
+
+    #[tokio::test]
+    async fn one_that_cannot_be_taken_stops_those_behind_it_and_is_told() {
+        let local = Local::default();
+        let grouping = Arc::new(Grouping { refused: Some("2"), ..Grouping::default() });
+        local.subscribe(Some(Receiver::Approval), grouping.clone());
+        let fine = counting(Ok(()));
+        local.subscribe(Some(Receiver::Participant), fine.clone());
+        let stopped = Stopped { taken: 1, error: HandleError::Poison("approval: odd".into()) };
+        assert_eq!(local.publish(&several()).await, Err(stopped));
+        assert_eq!(*grouping.groups.lock().unwrap(), [vec!["1", "2", "3"], vec!["1"], vec!["2"]]);
+        assert_eq!(fine.0.load(Ordering::SeqCst), 4);
     }
 
     #[tokio::test]

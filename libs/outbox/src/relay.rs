@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use phasegate_bus::{Bus, Delivery, HandleError, Written};
+use phasegate_bus::{Bus, Delivery, HandleError, Stopped, Written};
 use phasegate_clock::{SharedClock, Timestamp};
 use phasegate_database::{Database, Dialect};
 use phasegate_planted::{self as planted, Bug};
@@ -28,6 +28,8 @@ const TURNS_MAX: usize = 16;
 /// The same where each turn is of many instances, whose events are sent together: while one is on its way to the bus,
 /// another one is with the database, and what is new meanwhile goes into the next one.
 const TURNS_TOGETHER_MAX: usize = 2;
+/// Events of one instance that receivers in this process are given in one go.
+const LANE_TOGETHER: usize = 16;
 /// Events that are sent from memory in one go.
 const HANDED_TOGETHER: usize = 256;
 /// Looks for what got stuck, with half as much jitter. What is new wakes the relay.
@@ -159,7 +161,7 @@ impl Relay {
             fresh.iter().map(|one| seen::span(self.sender, WorkKind::Send, &one.event, now)).collect();
         let outcome = unless_stopped(self.publish(&fresh), shutdown).await;
         drop(spans);
-        let Err(error) = outcome else { return };
+        let Err(Stopped { error, .. }) = outcome else { return };
         tracing::debug!(%error, "events were not taken");
         self.is_refused.store(true, Ordering::Relaxed);
         // A bus that is away is not asked again for each of them.
@@ -308,7 +310,7 @@ impl Relay {
             }
         }
         let publishing = self.publish(&together.written);
-        if let Err(error) = unless_stopped(publishing, shutdown).await {
+        if let Err(Stopped { error, .. }) = unless_stopped(publishing, shutdown).await {
             tracing::debug!(%error, "events were not taken");
             self.is_refused.store(true, Ordering::Relaxed);
             // The first one of each instance is what those behind it wait for.
@@ -336,21 +338,12 @@ impl Relay {
         };
         let mut settled = Settled::default();
         let started = tokio::time::Instant::now();
-        for event in waiting {
+        for next in waiting.chunks(LANE_TOGETHER) {
             // Others wait for their turn; the rest is claimed anew, by another copy where this one stops.
-            if started.elapsed() > TURN || shutdown.is_cancelled() {
+            if settled.failed.is_some() || started.elapsed() > TURN || shutdown.is_cancelled() {
                 break;
             }
-            match unless_stopped(self.send(&event), shutdown).await {
-                Ok(_) => settled.taken.push(event.event_id),
-                Err(error) => {
-                    tracing::debug!(event_id = event.event_id, %error, "an event was not taken");
-                    let due_at = backoff(self.clock.now(), event.failures);
-                    let failure = Failure { error: error.to_string(), due_at };
-                    settled.failed = Some((event.event_id, failure));
-                    break;
-                }
-            }
+            self.send_whole(next, &mut settled, shutdown).await;
         }
         if let Err(error) = store::lane_settle(&self.db, lane.clone(), settled).await {
             // They are sent again, and the receivers know them.
@@ -359,16 +352,42 @@ impl Relay {
         }
     }
 
-    async fn send(&self, waiting: &Waiting) -> Result<Delivery, HandleError> {
-        let written = written(waiting)?;
-        let span = seen::span(self.sender, WorkKind::Send, &written.event, self.clock.now());
-        self.publish(&[written]).instrument(span).await
+    /// Sends events of one instance in one go.
+    async fn send_whole(&self, waiting: &[Waiting], settled: &mut Settled, shutdown: &CancellationToken) {
+        let now = self.clock.now();
+        let mut whole = Vec::with_capacity(waiting.len());
+        let mut spans = Vec::with_capacity(waiting.len());
+        let mut stopped = None;
+        for event in waiting {
+            match written(event) {
+                Ok(written) => {
+                    spans.push(seen::span(self.sender, WorkKind::Send, &written.event, now));
+                    whole.push(written);
+                }
+                Err(error) => {
+                    stopped = Some(Stopped { taken: whole.len(), error });
+                    break;
+                }
+            }
+        }
+        let span = spans.first().cloned().unwrap_or_else(Span::none);
+        if let Err(early) = unless_stopped(self.publish(&whole), shutdown).instrument(span).await {
+            stopped = Some(early);
+        }
+        drop(spans);
+        let taken = stopped.as_ref().map_or(whole.len(), |stopped| stopped.taken);
+        settled.taken.extend(waiting.iter().take(taken).map(|event| event.event_id.clone()));
+        if let (Some(Stopped { error, .. }), Some(event)) = (stopped, waiting.get(taken)) {
+            tracing::debug!(event_id = event.event_id, %error, "an event was not taken");
+            let due_at = backoff(self.clock.now(), event.failures);
+            settled.failed = Some((event.event_id.clone(), Failure { error: error.to_string(), due_at }));
+        }
     }
 
-    async fn publish(&self, written: &[Written]) -> Result<Delivery, HandleError> {
+    async fn publish(&self, written: &[Written]) -> Result<Delivery, Stopped> {
         match tokio::time::timeout(PATIENCE, self.bus.send(self.sender, written)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(HandleError::Transient("a receiver did not answer in time".to_owned())),
+            Err(_) => Err(HandleError::Transient("a receiver did not answer in time".to_owned()).into()),
         }
     }
 
@@ -387,11 +406,11 @@ impl Relay {
             let together: Vec<Written> =
                 together.iter().filter_map(|row| written(&row.waiting).ok()).collect();
             let sent = if shutdown.is_cancelled() {
-                Err(HandleError::Transient("the process stops".to_owned()))
+                Err(HandleError::Transient("the process stops".to_owned()).into())
             } else {
                 self.publish(&together).await
             };
-            if let Err(error) = sent {
+            if let Err(Stopped { error, .. }) = sent {
                 tracing::debug!(%error, "events could not be sent again");
                 // They were claimed for longer with every try: one that failed does not count as one.
                 let unsent = overdue.iter().skip(at * RESENT_TOGETHER).map(|row| row.name.clone()).collect();
@@ -443,16 +462,16 @@ impl Together {
 
 /// What comes of sending, given up a moment after the time to stop: what was on its way is sent again, and known.
 async fn unless_stopped<T>(
-    sending: impl Future<Output = Result<T, HandleError>>,
+    sending: impl Future<Output = Result<T, Stopped>>,
     shutdown: &CancellationToken,
-) -> Result<T, HandleError> {
+) -> Result<T, Stopped> {
     let stopped = async {
         shutdown.cancelled().await;
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
         outcome = sending => outcome,
-        () = stopped => Err(HandleError::Transient("the process stopped".to_owned())),
+        () = stopped => Err(HandleError::Transient("the process stopped".to_owned()).into()),
     }
 }
 
