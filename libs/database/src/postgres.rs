@@ -62,6 +62,8 @@ impl Pool {
                 // For the same reason a plan for these values is none that is better, and planning anew costs more than most
                 // statements of ours.
                 ("plan_cache_mode", "force_generic_plan"),
+                // Nor is there a statement of ours that reads enough rows for workers to be worth starting.
+                ("max_parallel_workers_per_gather", "0"),
             ])
             .disable_statement_logging();
         let sessions = Sessions::connect(options, max_connections)

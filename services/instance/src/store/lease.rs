@@ -197,8 +197,12 @@ impl Store {
             .across_tenants()
             .fetch_all(
                 "select lease.tenant_id, lease.instance_id, lease.task_id, lease.fencing, lease.ends_at
-                   from lease join instance using (tenant_id, instance_id)
-                  where lease.ends_at is not null and lease.ends_at <= $1 and instance.status <> 'paused'
+                   from lease
+                  where lease.ends_at is not null and lease.ends_at <= $1
+                    -- Looked up for each: a join could begin with all instances.
+                    and (select instance.status from instance
+                          where instance.tenant_id = lease.tenant_id
+                            and instance.instance_id = lease.instance_id) <> 'paused'
                   order by lease.ends_at limit $2",
                 args![now, limit],
             )
