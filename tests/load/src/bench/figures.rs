@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::cold::Cold;
+use super::figure::{self, Figure};
 use super::fleet::{DECIDE, ONWARD, WHOLE};
 use super::floor::Floor;
 use super::place::Store;
@@ -32,23 +34,8 @@ pub(super) struct Measured {
     pub(super) drained: Option<Duration>,
     /// Mail that came, where it was counted.
     pub(super) mail: Option<usize>,
-}
-
-/// One figure.
-#[derive(Debug, Clone)]
-struct Figure {
-    what: String,
-    value: f64,
-    bound: f64,
-    /// The value may not be lower than the bound; otherwise not higher.
-    is_least: bool,
-    unit: &'static str,
-}
-
-impl Figure {
-    fn is_reached(&self) -> bool {
-        if self.is_least { self.value >= self.bound } else { self.value <= self.bound }
-    }
+    /// Before there was any load.
+    pub(super) cold: Cold,
 }
 
 /// Whether all figures were reached.
@@ -62,27 +49,12 @@ fn figures(measured: &Measured) -> Vec<Figure> {
         Store::Postgres => 0.20,
         Store::Sqlite => 0.25,
     };
-    let ratio = Figure {
-        what: "transitions / bare calls".to_owned(),
-        value: rate(&measured.peak) / measured.floor.echo,
-        bound: share,
-        is_least: true,
-        unit: "",
-    };
-    let drained = measured.drained.unwrap_or(DRAINED);
-    let drained = Figure {
-        what: "nothing waits after the load".to_owned(),
-        value: drained.as_secs_f64(),
-        bound: DRAIN.as_secs_f64(),
-        is_least: false,
-        unit: "s",
-    };
-    let within = |what: String, value: Duration, bound: Duration| Figure {
-        what,
-        value: millis(value),
-        bound: millis(bound),
-        is_least: false,
-        unit: "ms",
+    let ratio =
+        Figure::at_least("transitions / bare calls", rate(&measured.peak) / measured.floor.echo, share, "");
+    let drained = measured.drained.unwrap_or(DRAINED).as_secs_f64();
+    let drained = Figure::at_most("nothing waits after the load", drained, DRAIN.as_secs_f64(), "s");
+    let within = |what: String, value: Duration, bound: Duration| {
+        Figure::at_most(what, millis(value), millis(bound), "ms")
     };
     let onward = latencies(&measured.peak, ONWARD);
     let mut figures = vec![
@@ -106,14 +78,15 @@ fn figures(measured: &Measured) -> Vec<Figure> {
             figures.push(within(format!("half of the load, {what}, p99"), latencies.p99(), commit * 50));
         }
     }
+    figures.extend(measured.cold.figures());
     figures
 }
 
-fn latencies(window: &Window, what: &str) -> Latencies {
+pub(super) fn latencies(window: &Window, what: &str) -> Latencies {
     window.latencies.get(what).cloned().unwrap_or_default()
 }
 
-fn millis(time: Duration) -> f64 {
+pub(super) fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1_000.0
 }
 
@@ -127,7 +100,7 @@ fn per_second(count: u64, window: &Window) -> f64 {
     count as f64 / window.seconds
 }
 
-fn rate(window: &Window) -> f64 {
+pub(super) fn rate(window: &Window) -> f64 {
     per_second(window.counted.transitions, window)
 }
 
@@ -139,6 +112,14 @@ pub(super) fn table(measured: &Measured) -> String {
     line(&mut text, "rows in commits of 64", &format!("{:.0}/s", floor.batched));
     let (p50, p99) = (millis(floor.commit.p50()), millis(floor.commit.p99()));
     line(&mut text, "one row in a commit", &format!("p50 {p50:.2} ms, p99 {p99:.2} ms"));
+    if !measured.cold.started.is_empty() {
+        let each: Vec<String> =
+            measured.cold.started.iter().map(|took| format!("{:.0}", millis(*took))).collect();
+        line(&mut text, "dev on an empty folder until it answers", &format!("{} ms", each.join(", ")));
+    }
+    let resident: Vec<String> =
+        measured.cold.resident.iter().map(|(what, mib)| format!("{what} {mib:.1}")).collect();
+    line(&mut text, "resident at rest (VmRSS), MiB", &resident.join(", "));
     for (name, window) in [
         ("one instance at a time".to_owned(), &measured.idle),
         (format!("{} instances at a time", measured.in_flight), &measured.peak),
@@ -149,13 +130,7 @@ pub(super) fn table(measured: &Measured) -> String {
     if let Some(mail) = measured.mail {
         line(&mut text, "\n  mail that came", &mail.to_string());
     }
-    let _ = writeln!(text, "\n  {:<58}{:>12}{:>14}", "figure", "measured", "bound");
-    for figure in figures(measured) {
-        let Figure { what, value, bound, is_least, unit } = &figure;
-        let sign = if *is_least { ">=" } else { "<=" };
-        let said = if figure.is_reached() { "ok" } else { "MISSED" };
-        let _ = writeln!(text, "  {what:<58}{value:>9.3} {unit:<2}{sign:>4}{bound:>9.3} {unit:<2} {said}");
-    }
+    text += &figure::table(&figures(measured));
     text
 }
 
@@ -205,7 +180,7 @@ fn load(text: &mut String, name: &str, window: &Window) {
     }
 }
 
-fn line(text: &mut String, what: &str, value: &str) {
+pub(super) fn line(text: &mut String, what: &str, value: &str) {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "  {what:<44}{value}");
 }
@@ -216,19 +191,6 @@ pub(super) fn json(all: &[Measured]) -> Value {
 }
 
 fn one(measured: &Measured) -> Value {
-    let figures: Vec<Value> = figures(measured)
-        .iter()
-        .map(|figure| {
-            json!({
-                "what": figure.what,
-                "value": figure.value,
-                "bound": figure.bound,
-                "isLeast": figure.is_least,
-                "unit": figure.unit,
-                "isReached": figure.is_reached(),
-            })
-        })
-        .collect();
     let floor = &measured.floor;
     json!({
         "store": measured.store.name(),
@@ -243,11 +205,12 @@ fn one(measured: &Measured) -> Value {
         "half": window(&measured.half),
         "drainedSeconds": measured.drained.map(|time| time.as_secs_f64()),
         "mail": measured.mail,
-        "figures": figures,
+        "cold": measured.cold.to_json(),
+        "figures": figure::json(&figures(measured)),
     })
 }
 
-fn window(window: &Window) -> Value {
+pub(super) fn window(window: &Window) -> Value {
     let transitions = window.counted.transitions;
     let latencies: serde_json::Map<String, Value> =
         window.latencies.iter().map(|(what, latencies)| ((*what).to_owned(), latencies.to_json())).collect();

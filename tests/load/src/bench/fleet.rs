@@ -1,16 +1,15 @@
 //! Whole instances of the page's process: services that start them and wait for their end, agents by the worker protocol,
 //! and people's decisions by the API.
 
-use std::collections::{HashMap, HashSet};
+mod people;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use phasegate_client::{Client, Credential, request_id};
-use phasegate_proto::approval::v1::{
-    Approval, ApproverStatus, DecideApprovalRequest, Decision, ListApprovalsRequest,
-};
 use phasegate_proto::artifact::v1::StoreArtifactRequest;
 use phasegate_proto::instance::v1::{ExternalParticipant, StartInstanceRequest, WatchEventsRequest};
 use phasegate_proto::worker::v1::{CompleteTaskRequest, LeasedTask, PollTasksRequest, WorkerInfo};
@@ -21,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
-use super::place::{PEOPLE, Place};
+use super::place::{PARKED_PEOPLE, PEOPLE, Place};
 use super::record::Recorder;
 
 /// Connections of each kind of client.
@@ -32,10 +31,6 @@ const WORKERS: usize = 4;
 const TASKS_MAX: i32 = 16;
 /// How long a poll waits for work.
 const POLL: i64 = 10;
-/// Requests that a look takes at most.
-const PAGE: i32 = 500;
-/// Between two looks of the people at what is asked of them.
-const LOOK: Duration = Duration::from_millis(10);
 /// An instance that takes longer hangs.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -55,6 +50,8 @@ pub(super) struct Fleet {
     operators: Vec<Client>,
     agents: Vec<Client>,
     people: HashMap<String, Vec<Client>>,
+    /// Whose requests are looked for; an empty name for everybody's at once.
+    looks_for: Vec<String>,
     next: AtomicUsize,
     started: AtomicU64,
     /// When the last decision about an instance that runs was sent.
@@ -68,14 +65,23 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Connects.
+    /// Connects. The people look at the requests of everybody at once.
     pub(super) async fn connect(place: &Place, name: &str) -> anyhow::Result<Arc<Self>> {
+        Self::connect_with(place, name, vec![String::new()]).await
+    }
+
+    /// Connects. The people look at their own requests only, as somebody has to whose tenant has many that wait.
+    pub(super) async fn connect_each(place: &Place, name: &str) -> anyhow::Result<Arc<Self>> {
+        Self::connect_with(place, name, PEOPLE.map(str::to_owned).to_vec()).await
+    }
+
+    async fn connect_with(place: &Place, name: &str, looks_for: Vec<String>) -> anyhow::Result<Arc<Self>> {
         let (process, queues) = Place::process()?;
         let keys = place.keys.as_ref();
         let operators = connections(place, keys.map(|keys| keys.operator.as_str())).await?;
         let agents = connections(place, keys.map(|keys| keys.agent.as_str())).await?;
         let mut people = HashMap::new();
-        for person in PEOPLE {
+        for person in PEOPLE.into_iter().chain(PARKED_PEOPLE) {
             let key = keys.and_then(|keys| keys.people.get(person)).map(String::as_str);
             people.insert(person.to_owned(), connections(place, key).await?);
         }
@@ -86,6 +92,7 @@ impl Fleet {
             operators,
             agents,
             people,
+            looks_for,
             next: AtomicUsize::new(0),
             started: AtomicU64::new(0),
             decided: Mutex::default(),
@@ -198,25 +205,7 @@ impl Fleet {
     }
 
     async fn life(&self, id: &str, due: Instant) -> anyhow::Result<()> {
-        let client = self.one_of(&self.operators)?;
-        let participants = PEOPLE.map(|person| ExternalParticipant {
-            participant_id: person.to_owned(),
-            email: format!("{person}@acme.com"),
-            name: person.to_owned(),
-        });
-        let request = StartInstanceRequest {
-            process_id: self.process.clone(),
-            name: "Acme Corp SSO Deployment".to_owned(),
-            context: Some(context()),
-            external_participants: participants.to_vec(),
-            instance_id: id.to_owned(),
-            request_id: request_id(),
-            ..StartInstanceRequest::default()
-        };
-        client
-            .call(request, async |client, request| client.instances().start_instance(request).await)
-            .await
-            .context("StartInstance")?;
+        self.start(&self.process, id, &PEOPLE).await?;
         self.answered("StartInstance", due);
         let request = WatchEventsRequest {
             instance_id: id.to_owned(),
@@ -224,6 +213,7 @@ impl Fleet {
             resume_token: "0".to_owned(),
             until_terminal: true,
         };
+        let client = self.one_of(&self.operators)?;
         let watched = client.events().watch_events(Request::new(request)).await.context("WatchEvents")?;
         self.recorder.counts.calls.fetch_add(1, Ordering::Relaxed);
         let mut stream = watched.into_inner();
@@ -232,6 +222,29 @@ impl Fleet {
             is_complete |= !message.events.is_empty();
         }
         anyhow::ensure!(is_complete, "it did not complete");
+        Ok(())
+    }
+
+    /// Starts an instance of a process that these people have a part in.
+    pub(super) async fn start(&self, process: &str, id: &str, people: &[&str]) -> anyhow::Result<()> {
+        let participants = people.iter().map(|person| ExternalParticipant {
+            participant_id: (*person).to_owned(),
+            email: format!("{person}@acme.com"),
+            name: (*person).to_owned(),
+        });
+        let request = StartInstanceRequest {
+            process_id: process.to_owned(),
+            name: "Acme Corp SSO Deployment".to_owned(),
+            context: Some(context()),
+            external_participants: participants.collect(),
+            instance_id: id.to_owned(),
+            request_id: request_id(),
+            ..StartInstanceRequest::default()
+        };
+        self.one_of(&self.operators)?
+            .call(request, async |client, request| client.instances().start_instance(request).await)
+            .await
+            .context("StartInstance")?;
         Ok(())
     }
 
@@ -302,75 +315,6 @@ impl Fleet {
         self.answered("CompleteTask", due);
         self.recorder.counts.completed.fetch_add(1, Ordering::Relaxed);
         self.asked.notify_one();
-        Ok(())
-    }
-
-    // --- People ---
-
-    /// Looks again and again at what is asked, and answers all of it.
-    async fn looks(self: Arc<Self>) -> anyhow::Result<()> {
-        let mut seen: HashSet<String> = HashSet::new();
-        loop {
-            let due = Instant::now();
-            let mut open = Vec::new();
-            let mut page_token = String::new();
-            loop {
-                let request =
-                    ListApprovalsRequest { page_size: PAGE, page_token, ..ListApprovalsRequest::default() };
-                let client = self.one_of(&self.operators)?;
-                let page = client
-                    .call(request, async |client, request| client.approvals().list_approvals(request).await)
-                    .await
-                    .context("ListApprovals")?;
-                self.answered("ListApprovals", due);
-                open.extend(page.approvals);
-                page_token = page.next_page_token;
-                if page_token.is_empty() {
-                    break;
-                }
-            }
-            let ids: HashSet<String> = open.iter().map(|approval| approval.id.clone()).collect();
-            seen.retain(|id| ids.contains(id));
-            for approval in open {
-                if seen.insert(approval.id.clone()) {
-                    self.recorder.counts.requested.fetch_add(1, Ordering::Relaxed);
-                    self.spawn(self.clone().answers(approval));
-                }
-            }
-            // As long as nobody could have asked anything there is nothing to look at.
-            if self.under_way() == 0 {
-                self.asked.notified().await;
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    async fn answers(self: Arc<Self>, approval: Approval) -> anyhow::Result<()> {
-        for approver in &approval.approvers {
-            if approver.status() != ApproverStatus::Pending {
-                continue;
-            }
-            let clients = self.people.get(&approver.participant_id).context("somebody whom nobody plays")?;
-            let request = DecideApprovalRequest {
-                approval_id: approval.id.clone(),
-                approver_id: approver.participant_id.clone(),
-                decision: Decision::Approve.into(),
-                comment: "Fine.".to_owned(),
-                content_digest: approval.content_digest.clone(),
-                request_id: request_id(),
-                ..DecideApprovalRequest::default()
-            };
-            let due = Instant::now();
-            if let Some(decided) = self.decided().get_mut(&approval.instance_id) {
-                *decided = Some(due);
-            }
-            self.one_of(clients)?
-                .call(request, async |client, request| client.approvals().decide_approval(request).await)
-                .await
-                .context(DECIDE)?;
-            self.answered(DECIDE, due);
-            self.recorder.counts.voted.fetch_add(1, Ordering::Relaxed);
-        }
         Ok(())
     }
 }

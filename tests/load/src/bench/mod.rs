@@ -1,10 +1,19 @@
 //! How fast Phasegate is, and how fast it could be on this machine.
 
+mod cold;
+mod compared;
+mod copies;
+mod figure;
 mod figures;
+mod flat;
 mod fleet;
 mod floor;
+mod pages;
+mod parked;
 mod place;
+mod plans;
 mod record;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +33,8 @@ use self::record::{Counted, Latencies, TRANSITIONS_EACH};
 
 /// Before what counts, as a part of what counts.
 const WARM_UP: f64 = 0.3;
+/// Length of a window, unless it is said otherwise.
+const SECONDS: u64 = 20;
 /// What the machine can do is measured for so long, each.
 const FLOOR: Duration = Duration::from_secs(3);
 /// What waits at the end of the load is over by then; five times the figure, so that the time itself is seen.
@@ -37,9 +48,9 @@ pub(super) struct Options {
     /// Only on this store; both, one after the other, where it is not given
     #[arg(long, value_enum)]
     store: Option<Store>,
-    /// Length of each of the three measurements
-    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    seconds: u64,
+    /// Length of each measurement; 20 where it is not given, 8 with --parked
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: Option<u64>,
     /// Instances that run at a time when there are many
     #[arg(long, value_name = "NUMBER", default_value_t = 64)]
     in_flight: usize,
@@ -49,6 +60,14 @@ pub(super) struct Options {
     /// Says, too, what the dearest statements of PostgreSQL cost under the load of many; counting them costs a little itself
     #[arg(long)]
     statements: bool,
+    /// Measures something else: PostgreSQL nearly empty, and again with so many instances that wait for people; 200000 where no
+    /// number is given. The instances are copies of some that ran, with all their rows; 200000 take 20 GB below /tmp
+    #[arg(long, value_name = "NUMBER", num_args = 0..=1, default_missing_value = "200000",
+          conflicts_with_all = ["store", "statements"], value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    parked: Option<u32>,
+    /// Rounds of measurements on each side with --parked; their medians count
+    #[arg(long, value_name = "NUMBER", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
     /// The program; the one beside this one where it is not given
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
@@ -74,6 +93,14 @@ pub(super) async fn run(options: Options) -> anyhow::Result<bool> {
     };
     let is_quiet = options.json.as_deref() == Some(Path::new("-"));
     let meter = Meter::start();
+    if let Some(parked) = options.parked {
+        let flat = Box::pin(flat::measure(&options, parked, &program, &meter)).await?;
+        if !is_quiet {
+            super::say(&compared::table(&flat));
+        }
+        write(&options, &compared::json(&flat))?;
+        return Ok(compared::is_reached(&flat));
+    }
     let mut all = Vec::new();
     let stores = options.store.map_or(vec![Store::Postgres, Store::Sqlite], |store| vec![store]);
     for store in stores {
@@ -83,16 +110,33 @@ pub(super) async fn run(options: Options) -> anyhow::Result<bool> {
         }
         all.push(measured);
     }
-    if let Some(file) = &options.json {
-        let json = serde_json::to_string_pretty(&figures::json(&all))?;
-        if is_quiet { super::say(&json) } else { std::fs::write(file, json + "\n")? }
-    }
+    write(&options, &figures::json(&all))?;
     Ok(all.iter().all(figures::is_reached))
+}
+
+/// Writes what was measured to where it is wanted.
+fn write(options: &Options, measured: &serde_json::Value) -> anyhow::Result<()> {
+    let Some(file) = &options.json else { return Ok(()) };
+    let json = serde_json::to_string_pretty(measured)?;
+    if file == Path::new("-") {
+        super::say(&json);
+    } else {
+        std::fs::write(file, json + "\n")?;
+    }
+    Ok(())
 }
 
 async fn measure(options: &Options, program: &Path, store: Store, meter: &Meter) -> anyhow::Result<Measured> {
     let folder = tempfile::Builder::new().prefix("phasegate-load-").tempdir_in("/tmp")?;
+    let dev = match store {
+        Store::Sqlite => Some(cold::dev(program, folder.path()).await?),
+        Store::Postgres => None,
+    };
     let place = Place::start(store, program, folder.path(), options.statements).await?;
+    let cold = match dev {
+        Some(cold) => cold,
+        None => cold::serve(program, &place).await?,
+    };
     tell(store, "measuring what the machine can do");
     let echo = floor::echo(FLOOR).await?;
     let (batched, commit) = match place.database_url() {
@@ -103,7 +147,7 @@ async fn measure(options: &Options, program: &Path, store: Store, meter: &Meter)
     let fleet = Fleet::connect(&place, "one").await?;
     fleet.begin();
     tell(store, "one instance at a time");
-    let time = Duration::from_secs(options.seconds);
+    let time = Duration::from_secs(options.seconds.unwrap_or(SECONDS));
     let idle = window(&place, &fleet, meter, time, |until| {
         let fleet = fleet.clone();
         async move { fleet.closed_loop(1, until).await }
@@ -136,7 +180,7 @@ async fn measure(options: &Options, program: &Path, store: Store, meter: &Meter)
     .await?;
     fleet.end();
     let mail = place.mail();
-    Ok(Measured { store, in_flight, floor, idle, peak, half, drained, mail })
+    Ok(Measured { store, in_flight, floor, idle, peak, half, drained, mail, cold })
 }
 
 /// Lets a load run, and measures after its beginning.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use phasegate_load::machine::{Machine, Places, Ports, Postgres};
+use phasegate_load::machine::{Machine, Places, Ports, Postgres, Process};
 use phasegate_load::run::Keys;
 use phasegate_load::sink::Sink;
 use phasegate_load::waiting::Waiting;
@@ -18,10 +18,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use super::cold;
+
 /// The process of the page, as the demo plays it.
 const PROCESS: &str = include_str!("../../../../services/phasegate/src/demo/process.json");
 /// People of the process who decide.
 pub(super) const PEOPLE: [&str; 2] = ["customer_it_admin", "customer_ciso"];
+/// People of the process whose instances are parked.
+pub(super) const PARKED_PEOPLE: [&str; 2] = ["parked_it_admin", "parked_ciso"];
 /// Memory of PostgreSQL for pages.
 const BUFFERS: &str = "1GB";
 /// From the start of `phasegate dev` to the line that says where it listens.
@@ -48,16 +52,17 @@ pub(super) struct Place {
 
 #[derive(Debug)]
 enum Runs {
-    Dev { _process: Child },
+    Dev { process: Child },
     Serve(Box<Production>),
 }
 
+/// `phasegate serve`, and what it needs.
 #[derive(Debug)]
-struct Production {
-    postgres: Postgres,
+pub(super) struct Production {
+    pub(super) postgres: Postgres,
     _redis: TestRedis,
     sink: Arc<Sink>,
-    machine: Machine,
+    pub(super) machine: Machine,
 }
 
 /// What the database has done so far.
@@ -92,6 +97,42 @@ impl Place {
         let key = place.keys.as_ref().map_or("", |keys| keys.operator.as_str());
         post(&format!("{}/api/processes", place.address), key, &process).await?;
         Ok(place)
+    }
+
+    /// Stores a process like that of the page which waits for other people, so that nobody goes on with it; its id.
+    pub(super) async fn store_parked_process(&self) -> anyhow::Result<String> {
+        let mut process: Value = serde_json::from_str(&PROCESS.replace("\"customer_", "\"parked_"))?;
+        let id = format!("{}_parked", Self::process()?.0);
+        process["id"] = json!(id);
+        let key = self.keys.as_ref().map_or("", |keys| keys.operator.as_str());
+        post(&format!("{}/api/processes", self.address), key, &process).await?;
+        Ok(id)
+    }
+
+    /// Resident memory of each process of the system, in MiB.
+    pub(super) fn resident(&self) -> anyhow::Result<BTreeMap<String, f64>> {
+        match &self.runs {
+            Runs::Dev { process } => {
+                let process = process.id().context("phasegate dev has ended")?;
+                Ok(BTreeMap::from([("phasegate dev".to_owned(), cold::resident_mib(process)?)]))
+            }
+            Runs::Serve(serve) => {
+                let copies = serve.machine.copies.iter();
+                let resident = |copy: &Arc<Process>| {
+                    let process = copy.process().with_context(|| format!("{} does not run", copy.name))?;
+                    Ok((copy.service.to_owned(), cold::resident_mib(process)?))
+                };
+                copies.map(resident).collect()
+            }
+        }
+    }
+
+    /// The processes and the servers of production.
+    pub(super) fn production(&self) -> anyhow::Result<&Production> {
+        match &self.runs {
+            Runs::Serve(serve) => Ok(serve),
+            Runs::Dev { .. } => bail!("phasegate dev is one process without servers"),
+        }
     }
 
     /// The id of the process, and the queues of its agents.
@@ -197,7 +238,7 @@ async fn dev(program: &Path, folder: &Path) -> anyhow::Result<Place> {
     };
     let address = tokio::time::timeout(START, listens).await.context("phasegate dev does not start")??;
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    let runs = Runs::Dev { _process: process };
+    let runs = Runs::Dev { process };
     Ok(Place { address, keys: None, folder: folder.to_owned(), runs })
 }
 
@@ -245,7 +286,7 @@ async fn keys(machine: &Machine, address: &str) -> anyhow::Result<Keys> {
     let agent = json!({ "name": "agents", "scopes": scopes, "queues": queues });
     let agent = secret(&address, &operator, &agent).await?;
     let mut people = BTreeMap::new();
-    for person in PEOPLE {
+    for person in PEOPLE.into_iter().chain(PARKED_PEOPLE) {
         let scopes = ["approvals:read", "approvals:decide"];
         let key = json!({ "name": person, "scopes": scopes, "participantId": person });
         people.insert(person.to_owned(), secret(&address, &operator, &key).await?);

@@ -7,4 +7,4 @@ mod signal;
 
 pub use port::Ports;
 pub use postgres::Postgres;
-pub use service::{Machine, Places, SERVICES};
+pub use service::{Machine, Places, Process, SERVICES};

@@ -90,6 +90,11 @@ impl Postgres {
         self.port
     }
 
+    /// What it says.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
     /// Starts it where it was, and returns once it answers.
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
         let until = Instant::now() + PATIENCE;
@@ -126,7 +131,7 @@ impl Postgres {
             command.args(["-c", "pg_stat_statements.track_planning=on"]);
         }
         let child = command
-            .env("LOG", self.folder.join("log"))
+            .env("LOG", self.log())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -71,7 +71,8 @@ pub struct Process {
     pub name: String,
     /// Where it listens.
     pub port: u16,
-    admin: u16,
+    /// Where it tells how it is.
+    pub admin: u16,
     log: PathBuf,
     state: Mutex<State>,
     /// Number of lives that have begun, and whether the last one is ready.
@@ -190,6 +191,11 @@ async fn supervise(copy: Arc<Process>, start: Start) {
 impl Process {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its number, while it runs.
+    pub fn process(&self) -> Option<u32> {
+        self.state().process
     }
 
     fn spawn(&self, start: &Start) -> anyhow::Result<Child> {
