@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use phasegate_load::machine::Postgres;
@@ -16,9 +17,11 @@ const SAID: usize = 160;
 /// A statement that is seen so often a second belongs to the work and not to what is looked at now and then.
 const HOT: f64 = 1.0;
 
-/// Every session that begins from here on explains each of its statements.
-const ON: [&str; 6] = [
-    "alter system set session_preload_libraries = 'auto_explain'",
+/// Every session that begins from here on has what explains statements; only such a session knows its settings.
+const LOADED: [&str; 2] =
+    ["alter system set session_preload_libraries = 'auto_explain'", "select pg_reload_conf()"];
+/// Every session that has it explains each of its statements.
+const ON: [&str; 5] = [
     "alter system set auto_explain.log_min_duration = 0",
     "alter system set auto_explain.log_format = 'json'",
     // For the schema of each table.
@@ -59,6 +62,13 @@ struct Explained {
 
 /// Explains the statements of sessions that begin from here on. Returns where the log ends.
 pub(super) async fn begin(postgres: &Postgres) -> anyhow::Result<u64> {
+    for sql in LOADED {
+        postgres.query(sql).await?;
+    }
+    // The server takes settings in its own time.
+    while postgres.query("show session_preload_libraries").await? != ["auto_explain"] {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     for sql in ON {
         postgres.query(sql).await?;
     }

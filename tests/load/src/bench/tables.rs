@@ -69,18 +69,25 @@ pub(super) const TABLES: [Table; 41] = [
 ];
 
 /// Tables that do not grow with the number of instances, or have nothing of one that waits.
-pub(super) const OTHERS: [&str; 11] = [
-    "schema_version",
-    "definition",
-    "queue_poll",
-    "team_template",
-    "team",
-    "tenant",
-    "api_key",
-    "api_key_secret",
-    "session",
-    "nonce",
-    "dead_letter",
+pub(super) const OTHERS: [&str; 18] = [
+    "instance.definition",
+    "instance.queue_poll",
+    "artifact.dead_letter",
+    "participant.session",
+    "participant.nonce",
+    "participant.tenant",
+    "participant.api_key",
+    "participant.api_key_secret",
+    "participant.dead_letter",
+    "notification.dead_letter",
+    "notification.idempotency",
+    "definition.definition",
+    "definition.team_template",
+    "definition.team",
+    "definition.idempotency",
+    "definition.outbox",
+    "definition.inbox",
+    "definition.dead_letter",
 ];
 
 const fn named(service: &'static str, name: &'static str) -> Table {
