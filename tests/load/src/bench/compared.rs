@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Window;
 use super::figure::{self, Figure};
-use super::figures::{latencies, line, millis, rate};
+use super::figures::{each, latencies, line, millis, rate};
 use super::flat::{Flat, Round, Side};
 use super::fleet::{ONWARD, WHOLE};
 use super::parked::ROWS_EACH;
@@ -62,6 +62,16 @@ fn pairs(flat: &Flat) -> Vec<Pair> {
             unit: "/s",
             is_rate: true,
             is_bound: true,
+        });
+        // On a machine that others use, too, it says more than the clock does.
+        let spent = |round: &Round| each(of(round).spent.values().sum(), of(round).counted.transitions);
+        pairs.push(Pair {
+            what: format!("{name}, processor time for each transition"),
+            empty: median(empty, spent),
+            full: median(full, spent),
+            unit: "ms",
+            is_rate: false,
+            is_bound: false,
         });
         let kinds: BTreeSet<&str> =
             empty.iter().flat_map(|round| of(round).latencies.keys().copied()).collect();
@@ -146,6 +156,12 @@ pub(super) fn table(flat: &Flat) -> String {
     for finding in flat.plans.lines() {
         let _ = writeln!(text, "    {finding}");
     }
+    text + &sides(flat) + &figure::table(&figures(flat))
+}
+
+/// Both sides beside each other, for people.
+pub(super) fn sides(flat: &Flat) -> String {
+    let mut text = String::new();
     let rounds = flat.full.rounds.len();
     let heading = format!("median of {rounds} windows");
     let _ = writeln!(text, "\n  {heading:<58}{:>12}{:>12}{:>10}", "empty", "full", "ratio");
@@ -153,7 +169,7 @@ pub(super) fn table(flat: &Flat) -> String {
         let ratio = full / empty.max(f64::MIN_POSITIVE);
         let _ = writeln!(text, "  {what:<58}{empty:>9.2} {unit:<2}{full:>9.2} {unit:<2}{ratio:>10.2}");
     }
-    text + &figure::table(&figures(flat))
+    text
 }
 
 /// For machines.

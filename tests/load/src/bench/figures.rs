@@ -91,7 +91,7 @@ pub(super) fn millis(time: Duration) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a run of minutes")]
-fn each(count: u64, of: u64) -> f64 {
+pub(super) fn each(count: u64, of: u64) -> f64 {
     count as f64 / (of as f64).max(1.0)
 }
 

@@ -9,6 +9,7 @@ use anyhow::{Context as _, ensure};
 use phasegate_load::meter::Meter;
 use tokio::time::Instant;
 
+use super::compared;
 use super::copies::instance_id;
 use super::fleet::Fleet;
 use super::pages::Reader;
@@ -90,6 +91,8 @@ pub(super) async fn measure(
     super::tell(Store::Postgres, "full; PostgreSQL counts its rows");
     filled(&place).await?;
     flat.full = run.side(&fleet, "full").await?;
+    // Nobody has to wait for the rest to see this.
+    crate::tell(&compared::sides(&flat));
     super::tell(Store::Postgres, "pages, and audit trails of copies");
     let reader = Reader::of(&place)?;
     flat.pages = reader.pages(&instance_id(parked / 2)).await?;
@@ -180,13 +183,13 @@ impl Run<'_> {
         let scraping = async {
             let mut scrapes = BTreeMap::new();
             for copy in &production.machine.copies {
-                scrapes.insert(copy.service.to_owned(), reader.scrape(copy).await?);
+                scrapes.insert(copy.service.to_owned(), reader.scrape(copy).await);
             }
-            anyhow::Ok(scrapes)
+            scrapes
         };
         let (window, scrapes) = tokio::join!(running, scraping);
         window?;
-        flat.scrapes = scrapes?;
+        flat.scrapes = scrapes;
         fleet.end();
         flat.plans = plans::end(&production.postgres, from, began.elapsed().as_secs_f64()).await?;
         let faults = production.machine.faults();

@@ -180,9 +180,9 @@ impl Plans {
                 Some(table) => format!("reads all of {table}"),
                 None => "slow".to_owned(),
             };
-            let often = if finding.is_hot { "again and again" } else { "now and then" };
+            let often = if finding.is_hot { "a statement of the work" } else { "now and then" };
             let (times, millis) = (finding.times, finding.millis_max);
-            format!("{what}, {often} ({times} times, at most {millis:.0} ms): {}", finding.statement)
+            format!("{what}, {often} (seen {times} times, at most {millis:.0} ms): {}", finding.statement)
         };
         self.findings.iter().map(line).collect()
     }
