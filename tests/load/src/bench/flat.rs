@@ -13,7 +13,7 @@ use super::compared;
 use super::copies::instance_id;
 use super::fleet::Fleet;
 use super::pages::Reader;
-use super::parked::{Filled, Parked};
+use super::parked::{Filled, Parked, SOURCES};
 use super::place::{Place, Store};
 use super::plans::{self, Plans};
 use super::record::Latencies;
@@ -97,7 +97,8 @@ pub(super) async fn measure(
     let reader = Reader::of(&place)?;
     flat.pages = reader.pages(&instance_id(parked / 2)).await?;
     flat.entries = u64::MAX;
-    for number in (0..CHECKED).map(|number| parked / CHECKED * number + number % 8) {
+    // Over all of them, and copies of each source.
+    for number in (0..CHECKED).map(|number| parked / CHECKED * number + number % SOURCES) {
         let (is_intact, entries) = reader.verify(&instance_id(number)).await?;
         flat.broken += u32::from(!is_intact);
         flat.entries = flat.entries.min(entries);

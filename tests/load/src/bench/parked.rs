@@ -18,7 +18,7 @@ use super::place::{PARKED_PEOPLE, Place};
 use super::tables::{OTHERS, TABLES, Table};
 
 /// Instances that run to where they wait: the others are their copies in turn.
-const SOURCES: u32 = 8;
+pub(super) const SOURCES: u32 = 8;
 /// Rows of history that each is to have.
 pub(super) const ROWS_EACH: u32 = 20;
 /// They wait by then.

@@ -13,7 +13,7 @@ const ROWS_MAX: u32 = 1_000;
 /// A statement that takes longer is worth a word, whatever its plan is.
 const SLOW_MILLIS: f64 = 50.0;
 /// Characters of a statement that are said.
-const SAID: usize = 160;
+const SAID: usize = 240;
 /// A statement that is seen so often a second belongs to the work and not to what is looked at now and then.
 const HOT: f64 = 1.0;
 
@@ -21,11 +21,14 @@ const HOT: f64 = 1.0;
 const LOADED: [&str; 2] =
     ["alter system set session_preload_libraries = 'auto_explain'", "select pg_reload_conf()"];
 /// Every session that has it explains each of its statements.
-const ON: [&str; 5] = [
+const ON: [&str; 7] = [
     "alter system set auto_explain.log_min_duration = 0",
     "alter system set auto_explain.log_format = 'json'",
     // For the schema of each table.
     "alter system set auto_explain.log_verbose = on",
+    // For the rows that were read.
+    "alter system set auto_explain.log_analyze = on",
+    "alter system set auto_explain.log_timing = off",
     "alter system set auto_explain.sample_rate = 1",
     "select pg_reload_conf()",
 ];
@@ -41,6 +44,8 @@ pub(super) struct Finding {
     pub(super) millis_max: f64,
     /// Seen so often that it belongs to the work.
     pub(super) is_hot: bool,
+    /// The plan that took longest, with the rows that each of its scans has read.
+    pub(super) plan: String,
 }
 
 /// What the plans of some time say.
@@ -58,6 +63,8 @@ struct Explained {
     millis: f64,
     /// Tables that are read from one end to the other.
     scanned: Vec<String>,
+    /// The nodes of the plan in one line.
+    outline: String,
 }
 
 /// Explains the statements of sessions that begin from here on. Returns where the log ends.
@@ -108,7 +115,10 @@ fn read(log: impl BufRead, grown: &[String], seconds: f64) -> anyhow::Result<Pla
                 Finding { table, statement: explained.statement.clone(), ..Finding::default() }
             });
             finding.times += 1;
-            finding.millis_max = finding.millis_max.max(explained.millis);
+            if explained.millis >= finding.millis_max {
+                finding.millis_max = explained.millis;
+                finding.plan.clone_from(&explained.outline);
+            }
         }
     })?;
     plans.findings = found.into_values().collect();
@@ -154,7 +164,26 @@ fn explained(plan: &Value, millis: f64) -> Explained {
     let words: Vec<&str> = text.split_whitespace().collect();
     let mut scanned = Vec::new();
     scans(&plan["Plan"], &mut scanned);
-    Explained { statement: words.join(" ").chars().take(SAID).collect(), millis, scanned }
+    let statement = words.join(" ").chars().take(SAID).collect();
+    Explained { statement, millis, scanned, outline: outline(&plan["Plan"]) }
+}
+
+/// A plan in one line: what is done, by which index or to which table, and how many rows were looked at for it.
+fn outline(node: &Value) -> String {
+    let word = |key: &str| node[key].as_str().map(|word| format!(" {word}")).unwrap_or_default();
+    let number = |key: &str| node[key].as_f64().unwrap_or_default();
+    let mut said = node["Node Type"].as_str().unwrap_or_default().to_owned();
+    if node["Index Name"].is_string() {
+        said += &word("Index Name");
+    } else {
+        said += &word("Relation Name");
+    }
+    if said.contains("Scan") {
+        let each = number("Actual Rows") + number("Rows Removed by Filter");
+        said += &format!(": {:.0}", each * number("Actual Loops"));
+    }
+    let below: Vec<String> = node["Plans"].as_array().into_iter().flatten().map(outline).collect();
+    if below.is_empty() { said } else { format!("{said} ({})", below.join(", ")) }
 }
 
 fn scans(node: &Value, tables: &mut Vec<String>) {
@@ -182,7 +211,10 @@ impl Plans {
             };
             let often = if finding.is_hot { "a statement of the work" } else { "now and then" };
             let (times, millis) = (finding.times, finding.millis_max);
-            format!("{what}, {often} (seen {times} times, at most {millis:.0} ms): {}", finding.statement)
+            format!(
+                "{what}, {often} (seen {times} times, at most {millis:.0} ms): {}\n      {}",
+                finding.statement, finding.plan
+            )
         };
         self.findings.iter().map(line).collect()
     }
@@ -196,6 +228,7 @@ impl Plans {
                 "times": finding.times,
                 "maxMs": finding.millis_max,
                 "isHot": finding.is_hot,
+                "plan": finding.plan,
             })
         };
         let findings: Vec<Value> = self.findings.iter().map(finding).collect();
@@ -224,7 +257,15 @@ mod tests {
 2026-11-23 12:00:00.200 UTC [8] LOG:  duration: 75.5 ms  plan:
 	{
 	  "Query Text": "select count(*) from approval",
-	  "Plan": { "Node Type": "Index Only Scan", "Relation Name": "approval", "Schema": "phasegate_approval" }
+	  "Plan": {
+	    "Node Type": "Aggregate",
+	    "Plans": [
+	      {
+	        "Node Type": "Index Only Scan", "Index Name": "approval_pk", "Relation Name": "approval",
+	        "Schema": "phasegate_approval", "Actual Rows": 40, "Rows Removed by Filter": 2, "Actual Loops": 10
+	      }
+	    ]
+	  }
 	}
 2026-11-23 12:00:00.300 UTC [8] LOG:  duration: 0.1 ms  plan:
 	{
@@ -252,6 +293,7 @@ mod tests {
                 (Some("phasegate_instance.instance"), "select * from instance where \"x\" = $1"),
             ]
         );
+        assert_eq!(plans.findings[0].plan, "Aggregate (Index Only Scan approval_pk: 420)");
         Ok(())
     }
 
