@@ -152,6 +152,7 @@ pub(super) fn table(flat: &Flat) -> String {
     };
     line(&mut text, "from the end of a service to ready, s", &seconds(&flat.restarts));
     line(&mut text, "a scrape of metrics on the full system, s", &seconds(&flat.scrapes));
+    line(&mut text, "entries of the shortest audit trail", &flat.entries.to_string());
     line(&mut text, "statements explained", &flat.plans.explained.to_string());
     for finding in flat.plans.lines() {
         let _ = writeln!(text, "    {finding}");
@@ -202,6 +203,7 @@ pub(super) fn json(flat: &Flat) -> Value {
         "empty": side(&flat.empty),
         "full": side(&flat.full),
         "compared": pairs,
+        "entriesMin": flat.entries,
         "pages": pages,
         "restartSeconds": seconds(&flat.restarts),
         "scrapeSeconds": seconds(&flat.scrapes),

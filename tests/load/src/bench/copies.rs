@@ -223,7 +223,11 @@ impl Template {
             column: *column,
             parts: value.as_deref().map(|bytes| match column {
                 Column::Kept => vec![Part::Same(bytes.to_vec())],
-                _ => names.parts(bytes),
+                Column::Plain
+                | Column::Hashed
+                | Column::PreviousHash
+                | Column::OwnHash
+                | Column::LastHash => names.parts(bytes),
             }),
         };
         Self(row.iter().zip(columns).map(field).collect())

@@ -1,5 +1,7 @@
 //! One figure: what was measured, and the bound that it has to keep.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 /// One figure.
@@ -48,7 +50,8 @@ pub(super) fn table(figures: &[Figure]) -> String {
         let Figure { what, value, bound, is_least, unit } = figure;
         let sign = if *is_least { ">=" } else { "<=" };
         let said = if figure.is_reached() { "ok" } else { "MISSED" };
-        text += &format!("  {what:<58}{value:>9.3} {unit:<2}{sign:>4}{bound:>9.3} {unit:<2} {said}\n");
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {what:<58}{value:>9.3} {unit:<2}{sign:>4}{bound:>9.3} {unit:<2} {said}");
     }
     text
 }

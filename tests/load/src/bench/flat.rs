@@ -85,12 +85,12 @@ pub(super) async fn measure(
     fleet.begin();
     let mut flat = Flat { in_flight: options.in_flight, ..Flat::default() };
     let run = Run { options, place: &place, meter };
-    flat.empty = run.side(&fleet, "nearly empty").await?;
+    flat.empty = Box::pin(run.side(&fleet, "nearly empty")).await?;
     ready_to_fill(&place).await?;
     flat.filled = Parked::begin(&place, &fleet).await?.fill(parked).await?;
     super::tell(Store::Postgres, "full; PostgreSQL counts its rows");
     filled(&place).await?;
-    flat.full = run.side(&fleet, "full").await?;
+    flat.full = Box::pin(run.side(&fleet, "full")).await?;
     // Nobody has to wait for the rest to see this.
     crate::tell(&compared::sides(&flat));
     super::tell(Store::Postgres, "pages, and audit trails of copies");

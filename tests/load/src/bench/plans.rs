@@ -180,7 +180,8 @@ fn outline(node: &Value) -> String {
     }
     if said.contains("Scan") {
         let each = number("Actual Rows") + number("Rows Removed by Filter");
-        said += &format!(": {:.0}", each * number("Actual Loops"));
+        let rows = each * number("Actual Loops");
+        said = format!("{said}: {rows:.0}");
     }
     let below: Vec<String> = node["Plans"].as_array().into_iter().flatten().map(outline).collect();
     if below.is_empty() { said } else { format!("{said} ({})", below.join(", ")) }

@@ -118,8 +118,7 @@ impl Fleet {
             for approval in self.open_requests(request, Instant::now()).await? {
                 self.clone().answers(approval).await?;
             }
-            let request =
-                GetInstanceRequest { instance_id: instance_id.to_owned(), ..GetInstanceRequest::default() };
+            let request = GetInstanceRequest { instance_id: instance_id.to_owned() };
             let client = self.one_of(&self.operators)?;
             let answer = client
                 .call(request, async |client, request| client.instances().get_instance(request).await)
