@@ -307,7 +307,7 @@ mod tests {
         let text = String::from_utf8(copy[2].clone().context("a value")?)?;
         assert_eq!(text.len(), row[2].as_ref().context("a value")?.len());
         assert!(text.starts_with("\x0a\x24019a0000-1111-7222-8333-0000000"), "{text}");
-        assert!(text.contains(" of parked-00000077, apr-0123456789abcdefg"), "{text}");
+        assert!(text.contains(" of parked-00000077, apr-0123456789abcdef0"), "{text}");
         assert!(
             text.ends_with(", parked-000000031") && !text.contains(REQUEST) && !text.contains(EVENT),
             "{text}"

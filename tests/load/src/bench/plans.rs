@@ -165,10 +165,13 @@ fn explained(plan: &Value, millis: f64) -> Explained {
     let mut scanned = Vec::new();
     scans(&plan["Plan"], &mut scanned);
     let statement = words.join(" ").chars().take(SAID).collect();
-    Explained { statement, millis, scanned, outline: outline(&plan["Plan"]) }
+    // Machine code that is made for a statement is made each time that it runs.
+    let jit = if plan["JIT"].is_object() { ", compiled" } else { "" };
+    Explained { statement, millis, scanned, outline: outline(&plan["Plan"]) + jit }
 }
 
-/// A plan in one line: what is done, by which index or to which table, and how many rows were looked at for it.
+/// A plan in one line: what is done, by which index or to which table, how many rows were looked at for it, and how
+/// many PostgreSQL thought there would be.
 fn outline(node: &Value) -> String {
     let word = |key: &str| node[key].as_str().map(|word| format!(" {word}")).unwrap_or_default();
     let number = |key: &str| node[key].as_f64().unwrap_or_default();
@@ -181,7 +184,7 @@ fn outline(node: &Value) -> String {
     if said.contains("Scan") {
         let each = number("Actual Rows") + number("Rows Removed by Filter");
         let rows = each * number("Actual Loops");
-        said = format!("{said}: {rows:.0}");
+        said = format!("{said}: {rows:.0} of {:.0} expected", number("Plan Rows") * number("Actual Loops"));
     }
     let below: Vec<String> = node["Plans"].as_array().into_iter().flatten().map(outline).collect();
     if below.is_empty() { said } else { format!("{said} ({})", below.join(", ")) }
@@ -263,7 +266,7 @@ mod tests {
 	    "Plans": [
 	      {
 	        "Node Type": "Index Only Scan", "Index Name": "approval_pk", "Relation Name": "approval",
-	        "Schema": "phasegate_approval", "Actual Rows": 40, "Rows Removed by Filter": 2, "Actual Loops": 10
+	        "Schema": "phasegate_approval", "Plan Rows": 3, "Actual Rows": 40, "Rows Removed by Filter": 2, "Actual Loops": 10
 	      }
 	    ]
 	  }
@@ -294,7 +297,7 @@ mod tests {
                 (Some("phasegate_instance.instance"), "select * from instance where \"x\" = $1"),
             ]
         );
-        assert_eq!(plans.findings[0].plan, "Aggregate (Index Only Scan approval_pk: 420)");
+        assert_eq!(plans.findings[0].plan, "Aggregate (Index Only Scan approval_pk: 420 of 30 expected)");
         Ok(())
     }
 
