@@ -105,7 +105,7 @@ fn figures(flat: &Flat) -> Vec<Figure> {
     }
     #[expect(clippy::cast_precision_loss, reason = "a small count")]
     let hot = flat.plans.hot() as f64;
-    figures.push(Figure::at_most("statements of the work that read a grown table whole", hot, 0.0, ""));
+    figures.push(Figure::at_most("statements of the work that read over 1,000 rows", hot, 0.0, ""));
     if let Some((service, slowest)) = flat.restarts.iter().max_by_key(|(_, took)| **took) {
         let what = format!("the slowest restart, {service}");
         figures.push(Figure::at_most(what, slowest.as_secs_f64(), RESTART_MAX.as_secs_f64(), "s"));

@@ -1,4 +1,7 @@
-//! Which tables PostgreSQL reads from one end to the other, by the plans that it writes into its log (`auto_explain`).
+//! Which statements read many rows, by the plans that PostgreSQL writes into its log (`auto_explain`).
+//!
+//! Sequential scans are not all there is to look for: services switch them off, and what has no index that fits then reads all of
+//! one that does not.
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -8,14 +11,15 @@ use anyhow::Context as _;
 use phasegate_load::machine::Postgres;
 use serde_json::{Value, json};
 
-/// A table with more rows than this has grown.
+/// A table with more rows than this has grown, and a scan that reads more than this reads many.
 const ROWS_MAX: u32 = 1_000;
 /// A statement that takes longer is worth a word, whatever its plan is.
 const SLOW_MILLIS: f64 = 50.0;
 /// Characters of a statement that are said.
 const SAID: usize = 240;
-/// A statement that is seen so often a second belongs to the work and not to what is looked at now and then.
-const HOT: f64 = 1.0;
+/// A statement that is seen so often a second belongs to the work and not to what is looked at now and then: metrics, a few times
+/// a minute.
+const HOT: f64 = 0.2;
 
 /// Every session that begins from here on has what explains statements; only such a session knows its settings.
 const LOADED: [&str; 2] =
@@ -37,8 +41,10 @@ const OFF: [&str; 2] = ["alter system reset all", "select pg_reload_conf()"];
 /// A statement and what it was seen to do.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Finding {
-    /// Read from one end to the other; none where the statement was only slow.
+    /// Many rows of it are read, or all; none where the statement was only slow.
     pub(super) table: Option<String>,
+    /// At most, by one scan.
+    pub(super) rows: u64,
     pub(super) statement: String,
     pub(super) times: u64,
     pub(super) millis_max: f64,
@@ -57,12 +63,12 @@ pub(super) struct Plans {
 }
 
 /// A statement of the log.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 struct Explained {
     statement: String,
     millis: f64,
-    /// Tables that are read from one end to the other.
-    scanned: Vec<String>,
+    /// Tables that are read from one end to the other, or many rows of them, and how many.
+    scanned: BTreeMap<String, u64>,
     /// The nodes of the plan in one line.
     outline: String,
 }
@@ -104,17 +110,18 @@ fn read(log: impl BufRead, grown: &[String], seconds: f64) -> anyhow::Result<Pla
     each(log, |explained| {
         plans.explained += 1;
         *seen.entry(explained.statement.clone()).or_default() += 1;
-        let mut tables: Vec<Option<String>> =
-            explained.scanned.into_iter().filter(|table| grown.contains(table)).map(Some).collect();
-        tables.dedup();
+        let scanned = explained.scanned.into_iter().filter(|(table, _)| grown.contains(table));
+        let mut tables: Vec<(Option<String>, u64)> =
+            scanned.map(|(table, rows)| (Some(table), rows)).collect();
         if tables.is_empty() && explained.millis > SLOW_MILLIS {
-            tables.push(None);
+            tables.push((None, 0));
         }
-        for table in tables {
+        for (table, rows) in tables {
             let finding = found.entry((table.clone(), explained.statement.clone())).or_insert_with(|| {
                 Finding { table, statement: explained.statement.clone(), ..Finding::default() }
             });
             finding.times += 1;
+            finding.rows = finding.rows.max(rows);
             if explained.millis >= finding.millis_max {
                 finding.millis_max = explained.millis;
                 finding.plan.clone_from(&explained.outline);
@@ -162,7 +169,7 @@ fn each(log: impl BufRead, mut take: impl FnMut(Explained)) -> anyhow::Result<()
 fn explained(plan: &Value, millis: f64) -> Explained {
     let text = plan["Query Text"].as_str().unwrap_or_default();
     let words: Vec<&str> = text.split_whitespace().collect();
-    let mut scanned = Vec::new();
+    let mut scanned = BTreeMap::new();
     scans(&plan["Plan"], &mut scanned);
     let statement = words.join(" ").chars().take(SAID).collect();
     // Machine code that is made for a statement is made each time that it runs.
@@ -174,7 +181,6 @@ fn explained(plan: &Value, millis: f64) -> Explained {
 /// many PostgreSQL thought there would be.
 fn outline(node: &Value) -> String {
     let word = |key: &str| node[key].as_str().map(|word| format!(" {word}")).unwrap_or_default();
-    let number = |key: &str| node[key].as_f64().unwrap_or_default();
     let mut said = node["Node Type"].as_str().unwrap_or_default().to_owned();
     if node["Index Name"].is_string() {
         said += &word("Index Name");
@@ -182,18 +188,31 @@ fn outline(node: &Value) -> String {
         said += &word("Relation Name");
     }
     if said.contains("Scan") {
-        let each = number("Actual Rows") + number("Rows Removed by Filter");
-        let rows = each * number("Actual Loops");
-        said = format!("{said}: {rows:.0} of {:.0} expected", number("Plan Rows") * number("Actual Loops"));
+        let expected = number(node, "Plan Rows") * number(node, "Actual Loops");
+        said = format!("{said}: {:.0} of {expected:.0} expected", rows(node));
     }
     let below: Vec<String> = node["Plans"].as_array().into_iter().flatten().map(outline).collect();
     if below.is_empty() { said } else { format!("{said} ({})", below.join(", ")) }
 }
 
-fn scans(node: &Value, tables: &mut Vec<String>) {
-    if node["Node Type"] == "Seq Scan" {
+fn number(node: &Value, key: &str) -> f64 {
+    node[key].as_f64().unwrap_or_default()
+}
+
+/// Rows that a scan has looked at, over all its turns.
+fn rows(node: &Value) -> f64 {
+    (number(node, "Actual Rows") + number(node, "Rows Removed by Filter")) * number(node, "Actual Loops")
+}
+
+fn scans(node: &Value, tables: &mut BTreeMap<String, u64>) {
+    let rows = rows(node);
+    let is_whole = node["Node Type"] == "Seq Scan";
+    if node["Relation Name"].is_string() && (is_whole || rows > f64::from(ROWS_MAX)) {
         let name = |key: &str| node[key].as_str().unwrap_or_default().to_owned();
-        tables.push(format!("{}.{}", name("Schema"), name("Relation Name")));
+        let most = tables.entry(format!("{}.{}", name("Schema"), name("Relation Name"))).or_default();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        let rows = rows as u64;
+        *most = rows.max(*most);
     }
     for node in node["Plans"].as_array().into_iter().flatten() {
         scans(node, tables);
@@ -201,7 +220,7 @@ fn scans(node: &Value, tables: &mut Vec<String>) {
 }
 
 impl Plans {
-    /// Statements of the work that read a table from one end to the other.
+    /// Statements of the work that read many rows of a table, or all.
     pub(super) fn hot(&self) -> usize {
         self.findings.iter().filter(|finding| finding.is_hot && finding.table.is_some()).count()
     }
@@ -210,7 +229,7 @@ impl Plans {
     pub(super) fn lines(&self) -> Vec<String> {
         let line = |finding: &Finding| {
             let what = match &finding.table {
-                Some(table) => format!("reads all of {table}"),
+                Some(table) => format!("reads {} rows of {table}", finding.rows),
                 None => "slow".to_owned(),
             };
             let often = if finding.is_hot { "a statement of the work" } else { "now and then" };
@@ -228,6 +247,7 @@ impl Plans {
         let finding = |finding: &Finding| {
             json!({
                 "table": finding.table,
+                "rows": finding.rows,
                 "statement": finding.statement,
                 "times": finding.times,
                 "maxMs": finding.millis_max,
@@ -271,6 +291,14 @@ mod tests {
 	    ]
 	  }
 	}
+2026-11-23 12:00:00.250 UTC [8] LOG:  duration: 1.5 ms  plan:
+	{
+	  "Query Text": "select from instance by an index that does not fit",
+	  "Plan": {
+	    "Node Type": "Index Scan", "Index Name": "instance_pk", "Relation Name": "instance",
+	    "Schema": "phasegate_instance", "Plan Rows": 1, "Actual Rows": 1, "Rows Removed by Filter": 5000, "Actual Loops": 1
+	  }
+	}
 2026-11-23 12:00:00.300 UTC [8] LOG:  duration: 0.1 ms  plan:
 	{
 	  "Query Text": "select * from definition",
@@ -283,18 +311,20 @@ mod tests {
     #[test]
     fn tables_that_are_read_whole_and_slow_statements_are_found() -> anyhow::Result<()> {
         let plans = read(LOG.as_bytes(), &["phasegate_instance.instance".to_owned()], 1.0)?;
-        assert_eq!(plans.explained, 3);
-        assert_eq!(plans.hot(), 1);
-        let found: Vec<(Option<&str>, &str)> = plans
+        assert_eq!(plans.explained, 4);
+        assert_eq!(plans.hot(), 2);
+        let found: Vec<(Option<&str>, u64, &str)> = plans
             .findings
             .iter()
-            .map(|finding| (finding.table.as_deref(), finding.statement.as_str()))
+            .map(|finding| (finding.table.as_deref(), finding.rows, finding.statement.as_str()))
             .collect();
+        let instance = Some("phasegate_instance.instance");
         assert_eq!(
             found,
             [
-                (None, "select count(*) from approval"),
-                (Some("phasegate_instance.instance"), "select * from instance where \"x\" = $1"),
+                (None, 0, "select count(*) from approval"),
+                (instance, 0, "select * from instance where \"x\" = $1"),
+                (instance, 5_001, "select from instance by an index that does not fit"),
             ]
         );
         assert_eq!(plans.findings[0].plan, "Aggregate (Index Only Scan approval_pk: 420 of 30 expected)");
@@ -304,7 +334,7 @@ mod tests {
     #[test]
     fn what_is_seen_now_and_then_is_not_hot() -> anyhow::Result<()> {
         let plans = read(LOG.as_bytes(), &["phasegate_instance.instance".to_owned()], 10.0)?;
-        assert_eq!((plans.hot(), plans.findings.len()), (0, 2));
+        assert_eq!((plans.hot(), plans.findings.len()), (0, 3));
         Ok(())
     }
 }
