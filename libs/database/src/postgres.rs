@@ -59,6 +59,10 @@ impl Pool {
                 // A plan that was made while a table was empty reads all of it, and stays when it has grown. Every statement
                 // of ours that is repeated has an index.
                 ("enable_seqscan", "off"),
+                // Of what is left, the way that reads the fewest rows: all is in memory, where a row costs what a page does, and
+                // a table that nobody has counted yet is never as small as it seems.
+                ("cpu_tuple_cost", "1"),
+                ("cpu_index_tuple_cost", "1"),
                 // For the same reason a plan for these values is none that is better, and planning anew costs more than most
                 // statements of ours.
                 ("plan_cache_mode", "force_generic_plan"),

@@ -120,7 +120,9 @@ with input as materialized (
            as change (n, task_id, fencing, checkpoint_change, checkpoint)
       join moved using (n)
      where lease.tenant_id = moved.tenant_id and lease.instance_id = moved.instance_id
-       and lease.task_id = change.task_id and lease.fencing = change.fencing and lease.ends_at is not null
+       and lease.task_id = change.task_id and lease.fencing = change.fencing
+       -- It runs. Said more plainly, a new database, which knows no better, reads all leases that run.
+       and coalesce(lease.ends_at, 0) <> 0
     returning change.n, lease.task_id, lease.hold_until
 ), unqueued as (
     delete from work

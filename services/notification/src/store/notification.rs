@@ -57,8 +57,24 @@ impl Store {
         approvals: &BTreeSet<ApprovalId>,
     ) -> Result<BTreeSet<(ParticipantId, ApprovalId)>, Error> {
         let ids: Vec<String> = approvals.iter().map(ToString::to_string).collect();
-        let (named, ids) = match self.database.dialect() {
-            Dialect::Postgres => ("a.approval_id = any($2)", Value::from(ids)),
+        let (sql, ids) = match self.database.dialect() {
+            // Each is looked up by itself: in a new database, which knows no better, a plan for all of them at once reads all
+            // messages there are.
+            Dialect::Postgres => (
+                "select distinct asked.participant_id, named.approval_id
+                   from unnest($2::text[]) as named (approval_id)
+                  cross join lateral (
+                        select n.participant_id
+                          from notification_approval a
+                         cross join lateral (
+                               select participant_id, template from notification
+                                where tenant_id = a.tenant_id and notification_id = a.notification_id
+                                limit 1) as n
+                         where a.tenant_id = $1 and a.approval_id = named.approval_id
+                           and n.template <> 'approval_decided'
+                         offset 0) as asked",
+                Value::from(ids),
+            ),
             // Ids are visible ASCII; the two that JSON would escape are escaped here.
             Dialect::Sqlite => {
                 let quoted = ids.iter().map(|id| {
@@ -66,14 +82,13 @@ impl Store {
                     format!("\"{escaped}\"")
                 });
                 let list = quoted.collect::<Vec<String>>().join(",");
-                ("a.approval_id in (select value from json_each($2))", Value::from(format!("[{list}]")))
+                let sql = "select distinct n.participant_id, a.approval_id from notification_approval a
+                             join notification n on n.tenant_id = a.tenant_id and n.notification_id = a.notification_id
+                            where a.tenant_id = $1 and a.approval_id in (select value from json_each($2))
+                              and n.template <> 'approval_decided'";
+                (sql, Value::from(format!("[{list}]")))
             }
         };
-        let sql = format!(
-            "select distinct n.participant_id, a.approval_id from notification_approval a
-               join notification n on n.tenant_id = a.tenant_id and n.notification_id = a.notification_id
-              where a.tenant_id = $1 and {named} and n.template <> 'approval_decided'"
-        );
         let rows = self.database.fetch_all(sql, vec![Value::from(tenant.as_str()), ids]).await?;
         rows.iter()
             .map(|row| {

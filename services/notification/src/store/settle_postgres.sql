@@ -15,7 +15,9 @@ with input as materialized (
            link_id = coalesce(notification.link_id, nullif(input.link_id, ''))
       from input
      where notification.tenant_id = input.tenant_id and notification.notification_id = input.notification_id
-       and notification.lease_number = input.lease_number and notification.status = 'queued'
+       and notification.lease_number = input.lease_number
+       -- What is queued has a next try. Asked for the status, a new database, which knows no better, reads all that is due.
+       and notification.next_attempt_at is not null
     returning input.n, input.tenant_id
 ), told as (
     insert into outbox (tenant_id, event_id, instance_id, payload, receivers_left, created_at, sent_at, due_at)
