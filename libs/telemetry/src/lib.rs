@@ -17,6 +17,7 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing::Level;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::FilterExt as _;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -84,7 +85,10 @@ pub fn start(settings: &Settings) -> Result<Guard, Error> {
         // In colour on a terminal only, and not there either where NO_COLOR is set.
         if std::io::stderr().is_terminal() { lines.boxed() } else { lines.with_ansi(false).boxed() }
     };
-    let provider = provider(settings)?;
+    // Spans are `info`. Where no line says what they say and nobody collects them, none are made: they would cost every call
+    // a tenth.
+    let shows_spans = filter.max_level_hint().is_none_or(|finest| finest >= LevelFilter::INFO);
+    let provider = provider(settings, shows_spans)?;
     let traces = provider.as_ref().map(|provider| {
         let layer = tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("phasegate"))
@@ -93,14 +97,18 @@ pub fn start(settings: &Settings) -> Result<Guard, Error> {
             .with_threads(false)
             .with_target(false)
             .with_tracked_inactivity(false);
-        layer.with_filter(tracing_subscriber::filter::filter_fn(|metadata| {
+        let ours = tracing_subscriber::filter::filter_fn(|metadata| {
             metadata.is_span() && metadata.target().starts_with("phasegate")
-        }))
+        });
+        layer.with_filter(ours.with_max_level_hint(LevelFilter::INFO))
     });
     // What the mail client says of its dialogue are whole messages, with their links: nobody may turn that on.
-    let filter = filter.and(tracing_subscriber::filter::filter_fn(|metadata| {
+    let finest = filter.max_level_hint().unwrap_or(LevelFilter::TRACE);
+    let harmless = tracing_subscriber::filter::filter_fn(|metadata| {
         !metadata.target().starts_with("lettre") || *metadata.level() <= Level::INFO
-    }));
+    });
+    // With its hint, what is finer is left out where it is said, without anybody being asked.
+    let filter = filter.and(harmless.with_max_level_hint(finest));
     tracing_subscriber::registry()
         .with(traces)
         .with(lines.with_filter(filter))
@@ -131,12 +139,12 @@ impl metrics::Source for Build {
 }
 
 /// With a collector, everything is sent that the sampler of `OTEL_TRACES_SAMPLER` keeps. Without one, traces only have
-/// names, for JSON logs; lines for people go without.
-fn provider(settings: &Settings) -> Result<Option<SdkTracerProvider>, Error> {
+/// names, for JSON logs that show spans; lines for people go without.
+fn provider(settings: &Settings, shows_spans: bool) -> Result<Option<SdkTracerProvider>, Error> {
     let builder = SdkTracerProvider::builder().with_resource(Resource::builder().build());
     let Some(endpoint) = settings.otlp_endpoint.as_deref() else {
         let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
-        return Ok(settings.json.then(|| builder.with_sampler(sampler).build()));
+        return Ok((settings.json && shows_spans).then(|| builder.with_sampler(sampler).build()));
     };
     let exporter = exporter::Exporter::new(endpoint, &settings.services)
         .map_err(|source| Error::Exporter { endpoint: endpoint.to_owned(), source })?;
