@@ -280,7 +280,7 @@ impl Database {
     async fn begin(&self, reach: &Reach) -> Result<Transaction, Error> {
         let open = match &self.pools {
             Pools::Postgres(pool) => Open::Postgres(pool.begin(reach).await?),
-            Pools::Sqlite(pool) => Open::Sqlite(pool.begin().await?),
+            Pools::Sqlite(pool) => Open::Sqlite(pool.begin().await),
         };
         Ok(Transaction { open, attached: self.attached.clone(), afterwards: Vec::new() })
     }

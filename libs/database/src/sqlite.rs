@@ -5,7 +5,7 @@
 //! on the disk. Nobody waits for a transaction that may come: whoever finds nobody behind it commits for all.
 //!
 //! The connection has a thread of its own, and the way there and back costs more than most statements. So what nobody waits
-//! for, the savepoint among it, goes there with what comes next.
+//! for goes there with what comes next: the beginning, the savepoint, the release of the one before.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -57,8 +57,10 @@ struct Writer {
     connection: Option<SqliteConnection>,
     /// What SQLite sees was begun and not ended.
     is_begun: bool,
-    /// A savepoint was made and not released. Where its task died, the next one rolls it back first.
-    is_open: bool,
+    /// The savepoint of a part that is not done. Where its task died, the next one rolls it back first.
+    open: Option<Savepoint>,
+    /// The savepoint of the part that was done last, which the next one releases.
+    kept: Option<Savepoint>,
     /// Those who have done their part and wait for the commit.
     done: Vec<oneshot::Sender<Result<(), String>>>,
 }
@@ -77,6 +79,33 @@ struct Waiting {
     text: String,
     values: Vec<Value>,
     count: usize,
+}
+
+/// A statement behind those that go before it.
+struct Joined {
+    text: Cow<'static, str>,
+    arguments: SqliteArguments,
+    /// How many go before it.
+    before: usize,
+    /// Where in the text the part's own statements begin.
+    own: usize,
+}
+
+/// What became of the statements of a text.
+struct Done {
+    /// How many succeeded.
+    count: usize,
+    /// Rows that the last of these wrote.
+    last: u64,
+    result: Result<(), sqlx::Error>,
+}
+
+/// A part's savepoint has another name than that of the part before it. So what undoes a part whose savepoint was never
+/// made, because its task died on the way, finds nothing to undo rather than the part before, which somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Savepoint {
+    One,
+    Two,
 }
 
 /// One that waits for its turn, for as long as this lives.
@@ -105,8 +134,13 @@ impl Pool {
             .connect_with(options.create_if_missing(false).read_only(true))
             .await
             .map_err(|error| Error::doing(&opening, error))?;
-        let writer =
-            Writer { connection: Some(connection), is_begun: false, is_open: false, done: Vec::new() };
+        let writer = Writer {
+            connection: Some(connection),
+            is_begun: false,
+            open: None,
+            kept: None,
+            done: Vec::new(),
+        };
         Ok(Self { writer: Arc::new(Mutex::new(writer)), behind: Arc::default(), readers })
     }
 
@@ -121,20 +155,13 @@ impl Pool {
         read(&text, rows)
     }
 
-    pub(crate) async fn begin(&self) -> Result<Open, Error> {
+    pub(crate) async fn begin(&self) -> Open {
         let behind = Behind::new(&self.behind);
         let mut writer = self.writer.clone().lock_owned().await;
         drop(behind);
-        match writer.begin().await {
-            Ok(()) => {
-                Ok(Open { writer: Some(writer), behind: self.behind.clone(), waiting: Waiting::default() })
-            }
-            Err(error) => {
-                // Nobody may come who would do it for those who wait.
-                drop(writer.end("commit").await);
-                Err(error)
-            }
-        }
+        // Of a part whose task died. Where that fails, nothing is left of what was begun, and it is begun anew.
+        drop(writer.undo().await);
+        Open { writer: Some(writer), behind: self.behind.clone(), waiting: Waiting::default() }
     }
 
     /// All connections, and those that nobody uses.
@@ -182,30 +209,33 @@ impl Writer {
         connection.execute(statement).await.map(drop)
     }
 
-    async fn begin(&mut self) -> Result<(), Error> {
-        let beginning = |error| Error::doing("begin a transaction", error);
-        drop(self.undo().await);
-        if !self.is_begun {
-            self.run("begin immediate").await.map_err(beginning)?;
-            self.is_begun = true;
-        }
-        Ok(())
+    /// What goes before the first statement of a part, and how many statements that is.
+    fn opening(&mut self) -> (&'static str, usize) {
+        let is_begun = std::mem::replace(&mut self.is_begun, true);
+        let (text, count, savepoint) = match self.kept.take() {
+            _ if !is_begun => ("begin immediate; savepoint one; ", 2, Savepoint::One),
+            None => ("savepoint one; ", 1, Savepoint::One),
+            Some(Savepoint::One) => ("release one; savepoint two; ", 2, Savepoint::Two),
+            Some(Savepoint::Two) => ("release two; savepoint one; ", 2, Savepoint::One),
+        };
+        self.open = Some(savepoint);
+        (text, count)
     }
 
-    /// Undoes the last part, if anything was done. Where SQLite has undone everything, as it does when the disk is full, those who have done their
-    /// part before are told.
+    /// Undoes the last part, if anything was done. Where SQLite has undone everything, as it does when the disk is full,
+    /// those who have done their part before are told.
     async fn undo(&mut self) -> Result<(), sqlx::Error> {
-        if !std::mem::replace(&mut self.is_open, false) {
-            return Ok(());
-        }
-        let undone = match self.run("rollback to one").await {
-            Ok(()) => self.run("release one").await,
-            Err(error) => Err(error),
+        let undoing = match self.open.take() {
+            None => return Ok(()),
+            Some(Savepoint::One) => "rollback to one; release one",
+            Some(Savepoint::Two) => "rollback to two; release two",
         };
+        let undone = self.run(undoing).await;
         if let Err(error) = &undone {
             // It fails if nothing is left to roll back, which is as good.
             drop(self.run("rollback").await);
             self.is_begun = false;
+            self.kept = None;
             self.tell(&Err(error.to_string()));
         }
         undone
@@ -216,6 +246,7 @@ impl Writer {
         if !std::mem::replace(&mut self.is_begun, false) {
             return Ok(());
         }
+        self.kept = None;
         let ended = self.run(how).await;
         if ended.is_err() {
             drop(self.run("rollback").await);
@@ -236,17 +267,11 @@ impl Writer {
 
 impl Open {
     pub(crate) async fn execute(&mut self, sql: Cow<'static, str>, args: Vec<Value>) -> Result<u64, Error> {
-        let (text, arguments) = self.joined(sql, args)?;
-        let connection = self.connection()?;
-        let mut done = connection.fetch_many(sqlx::query_with(AssertSqlSafe(text.clone()), arguments));
-        let mut count = 0;
+        let Joined { text, arguments, own, .. } = self.joined(sql, args)?;
+        let done = steps(self.connection()?, &text, arguments).await;
+        done.result.map_err(|error| Error::statement(text.get(own..).unwrap_or_default(), error))?;
         // Those that went along come first.
-        while let Some(step) = done.try_next().await.map_err(|error| Error::statement(&text, error))? {
-            if let Either::Left(one) = step {
-                count = one.rows_affected();
-            }
-        }
-        Ok(count)
+        Ok(done.last)
     }
 
     pub(crate) async fn fetch_all(
@@ -254,10 +279,10 @@ impl Open {
         sql: Cow<'static, str>,
         args: Vec<Value>,
     ) -> Result<Vec<Row>, Error> {
-        let (text, arguments) = self.joined(sql, args)?;
+        let Joined { text, arguments, own, .. } = self.joined(sql, args)?;
         let query = sqlx::query_with(AssertSqlSafe(text.clone()), arguments);
         let rows = query.fetch_all(self.connection()?).await;
-        read(&text, rows)
+        read(text.get(own..).unwrap_or_default(), rows)
     }
 
     /// Executes a statement with the next one.
@@ -268,7 +293,7 @@ impl Open {
 
     pub(crate) async fn script(&mut self, sql: &'static str) -> Result<(), Error> {
         self.flush().await?;
-        let (text, _) = self.joined(Cow::Borrowed(sql), Vec::new())?;
+        let Joined { text, .. } = self.joined(Cow::Borrowed(sql), Vec::new())?;
         let done = self.connection()?.execute(sqlx::raw_sql(AssertSqlSafe(text))).await;
         done.map(drop).map_err(|error| Error::statement(sql, error))
     }
@@ -283,37 +308,42 @@ impl Open {
     }
 
     /// A statement behind what waits, and behind the savepoint where it is the first one.
-    fn joined(
-        &mut self,
-        sql: Cow<'static, str>,
-        args: Vec<Value>,
-    ) -> Result<(Cow<'static, str>, SqliteArguments), Error> {
+    fn joined(&mut self, sql: Cow<'static, str>, args: Vec<Value>) -> Result<Joined, Error> {
         let mut waiting = std::mem::take(&mut self.waiting);
-        let (mut text, values) = if waiting.count == 0 {
-            (sql, args)
+        let (mut text, values, mut before) = if waiting.count == 0 {
+            (sql, args, 0)
         } else {
+            let before = waiting.count;
             waiting.add(&sql, args);
-            (waiting.text.into(), waiting.values)
+            (waiting.text.into(), waiting.values, before)
         };
         let arguments = arguments(&text, values)?;
         let writer = self.writer.as_mut().ok_or_else(ended)?;
-        if !std::mem::replace(&mut writer.is_open, true) {
-            text = format!("savepoint one; {text}").into();
+        let mut own = 0;
+        if writer.open.is_none() {
+            let (opening, count) = writer.opening();
+            own = opening.len();
+            text = format!("{opening}{text}").into();
+            before += count;
         }
-        Ok((text, arguments))
+        Ok(Joined { text, arguments, before, own })
     }
 
     pub(crate) async fn commit(mut self) -> Result<(), Error> {
-        let released = self.release().await;
+        let Some(writer) = &self.writer else { return Ok(()) };
+        if self.behind.load(Ordering::SeqCst) == 0 || writer.done.len() + 1 >= TOGETHER_MAX {
+            return self.commit_all().await;
+        }
+        let flushed = self.flush().await;
         let Some(mut writer) = self.writer.take() else { return Ok(()) };
-        if let Err(error) = released {
+        if let Err(error) = flushed {
             drop(writer.undo().await);
             drop(writer.end("commit").await);
             return Err(error);
         }
-        writer.is_open = false;
-        if self.behind.load(Ordering::SeqCst) == 0 || writer.done.len() + 1 >= TOGETHER_MAX {
-            return writer.end("commit").await.map_err(Error::committing);
+        // Where nothing was done, what the part before has left is still to be released.
+        if let Some(savepoint) = writer.open.take() {
+            writer.kept = Some(savepoint);
         }
         let (done, committed) = oneshot::channel();
         writer.done.push(done);
@@ -325,14 +355,39 @@ impl Open {
         }
     }
 
-    /// Executes what waits, and joins the part to those before.
-    async fn release(&mut self) -> Result<(), Error> {
-        let is_open = self.writer.as_ref().is_some_and(|writer| writer.is_open);
-        if !is_open && self.waiting.count == 0 {
-            // Nothing was done.
-            return Ok(());
+    /// Executes what waits and commits all parts, on one way.
+    async fn commit_all(mut self) -> Result<(), Error> {
+        if self.waiting.count == 0 {
+            let Some(mut writer) = self.writer.take() else { return Ok(()) };
+            writer.open = None;
+            return writer.end("commit").await.map_err(Error::committing);
         }
-        self.execute(Cow::Borrowed("release one"), Vec::new()).await.map(drop)
+        let Joined { text, arguments, before, own } = self.joined(Cow::Borrowed("commit"), Vec::new())?;
+        let done = steps(self.connection()?, &text, arguments).await;
+        let Some(mut writer) = self.writer.take() else { return Ok(()) };
+        match done.result {
+            Ok(()) => {
+                writer.open = None;
+                writer.kept = None;
+                writer.is_begun = false;
+                writer.tell(&Ok(()));
+                Ok(())
+            }
+            // Of all that went along only the commit did not succeed.
+            Err(error) if done.count == before => {
+                drop(writer.run("rollback").await);
+                writer.open = None;
+                writer.kept = None;
+                writer.is_begun = false;
+                writer.tell(&Err(error.to_string()));
+                Err(Error::committing(error))
+            }
+            Err(error) => {
+                drop(writer.undo().await);
+                drop(writer.end("commit").await);
+                Err(Error::statement(text.get(own..).unwrap_or_default(), error))
+            }
+        }
     }
 
     pub(crate) async fn roll_back(mut self) -> Result<(), Error> {
@@ -363,6 +418,23 @@ impl Waiting {
         number_from(&mut self.text, sql, self.values.len());
         self.values.extend(args);
         self.count += 1;
+    }
+}
+
+/// Executes the statements of a text, one after the other.
+async fn steps(connection: &mut SqliteConnection, text: &str, arguments: SqliteArguments) -> Done {
+    let mut all = connection.fetch_many(sqlx::query_with(AssertSqlSafe(text.to_owned()), arguments));
+    let mut done = Done { count: 0, last: 0, result: Ok(()) };
+    loop {
+        match all.try_next().await {
+            Ok(Some(Either::Left(one))) => {
+                done.count += 1;
+                done.last = one.rows_affected();
+            }
+            Ok(Some(Either::Right(_))) => {}
+            Ok(None) => return done,
+            Err(error) => return Done { result: Err(error), ..done },
+        }
     }
 }
 
