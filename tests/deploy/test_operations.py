@@ -3,6 +3,7 @@ shows what it does, and gives back what it has set aside."""
 
 import json
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -149,11 +150,12 @@ def events(watching):
 
 def is_there(number):
     try:
-        os.kill(number, 0)
-    except ProcessLookupError:
+        status = pathlib.Path(f"/proc/{number}/status").read_text()
+    # It may go while it is looked at.
+    except (FileNotFoundError, ProcessLookupError):
         return False
     # What has ended and was not asked for yet is not there any more.
-    return not re.search(r"^State:\s+Z", open(f"/proc/{number}/status").read(), re.MULTILINE)
+    return not re.search(r"^State:\s+Z", status, re.MULTILINE)
 
 
 def serve(running, *arguments, **options):
