@@ -14,6 +14,7 @@
 //! SQLite has one writing connection, which begins with `BEGIN IMMEDIATE`, because a transaction that reads first and
 //! writes later fails at once when another one wrote in between. Readers have a small pool of read-only connections.
 
+mod afterwards;
 mod error;
 mod json;
 mod migrate;
@@ -39,6 +40,7 @@ use futures::future::BoxFuture;
 use phasegate_planted::{self as planted, Bug};
 use tracing::Instrument as _;
 
+use self::afterwards::Afterwards;
 pub use error::{Error, tell};
 pub use json::{Hex, json_rows};
 pub use migrate::Migration;
@@ -101,8 +103,7 @@ pub struct Database {
 pub struct Transaction {
     open: Open,
     attached: Attached,
-    /// What is to be done once it is committed.
-    afterwards: Vec<Box<dyn FnOnce() + Send>>,
+    afterwards: Afterwards,
 }
 
 /// What a library keeps with a database, shared by all copies.
@@ -250,11 +251,7 @@ impl Database {
                     Ok(answer)
                 }
                 Ok(answer) => {
-                    let afterwards = std::mem::take(&mut transaction.afterwards);
                     transaction.commit().await?;
-                    for task in afterwards {
-                        task();
-                    }
                     Ok(answer)
                 }
                 Err(refusal) => {
@@ -282,7 +279,7 @@ impl Database {
             Pools::Postgres(pool) => Open::Postgres(pool.begin(reach).await?),
             Pools::Sqlite(pool) => Open::Sqlite(pool.begin().await),
         };
-        Ok(Transaction { open, attached: self.attached.clone(), afterwards: Vec::new() })
+        Ok(Transaction { open, attached: self.attached.clone(), afterwards: Afterwards::default() })
     }
 }
 
@@ -302,9 +299,10 @@ impl Transaction {
         self.attached.get()
     }
 
-    /// Has something done once it is committed; not where it is rolled back, nor where nobody knows. It must not wait.
+    /// Has something done once it is committed; not where it is rolled back, nor where nobody knows. It must not wait. On
+    /// SQLite this is done in the order of the commits.
     pub fn afterwards(&mut self, task: impl FnOnce() + Send + 'static) {
-        self.afterwards.push(Box::new(task));
+        self.afterwards.add(task);
     }
 
     /// Executes a statement and tells how many rows it touched. On SQLite it may be several, and the
@@ -371,8 +369,12 @@ impl Transaction {
 
     async fn commit(self) -> Result<(), Error> {
         match self.open {
-            Open::Postgres(open) => open.commit().await,
-            Open::Sqlite(open) => open.commit().await,
+            Open::Postgres(open) => {
+                open.commit().await?;
+                self.afterwards.run();
+                Ok(())
+            }
+            Open::Sqlite(open) => open.commit(self.afterwards).await,
         }
     }
 

@@ -24,6 +24,7 @@ use sqlx::{
 };
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 
+use crate::afterwards::Afterwards;
 use crate::{Cell, Error, Row, Value};
 
 /// Only another process could keep us waiting: writers of this one queue for the one connection.
@@ -62,7 +63,14 @@ struct Writer {
     /// The savepoint of the part that was done last, which the next one releases.
     kept: Option<Savepoint>,
     /// Those who have done their part and wait for the commit.
-    done: Vec<oneshot::Sender<Result<(), String>>>,
+    done: Vec<Part>,
+}
+
+/// A transaction that waits for the commit.
+#[derive(Debug)]
+struct Part {
+    told: oneshot::Sender<Result<(), String>>,
+    afterwards: Afterwards,
 }
 
 #[derive(Debug)]
@@ -257,8 +265,11 @@ impl Writer {
 
     fn tell(&mut self, outcome: &Result<(), String>) {
         for one in self.done.drain(..) {
+            if outcome.is_ok() {
+                one.afterwards.run();
+            }
             // Whoever waited may have died.
-            let _ = one.send(outcome.clone());
+            let _ = one.told.send(outcome.clone());
         }
     }
 }
@@ -329,10 +340,11 @@ impl Open {
         Ok(Joined { text, arguments, before, own })
     }
 
-    pub(crate) async fn commit(mut self) -> Result<(), Error> {
+    /// Commits, and does what is to be done then while nobody else can commit.
+    pub(crate) async fn commit(mut self, afterwards: Afterwards) -> Result<(), Error> {
         let Some(writer) = &self.writer else { return Ok(()) };
         if self.behind.load(Ordering::SeqCst) == 0 || writer.done.len() + 1 >= TOGETHER_MAX {
-            return self.commit_all().await;
+            return self.commit_all(afterwards).await;
         }
         let flushed = self.flush().await;
         let Some(mut writer) = self.writer.take() else { return Ok(()) };
@@ -345,8 +357,8 @@ impl Open {
         if let Some(savepoint) = writer.open.take() {
             writer.kept = Some(savepoint);
         }
-        let (done, committed) = oneshot::channel();
-        writer.done.push(done);
+        let (told, committed) = oneshot::channel();
+        writer.done.push(Part { told, afterwards });
         drop(writer);
         match committed.await {
             Ok(Ok(())) => Ok(()),
@@ -356,11 +368,13 @@ impl Open {
     }
 
     /// Executes what waits and commits all parts, on one way.
-    async fn commit_all(mut self) -> Result<(), Error> {
+    async fn commit_all(mut self, afterwards: Afterwards) -> Result<(), Error> {
         if self.waiting.count == 0 {
             let Some(mut writer) = self.writer.take() else { return Ok(()) };
             writer.open = None;
-            return writer.end("commit").await.map_err(Error::committing);
+            writer.end("commit").await.map_err(Error::committing)?;
+            afterwards.run();
+            return Ok(());
         }
         let Joined { text, arguments, before, own } = self.joined(Cow::Borrowed("commit"), Vec::new())?;
         let done = steps(self.connection()?, &text, arguments).await;
@@ -371,6 +385,7 @@ impl Open {
                 writer.kept = None;
                 writer.is_begun = false;
                 writer.tell(&Ok(()));
+                afterwards.run();
                 Ok(())
             }
             // Of all that went along only the commit did not succeed.
