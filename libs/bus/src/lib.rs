@@ -15,7 +15,7 @@ use phasegate_proto::internal::event::v1::Event;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
-pub use route::Receiver;
+pub use route::{Receiver, is_note};
 pub use stream::{Confirmation, Confirmations, Settings, SettingsError};
 
 /// Receives events.

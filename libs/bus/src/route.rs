@@ -77,6 +77,17 @@ impl Receiver {
     }
 }
 
+/// Whether an event only goes into the record: nothing follows from it, and nobody waits for it.
+pub const fn is_note(payload: &Payload) -> bool {
+    matches!(
+        payload,
+        Payload::LinkCreated(_)
+            | Payload::LinkRevoked(_)
+            | Payload::LinkOpened(_)
+            | Payload::NotificationSettled(_)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -1,5 +1,7 @@
 //! Gives what is in the outbox to the bus.
 
+mod lanes;
+mod memory;
 mod turns;
 
 use std::collections::BTreeMap;
@@ -19,6 +21,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
+use self::lanes::Lanes;
+use self::memory::Taken;
 use crate::outgoing::Handover;
 use crate::seen;
 use crate::store::{self, Failure, Lane, Waiting};
@@ -59,8 +63,11 @@ pub struct Relay {
     bus: Bus,
     clock: SharedClock,
     wake: Arc<Notify>,
-    /// Lanes that this process is working on, and whether one was claimed once more meanwhile.
+    /// Claimed lanes that this process is working on, and whether one was claimed once more meanwhile.
     busy: Arc<Mutex<BTreeMap<Lane, bool>>>,
+    /// Lanes of a database that this process owns.
+    lanes: Arc<Mutex<Lanes>>,
+    taken: Arc<Taken>,
     /// The bus took nothing at the last try.
     is_refused: Arc<AtomicBool>,
     /// What is sent from memory; none where receivers take an event while it is sent.
@@ -70,7 +77,7 @@ pub struct Relay {
 impl Relay {
     /// A relay from the database of a service to a bus, for all tenants. Nothing is sent before [`Relay::run`].
     pub fn new(sender: &'static str, db: &Database, bus: Bus, clock: SharedClock) -> Self {
-        if bus.is_confirmed_later() && db.dialect() == Dialect::Postgres {
+        if bus.is_confirmed_later() || db.dialect() == Dialect::Sqlite {
             db.attach(Arc::new(Handover::default()));
         }
         Self {
@@ -81,13 +88,15 @@ impl Relay {
             clock,
             wake: Arc::new(Notify::new()),
             busy: Arc::default(),
+            lanes: Arc::new(Mutex::new(Lanes::unsure())),
+            taken: Arc::default(),
             is_refused: Arc::default(),
         }
     }
 
-    /// Something was committed: have a look at once. Cheap, and never lost. What is sent from memory needs no look.
+    /// Something was committed: have a look at once. Cheap, and never lost. What is given to Redis from memory needs no look.
     pub fn wake(&self) {
-        if self.handover.is_none() {
+        if !self.bus.is_confirmed_later() {
             self.look();
         }
     }
@@ -101,11 +110,24 @@ impl Relay {
         let _told = seen::observe(self.sender, self.db.clone(), self.clock.clone());
         // Side by side, so that old events never keep new ones waiting; boxed, because whoever runs this holds it.
         tokio::join!(
-            Box::pin(self.send_on(&shutdown)),
-            Box::pin(self.hand_over_on(&shutdown)),
-            Box::pin(self.send_again_on(&shutdown)),
+            Box::pin(self.send_all_on(&shutdown)),
             shutdown.run_until_cancelled(Box::pin(self.sweep_on()))
         );
+    }
+
+    async fn send_all_on(&self, shutdown: &CancellationToken) {
+        match &self.handover {
+            Some(handover) if self.db.dialect() == Dialect::Sqlite => {
+                self.send_own_on(handover, shutdown).await;
+            }
+            Some(_) | None => {
+                tokio::join!(
+                    self.send_on(shutdown),
+                    self.hand_over_on(shutdown),
+                    self.send_again_on(shutdown)
+                );
+            }
+        }
     }
 
     /// Sends what this process has just committed, and at last what is left of it.
@@ -115,11 +137,12 @@ impl Relay {
             let fresh = handover.take(HANDED_TOGETHER);
             if !fresh.is_empty() {
                 self.hand_over(handover, fresh, shutdown).await;
-            } else if shutdown.is_cancelled() {
-                return;
-            } else {
-                shutdown.run_until_cancelled(handover.wake.notified()).await;
+            } else if shutdown.run_until_cancelled(handover.ready()).await.is_none() {
+                break;
             }
+        }
+        for last in handover.take_all().chunks(HANDED_TOGETHER) {
+            self.hand_over(handover, last.to_vec(), shutdown).await;
         }
     }
 
@@ -133,7 +156,7 @@ impl Relay {
         tracing::debug!(%error, "events were not taken");
         self.is_refused.store(true, Ordering::Relaxed);
         // A bus that is away is not asked again for each of them.
-        let behind = handover.take(usize::MAX);
+        let behind = handover.take_all();
         let events =
             fresh.iter().chain(&behind).map(|one| (one.event.tenant_id.clone(), one.event.event_id.clone()));
         let failure = Failure { error: error.to_string(), due_at: backoff(now, 0) };

@@ -6,11 +6,14 @@ use phasegate_bus::Receiver;
 use phasegate_clock::Timestamp;
 use phasegate_database::{Database, Dialect, Error, Row, Transaction, Value, args, json_rows};
 use phasegate_planted::{self as planted, Bug};
+use phasegate_proto::internal::event::v1::Event;
 
 /// Instances that are claimed at once.
 const LANES_CLAIMED: i64 = 128;
 /// Events of one instance that are sent before another one gets its turn.
-const LANE_LENGTH: i64 = 64;
+pub(crate) const LANE_LENGTH: usize = 64;
+/// Instances that are looked for at once.
+pub(crate) const LANES_FOUND: usize = 4_096;
 /// Rows that one statement deletes, so that no transaction is long.
 const DELETED_AT_ONCE: i64 = 1_000;
 /// A relay that has not renewed its claim by then has died.
@@ -61,6 +64,12 @@ pub(crate) struct Lane {
     pub(crate) instance_id: String,
 }
 
+impl Lane {
+    pub(crate) fn of(event: &Event) -> Self {
+        Self { tenant_id: event.tenant_id.clone(), instance_id: event.instance_id.clone() }
+    }
+}
+
 /// An event that waits.
 #[derive(Debug)]
 pub(crate) struct Waiting {
@@ -95,71 +104,69 @@ pub(crate) struct Settled {
     pub(crate) failed: Option<(String, Failure)>,
 }
 
-/// Claims the instances whose first waiting event is due.
+/// Claims the instances whose first waiting event is due. On PostgreSQL, where a relay is not alone.
 ///
 /// Only the first event of an instance can be claimed, and whoever claimed it owns those behind it, too: so two relays
-/// never send events of one instance at the same time, and a failed one keeps those behind it waiting. On SQLite one
-/// process owns the file, and its relay knows what it is working on; no claim is written.
+/// never send events of one instance at the same time, and a failed one keeps those behind it waiting.
 pub(crate) async fn lanes_claim(db: &Database, now: Timestamp) -> Result<Vec<Lane>, Error> {
-    let rows = match db.dialect() {
-        Dialect::Postgres if planted::is(Bug::OutboxByPosition) => lanes_claim_by_position(db, now).await,
-        Dialect::Postgres => {
-            db.transaction(move |tx| {
-                Box::pin(async move {
-                    tx.fetch_all(
-                        "update outbox set claimed_until = $2
-                          where (tenant_id, event_id) in (
-                                select tenant_id, event_id from outbox as head
-                                 where sent_at is null and due_at <= $1 and claimed_until <= $1
-                                   and not exists (
-                                       select 1 from outbox as before
-                                        where before.tenant_id = head.tenant_id
-                                          and before.instance_id = head.instance_id
-                                          and before.position < head.position
-                                          and before.sent_at is null)
-                                 order by position limit $3
-                                   for update skip locked)
-                         returning tenant_id, instance_id",
-                        args![now, now + CLAIM, LANES_CLAIMED],
-                    )
-                    .await
-                })
-            })
-            .await
-        }
-        Dialect::Sqlite => {
-            db.fetch_all(
-                "select tenant_id, instance_id from outbox as head
-                  where sent_at is null and due_at <= $1
-                    and not exists (
-                        select 1 from outbox as before
-                         where before.tenant_id = head.tenant_id and before.instance_id = head.instance_id
-                           and before.position < head.position
-                           and before.sent_at is null)
-                  order by position limit $2",
-                args![now, LANES_CLAIMED],
-            )
-            .await
-        }
-    }?;
+    let rows = if planted::is(Bug::OutboxByPosition) {
+        // The mistake: what is committed late, or could not be sent at once, is behind the last one that was sent.
+        let sql = "update outbox set claimed_until = $2
+                    where claimed_until <= $1 and sent_at is null
+                      and position > (select coalesce(max(position), 0) from outbox where sent_at is not null)
+                   returning tenant_id, instance_id";
+        db.write(sql, args![now, now + CLAIM]).await?
+    } else {
+        let sql = "update outbox set claimed_until = $2
+                    where (tenant_id, event_id) in (
+                          select tenant_id, event_id from outbox as head
+                           where sent_at is null and due_at <= $1 and claimed_until <= $1
+                             and not exists (
+                                 select 1 from outbox as before
+                                  where before.tenant_id = head.tenant_id
+                                    and before.instance_id = head.instance_id
+                                    and before.position < head.position
+                                    and before.sent_at is null)
+                           order by position limit $3
+                             for update skip locked)
+                   returning tenant_id, instance_id";
+        db.write(sql, args![now, now + CLAIM, LANES_CLAIMED]).await?
+    };
     rows.iter().map(lane).collect()
 }
 
-/// The mistake: what is committed late, or could not be sent at once, is behind the last one that was sent.
-async fn lanes_claim_by_position(db: &Database, now: Timestamp) -> Result<Vec<Row>, Error> {
-    db.transaction(move |tx| {
-        Box::pin(async move {
-            tx.fetch_all(
-                "update outbox set claimed_until = $2
-                  where claimed_until <= $1 and sent_at is null
-                    and position > (select coalesce(max(position), 0) from outbox where sent_at is not null)
-                 returning tenant_id, instance_id",
-                args![now, now + CLAIM],
-            )
-            .await
-        })
-    })
-    .await
+/// Instances of which something waits, but for those that are `busy`; at most [`LANES_FOUND`]. On SQLite.
+pub(crate) async fn lanes_waiting(db: &Database, busy: &[Lane]) -> Result<Vec<Lane>, Error> {
+    let sql = "select distinct tenant_id, instance_id from outbox
+                where sent_at is null
+                  and (tenant_id, instance_id) not in (select value ->> 0, value ->> 1 from json_each($1))
+                limit $2";
+    let max = i64::try_from(LANES_FOUND).unwrap_or(i64::MAX);
+    let rows = db.fetch_all(sql, vec![lane_rows(busy), max.into()]).await?;
+    rows.iter().map(lane).collect()
+}
+
+/// Those of some instances whose first waiting event is due, or of which nothing waits. On SQLite.
+pub(crate) async fn lanes_due(db: &Database, lanes: &[Lane], now: Timestamp) -> Result<Vec<Lane>, Error> {
+    let sql = "select lane.value ->> 0 as tenant_id, lane.value ->> 1 as instance_id
+                 from json_each($1) as lane
+                where coalesce((select due_at from outbox
+                                 where tenant_id = lane.value ->> 0 and instance_id = lane.value ->> 1
+                                   and sent_at is null
+                                 order by position limit 1), 0) <= $2";
+    let rows = db.fetch_all(sql, vec![lane_rows(lanes), now.into()]).await?;
+    rows.iter().map(lane).collect()
+}
+
+fn lane_rows(lanes: &[Lane]) -> Value {
+    json_rows(lanes.iter().map(|lane| (&lane.tenant_id, &lane.instance_id)))
+}
+
+/// Deletes what all have taken, each named by its tenant and its id. On SQLite.
+pub(crate) async fn delete_all(db: &Database, events: Vec<(String, String)>) -> Result<(), Error> {
+    let sql = "delete from outbox
+                where (tenant_id, event_id) in (select value ->> 0, value ->> 1 from json_each($1))";
+    db.transaction(move |tx| Box::pin(async move { tx.put(sql, vec![json_rows(events)]).await })).await
 }
 
 fn lane(row: &Row) -> Result<Lane, Error> {
@@ -168,9 +175,6 @@ fn lane(row: &Row) -> Result<Lane, Error> {
 
 /// Renews the claim of a lane that is being worked on.
 pub(crate) async fn lane_keep(db: &Database, lane: &Lane, now: Timestamp) -> Result<(), Error> {
-    if db.dialect() == Dialect::Sqlite {
-        return Ok(());
-    }
     let lane = lane.clone();
     db.transaction(move |tx| {
         Box::pin(async move {
@@ -195,10 +199,14 @@ pub(crate) async fn lane_load(db: &Database, lane: &Lane) -> Result<Vec<Waiting>
             "select event_id, payload, receivers_left, failures from outbox
               where tenant_id = $1 and instance_id = $2 and sent_at is null
               order by position limit $3",
-            args![&lane.tenant_id, &lane.instance_id, LANE_LENGTH],
+            args![&lane.tenant_id, &lane.instance_id, lane_length()],
         )
         .await?;
     rows.iter().map(waiting).collect()
+}
+
+fn lane_length() -> i64 {
+    i64::try_from(LANE_LENGTH).unwrap_or(i64::MAX)
 }
 
 fn waiting(row: &Row) -> Result<Waiting, Error> {
@@ -252,7 +260,7 @@ pub(crate) async fn lanes_load(db: &Database, lanes: &[Lane]) -> Result<Vec<(Lan
                      where tenant_id = lane.tenant_id and instance_id = lane.instance_id and sent_at is null
                      order by position limit $3) as event
               order by event.position",
-            args![tenants, instances, LANE_LENGTH],
+            args![tenants, instances, lane_length()],
         )
         .await?;
     rows.iter().map(|row| Ok((lane(row)?, waiting(row)?))).collect()

@@ -1,14 +1,13 @@
 //! Turns: what is in the outbox is sent by instance, that of each in order.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use phasegate_bus::{HandleError, Stopped, Written};
 use phasegate_clock::Timestamp;
-use phasegate_database::Dialect;
 use phasegate_telemetry::WorkKind;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +23,7 @@ const TURNS_MAX: usize = 16;
 /// another one is with the database, and what is new meanwhile goes into the next one.
 const TURNS_TOGETHER_MAX: usize = 2;
 /// Events of one instance that receivers in this process are given in one go.
-const LANE_TOGETHER: usize = 16;
+pub(super) const LANE_TOGETHER: usize = 16;
 /// After this time an instance's turn ends.
 const TURN: Duration = Duration::from_secs(10);
 
@@ -112,8 +111,7 @@ impl Relay {
                 true
             }
             Entry::Occupied(mut taken) => {
-                // On SQLite claims are not written: there the lane is found busy whenever it is looked at.
-                taken.insert(self.db.dialect() == Dialect::Postgres);
+                taken.insert(true);
                 false
             }
         }
@@ -197,11 +195,22 @@ impl Relay {
 
     /// Sends the events of one instance in order, up to the first that fails.
     async fn run_lane(&self, lane: &Lane, shutdown: &CancellationToken) {
+        // What is left is claimed anew.
+        let _sent = self.send_waiting(lane, shutdown).await;
+    }
+
+    /// Sends what of an instance waits in the outbox, in order, up to the first that fails. The ids of it where nothing of
+    /// what was there is left.
+    pub(super) async fn send_waiting(
+        &self,
+        lane: &Lane,
+        shutdown: &CancellationToken,
+    ) -> Option<HashSet<String>> {
         let waiting = match store::lane_load(&self.db, lane).await {
             Ok(waiting) => waiting,
             Err(error) => {
                 phasegate_database::tell(&error, "the outbox cannot be read");
-                return;
+                return None;
             }
         };
         let mut settled = Settled::default();
@@ -211,45 +220,60 @@ impl Relay {
             if settled.failed.is_some() || started.elapsed() > TURN || shutdown.is_cancelled() {
                 break;
             }
-            self.send_whole(next, &mut settled, shutdown).await;
+            self.send_some(next, &mut settled, shutdown).await;
         }
-        if let Err(error) = store::lane_settle(&self.db, lane.clone(), settled).await {
-            // They are sent again, and the receivers know them.
-            phasegate_database::tell(&error, "what was sent could not be marked");
-            tokio::time::sleep(POLL).await;
-        }
+        let is_all = settled.taken.len() == waiting.len() && waiting.len() < store::LANE_LENGTH;
+        let sent = settled.taken.iter().cloned().collect();
+        (self.settle(lane, settled).await && is_all).then_some(sent)
     }
 
-    /// Sends events of one instance in one go.
-    async fn send_whole(&self, waiting: &[Waiting], settled: &mut Settled, shutdown: &CancellationToken) {
-        let now = self.clock.now();
+    /// Notes what became of events of an instance; false where that failed.
+    pub(super) async fn settle(&self, lane: &Lane, settled: Settled) -> bool {
+        let Err(error) = store::lane_settle(&self.db, lane.clone(), settled).await else { return true };
+        // They are sent again, and the receivers know them.
+        phasegate_database::tell(&error, "what was sent could not be marked");
+        tokio::time::sleep(POLL).await;
+        false
+    }
+
+    /// Sends events of one instance that can be read, in one go.
+    async fn send_some(&self, waiting: &[Waiting], settled: &mut Settled, shutdown: &CancellationToken) {
         let mut whole = Vec::with_capacity(waiting.len());
-        let mut spans = Vec::with_capacity(waiting.len());
         let mut stopped = None;
         for event in waiting {
             match written(event) {
-                Ok(written) => {
-                    spans.push(seen::span(self.sender, WorkKind::Send, &written.event, now));
-                    whole.push(written);
-                }
+                Ok(written) => whole.push(written),
                 Err(error) => {
                     stopped = Some(Stopped { taken: whole.len(), error });
                     break;
                 }
             }
         }
-        let span = spans.first().cloned().unwrap_or_else(Span::none);
-        if let Err(early) = unless_stopped(self.publish(&whole), shutdown).instrument(span).await {
+        if let Some(early) = self.send_whole(&whole, shutdown).await {
             stopped = Some(early);
         }
-        drop(spans);
         let taken = stopped.as_ref().map_or(whole.len(), |stopped| stopped.taken);
         settled.taken.extend(waiting.iter().take(taken).map(|event| event.event_id.clone()));
         if let (Some(Stopped { error, .. }), Some(event)) = (stopped, waiting.get(taken)) {
-            tracing::debug!(event_id = event.event_id, %error, "an event was not taken");
             let due_at = backoff(self.clock.now(), event.failures);
             settled.failed = Some((event.event_id.clone(), Failure { error: error.to_string(), due_at }));
         }
+    }
+
+    /// Sends events of one instance in one go. Says how far that went where it did not go to the end.
+    pub(super) async fn send_whole(
+        &self,
+        whole: &[Written],
+        shutdown: &CancellationToken,
+    ) -> Option<Stopped> {
+        let now = self.clock.now();
+        let spans: Vec<Span> =
+            whole.iter().map(|one| seen::span(self.sender, WorkKind::Send, &one.event, now)).collect();
+        let span = spans.first().cloned().unwrap_or_else(Span::none);
+        let stopped = unless_stopped(self.publish(whole), shutdown).instrument(span).await.err()?;
+        let event_id = whole.get(stopped.taken).map_or("", |one| &one.event.event_id);
+        tracing::debug!(event_id, error = %stopped.error, "an event was not taken");
+        Some(stopped)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use phasegate_bus::{HandleError, Handler};
+use phasegate_bus::{HandleError, Handler, is_note};
 use phasegate_proto::internal::event::v1::Event;
 use phasegate_proto::internal::event::v1::event::Payload;
 
@@ -87,32 +87,12 @@ enum Kind {
 
 fn kind(event: &Event) -> Kind {
     match &event.payload {
-        Some(
-            Payload::LinkCreated(_)
-            | Payload::LinkRevoked(_)
-            | Payload::LinkOpened(_)
-            | Payload::NotificationSettled(_),
-        ) => Kind::Note,
+        Some(payload) if is_note(payload) => Kind::Note,
         Some(Payload::ApprovalsRequested(asked)) if asked.hold_id.is_empty() => Kind::Word,
         Some(Payload::ApprovalResponded(_) | Payload::ApprovalSettled(_) | Payload::ApprovalReminded(_)) => {
             Kind::Word
         }
-        Some(
-            Payload::InstanceStarted(_)
-            | Payload::InstancePaused(_)
-            | Payload::InstanceResumed(_)
-            | Payload::InstanceEnded(_)
-            | Payload::PhaseChanged(_)
-            | Payload::TaskEscalated(_)
-            | Payload::ApprovalsNeeded(_)
-            | Payload::ApprovalsMoot(_)
-            | Payload::ApprovalsRequested(_)
-            | Payload::ApprovalEscalated(_)
-            | Payload::ArtifactStored(_)
-            | Payload::CommentCreated(_)
-            | Payload::FreshLinkAsked(_),
-        )
-        | None => Kind::Other,
+        Some(_) | None => Kind::Other,
     }
 }
 

@@ -43,7 +43,14 @@ impl Group {
                     Dialect::Postgres => append_postgres::write(&db, &pieces).await,
                     Dialect::Sqlite => {
                         let writing = db.transaction(move |tx| {
-                            Box::pin(async move { append_sqlite::write_within(tx, &pieces).await })
+                            Box::pin(async move {
+                                let outcomes = append_sqlite::write_within(tx, &pieces).await?;
+                                let written =
+                                    pieces.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
+                                let outgoing = written.flat_map(|(piece, _)| piece.outgoing.iter().cloned());
+                                Outgoing::hand_over_after(tx, outgoing);
+                                Ok(outcomes)
+                            })
                         });
                         writing.await
                     }

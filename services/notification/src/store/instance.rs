@@ -3,9 +3,10 @@
 use phasegate_clock::Timestamp;
 use phasegate_database::args;
 use phasegate_id::{ApprovalId, EventId, InstanceId, ParticipantId, TenantId};
+use phasegate_outbox::inbox_take;
 
 use super::hear_postgres::{Heard, News, Piece};
-use super::{CONSUMER, Error, Store};
+use super::{Error, Store, receipt};
 use crate::domain::Process;
 
 impl Store {
@@ -96,20 +97,17 @@ impl Store {
             hearing.hear(Piece { tenant, instance, event: Some(event), now, news }).await?;
             return Ok(());
         }
-        self.database
-            .transaction(move |tx| {
-                Box::pin(async move {
-                    if phasegate_outbox::inbox_receive(tx, &tenant, CONSUMER, &event, now).await? {
-                        tx.put(
-                            "insert into settled_approval (tenant_id, approval_id, settled_at)
-                             values ($1, $2, $3) on conflict do nothing",
-                            args![tenant.as_str(), approval.as_str(), now],
-                        )
-                        .await?;
-                    }
-                    Ok(())
-                })
+        let settling = inbox_take(&self.database, receipt(&tenant, &event, now), move |tx| {
+            Box::pin(async move {
+                tx.put(
+                    "insert into settled_approval (tenant_id, approval_id, settled_at)
+                     values ($1, $2, $3) on conflict do nothing",
+                    args![tenant.as_str(), approval.as_str(), now],
+                )
+                .await?;
+                Ok(())
             })
-            .await
+        });
+        settling.await.map(Option::unwrap_or_default)
     }
 }

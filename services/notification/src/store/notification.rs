@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use phasegate_clock::Timestamp;
 use phasegate_database::{Dialect, Transaction, Value, args};
 use phasegate_id::{ApprovalId, EventId, InstanceId, LinkId, NotificationId, ParticipantId, TenantId};
+use phasegate_outbox::inbox_take;
 use serde::{Deserialize, Serialize};
 
 use super::hear_postgres::{News, Piece};
 use super::row::{self, COLUMNS};
-use super::{CONSUMER, Error, Store};
+use super::{Error, Store, receipt};
 use crate::domain::{Notification, Status};
 
 /// Where a page of a list begins: after this message.
@@ -35,19 +36,15 @@ impl Store {
             hearing.hear(Piece { tenant, instance, event: Some(event), now, news }).await?;
             return Ok(());
         }
-        self.database
-            .transaction(move |tx| {
-                Box::pin(async move {
-                    if !phasegate_outbox::inbox_receive(tx, &tenant, CONSUMER, &event, now).await? {
-                        return Ok(());
-                    }
-                    for notification in &notifications {
-                        insert(tx, notification, &trace_parent).await?;
-                    }
-                    Ok(())
-                })
+        let adding = inbox_take(&self.database, receipt(&tenant, &event, now), move |tx| {
+            Box::pin(async move {
+                for notification in &notifications {
+                    insert(tx, notification, &trace_parent).await?;
+                }
+                Ok(())
             })
-            .await
+        });
+        adding.await.map(Option::unwrap_or_default)
     }
 
     /// Tells of which of the requests who has had a message.
