@@ -145,7 +145,8 @@ impl App {
         Ok((found, true))
     }
 
-    async fn is_current(&self, key: &Key, snapshot: &Snapshot) -> Result<bool, Error> {
+    /// Whether no other process has made a state old that this one keeps in memory.
+    pub(super) async fn is_current(&self, key: &Key, snapshot: &Snapshot) -> Result<bool, Error> {
         Ok(self.store().instance_version(&key.0, &key.1).await? == Some(snapshot.instance.version))
     }
 

@@ -231,8 +231,7 @@ impl App {
     pub(crate) async fn snapshot(&self, tenant: &str, instance_id: &str) -> Result<Snapshot, Error> {
         let key = (tenant.to_owned(), instance_id.to_owned());
         if let Some(known) = self.0.cache.get(&key) {
-            let version = self.store().instance_version(tenant, instance_id).await?;
-            if version == Some(known.instance.version) {
+            if self.is_current(&key, &known).await? {
                 return Ok(known);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use phasegate_clock::Timestamp;
 use phasegate_database::Reach;
 use phasegate_principal::Principal;
 use rand::Rng as _;
@@ -15,7 +16,7 @@ use super::offers::{Offer, Wants};
 use super::order::Shows;
 use super::{App, Error, Outcome, TaskToken};
 use crate::domain::{Action, Actor, Rejection};
-use crate::store::{self, Candidate, CandidatePosition, Guard, LeaseRow, Out, WorkFilter};
+use crate::store::{self, CandidatePosition, Guard, LeaseRow, Look, Out, WorkFilter};
 
 /// Looks again this often for what another process made ready.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -107,7 +108,8 @@ impl App {
             }
             self.note_poll(tenant, &poll.queues).await?;
             let is_offered = !offered.is_empty();
-            let candidates = if is_offered { offered } else { self.candidates(tenant, poll, &wants).await? };
+            let (candidates, next_due) =
+                if is_offered { (offered, None) } else { self.candidates(tenant, poll, &wants).await? };
             let leased = self.claim(principal, poll, candidates).await?;
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             if !leased.is_empty() || left.is_zero() {
@@ -118,7 +120,7 @@ impl App {
                 // It went to somebody else: there may be more.
                 continue;
             }
-            let pause = self.pause(tenant, poll).await?.min(left);
+            let pause = self.pause(next_due).min(left);
             tokio::select! {
                 () = self.shutdown().cancelled() => {}
                 () = gone.cancelled() => return Ok(Vec::new()),
@@ -129,16 +131,9 @@ impl App {
     }
 
     /// How long nothing can be due, as far as this process can tell.
-    async fn pause(&self, tenant: &str, poll: &Poll) -> Result<Duration, Error> {
-        let now = self.now();
-        let mut pause = LOOK_AGAIN.mul_f64(rand::rng().random_range(0.7..1.3));
-        for queue in &poll.queues {
-            let filter = WorkFilter { tenant, queue, instance: &poll.instance };
-            if let Some(due) = self.store().work_next_due(filter, now).await? {
-                pause = pause.min(due.duration_since(now));
-            }
-        }
-        Ok(pause)
+    fn pause(&self, next_due: Option<Timestamp>) -> Duration {
+        let pause = LOOK_AGAIN.mul_f64(rand::rng().random_range(0.7..1.3));
+        next_due.map_or(pause, |due| pause.min(due.duration_since(self.now())))
     }
 
     /// Leases what is due, the most urgent first.
@@ -177,35 +172,37 @@ impl App {
         Ok(leased)
     }
 
-    /// What a worker could take.
-    async fn candidates(&self, tenant: &str, poll: &Poll, wants: &Wants) -> Result<Vec<Offer>, Error> {
-        let mut candidates = Vec::new();
-        for queue in &poll.queues {
-            let found = self.candidates_of(tenant, queue, poll, wants).await?;
-            candidates.extend(found.into_iter().map(|candidate| Offer { queue: queue.clone(), candidate }));
-        }
-        Ok(candidates)
-    }
-
-    async fn candidates_of(
+    /// What a worker could take, and when there may be more.
+    async fn candidates(
         &self,
         tenant: &str,
-        queue: &str,
         poll: &Poll,
         wants: &Wants,
-    ) -> Result<Vec<Candidate>, Error> {
+    ) -> Result<(Vec<Offer>, Option<Timestamp>), Error> {
+        let mut candidates = Vec::new();
+        let mut next_due = None;
+        for queue in &poll.queues {
+            let Look { due, next_due: next } = self.look(tenant, queue, poll, wants).await?;
+            candidates.extend(due.into_iter().map(|candidate| Offer { queue: queue.clone(), candidate }));
+            next_due = next_due.into_iter().chain(next).min();
+        }
+        Ok((candidates, next_due))
+    }
+
+    async fn look(&self, tenant: &str, queue: &str, poll: &Poll, wants: &Wants) -> Result<Look, Error> {
         let filter = WorkFilter { tenant, queue, instance: &poll.instance };
         let wanted = poll.tasks_max + SPARE;
         let now = self.now();
-        let mut found = Vec::new();
+        let mut found = Look::default();
         let mut looked_through = 0;
         let mut after: Option<CandidatePosition> = None;
-        while found.len() < wanted && looked_through < LOOKED_THROUGH_MAX {
+        while found.due.len() < wanted && looked_through < LOOKED_THROUGH_MAX {
             let page = self.store().work_list(filter, now, after.as_ref(), wanted).await?;
-            looked_through += page.len();
-            after = page.last().map(CandidatePosition::from);
-            let is_last = page.len() < wanted;
-            found.extend(page.into_iter().filter(|candidate| wants.fits(candidate)));
+            found.next_due = found.next_due.or(page.next_due);
+            looked_through += page.due.len();
+            after = page.due.last().map(CandidatePosition::from);
+            let is_last = page.due.len() < wanted;
+            found.due.extend(page.due.into_iter().filter(|candidate| wants.fits(candidate)));
             if is_last {
                 break;
             }

@@ -22,7 +22,7 @@ pub(crate) use count::Counts;
 pub(crate) use history::AuditFilter;
 pub(crate) use instance::{ListFilter, ListPosition, Snapshot};
 pub(crate) use lease::{Beat, LeaseRow, Out, Written};
-pub(crate) use work::{Candidate, CandidatePosition, WorkFilter};
+pub(crate) use work::{Candidate, CandidatePosition, Look, WorkFilter};
 
 /// The tables of the service.
 pub(crate) const MIGRATIONS: [Migration; 4] = [

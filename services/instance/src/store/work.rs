@@ -17,6 +17,14 @@ pub(crate) struct Candidate {
     pub(crate) tools: Vec<String>,
 }
 
+/// What stands in a queue.
+#[derive(Debug, Default)]
+pub(crate) struct Look {
+    pub(crate) due: Vec<Candidate>,
+    /// When more comes due; not said on later pages, nor where there is more that is due than was asked for.
+    pub(crate) next_due: Option<Timestamp>,
+}
+
 /// Whose work is looked at.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WorkFilter<'a> {
@@ -58,11 +66,13 @@ impl From<&Candidate> for CandidatePosition {
     }
 }
 
+/// Stands for the urgency of what is not due yet.
+const NOT_DUE: i64 = -1;
 /// The urgencies, highest first.
 const PRIORITIES: [i64; 4] = [3, 2, 1, 0];
 
 impl Store {
-    /// Reads what is due in a queue: the most urgent first, then what has waited longest.
+    /// Reads what is due in a queue: the most urgent first, then what has waited longest. At most `limit`, and a few more.
     ///
     /// One range of the index for each urgency: a task that waits for its next attempt does not stand in the way of
     /// those behind it.
@@ -72,55 +82,52 @@ impl Store {
         now: Timestamp,
         after: Option<&CandidatePosition>,
         limit: usize,
-    ) -> Result<Vec<Candidate>, Error> {
+    ) -> Result<Look, Error> {
         let only = filter.only("$3");
-        let range = |priority: i64| {
+        let due = |priority: i64| {
             let is_begun = after.is_some_and(|after| after.priority == priority);
             let behind = if is_begun { "and (ready_at, instance_id, task_id) > ($6, $7, $8)" } else { "" };
             format!(
                 "select * from (
                      select instance_id, task_id, priority, ready_at, tools from work
                       where tenant_id = $1 and queue = $2 and priority = {priority} and ready_at <= $4 and {only} {behind}
-                      order by ready_at, instance_id, task_id limit $5) as priority_{priority}"
+                      order by ready_at, instance_id, task_id limit $5) as due_{priority}"
+            )
+        };
+        let next = |priority: i64| {
+            format!(
+                "select * from (
+                     select '', '', {NOT_DUE}, ready_at, '' from work
+                      where tenant_id = $1 and queue = $2 and priority = {priority} and ready_at > $4 and {only}
+                      order by ready_at limit 1) as next_{priority}"
             )
         };
         let left = PRIORITIES.into_iter().filter(|one| after.is_none_or(|after| *one <= after.priority));
-        let ranges: Vec<String> = left.map(range).collect();
+        let mut ranges: Vec<String> = left.map(due).collect();
+        if after.is_none() {
+            ranges.extend(PRIORITIES.map(next));
+        }
         let sql = format!(
-            "{} order by priority desc, ready_at, instance_id, task_id limit $5",
-            ranges.join(" union all ")
+            "{} order by priority desc, ready_at, instance_id, task_id limit $5 + {}",
+            ranges.join(" union all "),
+            PRIORITIES.len()
         );
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX - 4);
         let mut values = args![filter.tenant, filter.queue, filter.instance, now, limit];
         if let Some(after) = after {
             values.extend(args![after.ready_at, &after.instance_id, &after.task_id]);
         }
         let rows = self.db.fetch_all(sql, values).await.map_err(Error::doing("look for work"))?;
-        rows.iter().map(candidate).collect()
-    }
-
-    /// When something of a queue comes due next, after `now`.
-    pub(crate) async fn work_next_due(
-        &self,
-        filter: WorkFilter<'_>,
-        now: Timestamp,
-    ) -> Result<Option<Timestamp>, Error> {
-        let only = filter.only("$3");
-        let ranges = PRIORITIES.map(|priority| {
-            format!(
-                "select * from (
-                     select ready_at from work
-                      where tenant_id = $1 and queue = $2 and priority = {priority} and ready_at > $4 and {only}
-                      order by ready_at limit 1) as priority_{priority}"
-            )
-        });
-        let sql = format!("{} order by ready_at limit 1", ranges.join(" union all "));
-        let row = self
-            .db
-            .fetch_optional(sql, args![filter.tenant, filter.queue, filter.instance, now])
-            .await
-            .map_err(Error::doing("look for work"))?;
-        Ok(row.map(|row| row.get("ready_at")).transpose()?)
+        let mut look = Look::default();
+        for row in &rows {
+            if row.get::<i64>("priority")? == NOT_DUE {
+                let due: Timestamp = row.get("ready_at")?;
+                look.next_due = look.next_due.map_or(Some(due), |next| Some(next.min(due)));
+            } else {
+                look.due.push(candidate(row)?);
+            }
+        }
+        Ok(look)
     }
 
     /// Notes that somebody asked for work of these queues.
