@@ -117,12 +117,6 @@ impl Error {
         matches!(self, Self::Statement { source: sqlx::Error::Database(error), .. } if error.is_unique_violation())
     }
 
-    /// A value would have been missing.
-    pub fn is_null_violation(&self) -> bool {
-        let Self::Statement { source: sqlx::Error::Database(error), .. } = self else { return false };
-        matches!(error.kind(), sqlx::error::ErrorKind::NotNullViolation)
-    }
-
     /// The same may succeed if it is tried again: the database was away, busy, or chose another transaction.
     pub fn is_transient(&self) -> bool {
         let Self::Statement { source, .. } = self else {

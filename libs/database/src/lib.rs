@@ -42,7 +42,7 @@ use tracing::Instrument as _;
 
 use self::afterwards::Afterwards;
 pub use error::{Error, tell};
-pub use json::{Hex, json_rows};
+pub use json::json_rows;
 pub use migrate::Migration;
 pub use reach::Reach;
 pub use row::{Cell, FromCell, Row};
@@ -318,17 +318,13 @@ impl Transaction {
         }
     }
 
-    /// Executes a statement of which nobody waits to hear. On SQLite it goes with the next one, or with the commit, and what
-    /// is wrong with it shows there.
-    pub async fn put(
-        &mut self,
-        sql: impl Into<Cow<'static, str>> + Send,
-        args: Vec<Value>,
-    ) -> Result<(), Error> {
-        match &mut self.open {
-            Open::Postgres(open) => open.execute(sql.into(), args).await.map(drop),
-            Open::Sqlite(open) => open.put(sql.into(), args).await,
+    /// Executes a statement with each of several lists of values, one after the other. On SQLite that takes less than many
+    /// rows in one statement do; on PostgreSQL each is a round trip.
+    pub async fn execute_each(&mut self, sql: &'static str, rows: Vec<Vec<Value>>) -> Result<(), Error> {
+        for args in rows {
+            self.execute(sql, args).await?;
         }
+        Ok(())
     }
 
     /// Executes a statement and returns all its rows.

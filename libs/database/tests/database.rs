@@ -456,6 +456,47 @@ async fn readers_of_sqlite_cannot_write() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// On the one thread that they all share here.
+#[tokio::test]
+async fn whoever_reads_for_long_or_on_and_on_lets_others_have_their_turn() -> anyhow::Result<()> {
+    both(async |fresh: TestDatabase| {
+        let db = fresh.open(&[ITEM]).await?;
+        let long = "with recursive n (n) as (select 1 union all select n + 1 from n where n < 300000)
+                    select count(*) as n from n";
+        let (reading, writing) = tokio::join!(db.fetch_optional(long, args![]), add(&db, "meanwhile", 1));
+        ensure!(reading?.context("a count")?.get::<i64>("n")? == 300_000 && writing? == 1);
+        let writer = tokio::spawn({
+            let db = db.clone();
+            async move { add(&db, "at last", 2).await }
+        });
+        let seen = async {
+            while count(&db).await? < 2 {}
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(Duration::from_secs(20), seen).await??;
+        ensure!(writer.await?? == 1);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn another_process_that_writes_is_waited_for_and_holds_no_thread() -> anyhow::Result<()> {
+    let fresh = sqlite().await?;
+    let (db, other) = (fresh.open(&[ITEM]).await?, fresh.open(&[ITEM]).await?);
+    let slow = other.transaction(|tx| {
+        Box::pin(async move {
+            tx.execute("insert into item (item_id) values ('slow')", args![]).await?;
+            // On the one thread that both share here.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            tx.execute("update item set amount = 1 where item_id = 'slow'", args![]).await
+        })
+    });
+    let (slow, quick) = tokio::join!(slow, add(&db, "quick", 2));
+    ensure!(slow.map_err(|error: Error| error)? == 1 && quick? == 1 && count(&db).await? == 2);
+    Ok(())
+}
+
 #[tokio::test]
 async fn arrays_make_rows_on_postgres() -> anyhow::Result<()> {
     let db = postgres().await?.open(&[ITEM]).await?;

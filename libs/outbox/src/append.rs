@@ -63,15 +63,7 @@ async fn append_postgres(tx: &mut Transaction, events: &[Event]) -> Result<(), E
 
 async fn append_sqlite(tx: &mut Transaction, events: &[Event]) -> Result<(), Error> {
     let outgoing = Outgoing::within(tx, events);
-    tx.put(
-        "insert into outbox (tenant_id, event_id, instance_id, position, payload, receivers_left, created_at, due_at)
-         select one.value ->> 0, one.value ->> 1, one.value ->> 2,
-                (select coalesce(max(position), 0) + 1 from outbox) + one.key, unhex(one.value ->> 3),
-                one.value ->> 4, one.value ->> 5, 0
-           from json_each($1) as one",
-        vec![Outgoing::rows(outgoing.iter())],
-    )
-    .await
+    tx.execute_each(Outgoing::SQLITE, outgoing.iter().map(Outgoing::row).collect()).await
 }
 
 /// When an event happened. Events are made by [`event`], which sets the time.

@@ -8,8 +8,8 @@
 //! What is on its way over a bus that may lose it is sent again until each receiver has confirmed it to
 //! [`event_service`].
 //!
-//! A [`Guard`] stands before each receiver and sets aside what it cannot take. A receiver has its effect within [`inbox_take`], or calls
-//! [`inbox_receive`] in the transaction of the effect, so that an event which arrives twice takes effect once.
+//! A [`Guard`] stands before each receiver and sets aside what it cannot take. A receiver calls [`inbox_receive`] in the
+//! transaction of the effect, so that an event which arrives twice takes effect once.
 
 mod append;
 mod confirmations;
@@ -27,7 +27,7 @@ pub use append::{append, append_all, event};
 pub use confirmations::event_service;
 pub use dead_letter::{DeadLetter, DeadLetterPosition, dead_letters, replay};
 pub use guard::Guard;
-pub use inbox::{Receipt, inbox_receive, inbox_take};
+pub use inbox::inbox_receive;
 pub use outgoing::Outgoing;
 pub use relay::Relay;
 pub use store::confirm;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use phasegate_bus::{Receiver, Written, is_note};
-use phasegate_database::{Database, Hex, Transaction, Value, json_rows};
+use phasegate_database::{Database, Transaction, Value, args};
 use phasegate_planted::{self as planted, Bug};
 use phasegate_proto::internal::event::v1::Event;
 use prost::Message as _;
@@ -115,12 +115,15 @@ impl Outgoing {
         ]
     }
 
-    /// The same for SQLite, as rows of `tenant_id`, `event_id`, `instance_id`, `payload`, `receivers_left` and `created_at`.
-    pub fn rows<'a>(outgoing: impl Iterator<Item = &'a Self>) -> Value {
-        json_rows(outgoing.map(|one| {
-            let Written { event, bytes, receivers } = &one.written;
-            (&event.tenant_id, &event.event_id, &event.instance_id, Hex(bytes), receivers, one.created_at)
-        }))
+    /// Writes an event on SQLite, given a [`Outgoing::row`].
+    pub const SQLITE: &str = "
+        insert into outbox (tenant_id, event_id, instance_id, position, payload, receivers_left, created_at, due_at)
+        values ($1, $2, $3, (select coalesce(max(position), 0) + 1 from outbox), $4, $5, $6, 0)";
+
+    /// Its row on SQLite.
+    pub fn row(&self) -> Vec<Value> {
+        let Written { event, bytes, receivers } = &self.written;
+        args![&event.tenant_id, &event.event_id, &event.instance_id, bytes, *receivers, self.created_at]
     }
 
     /// Hands over what a statement by itself has committed.

@@ -166,7 +166,10 @@ fn lane_rows(lanes: &[Lane]) -> Value {
 pub(crate) async fn delete_all(db: &Database, events: Vec<(String, String)>) -> Result<(), Error> {
     let sql = "delete from outbox
                 where (tenant_id, event_id) in (select value ->> 0, value ->> 1 from json_each($1))";
-    db.transaction(move |tx| Box::pin(async move { tx.put(sql, vec![json_rows(events)]).await })).await
+    db.transaction(move |tx| {
+        Box::pin(async move { tx.execute(sql, vec![json_rows(events)]).await.map(drop) })
+    })
+    .await
 }
 
 fn lane(row: &Row) -> Result<Lane, Error> {
@@ -224,7 +227,7 @@ pub(crate) async fn lane_settle(db: &Database, lane: Lane, settled: Settled) -> 
         Box::pin(async move {
             delete_taken(tx, &lane, settled.taken).await?;
             if let Some((event_id, failure)) = settled.failed {
-                tx.put(FAILED, args![&lane.tenant_id, event_id, failure.error, failure.due_at]).await?;
+                tx.execute(FAILED, args![&lane.tenant_id, event_id, failure.error, failure.due_at]).await?;
             }
             Ok(())
         })
@@ -243,7 +246,7 @@ async fn delete_taken(tx: &mut Transaction, lane: &Lane, events: Vec<String>) ->
             json_rows(events),
         ),
     };
-    tx.put(sql, args![&lane.tenant_id, events]).await
+    tx.execute(sql, args![&lane.tenant_id, events]).await.map(drop)
 }
 
 /// What waits in several lanes, those of each in order. Only where the bus is another process, and so the database.

@@ -35,7 +35,7 @@ const BANNED: [(&str, &str); 14] = [
 const AVOIDED: [(&str, &str); 5] = [
     ("chrono", "the time is phasegate-clock's, and jiff's at the edges"),
     ("lazy_static", "std::sync::LazyLock"),
-    ("libsqlite3-sys", "only sqlx talks to SQLite"),
+    ("libsqlite3-sys", "rusqlite and, in tests, sqlx talk to SQLite"),
     ("once_cell", "std::sync::OnceLock"),
     // Its timing tells the private key; jsonwebtoken brings it, and we sign with HMAC.
     ("rsa", "leaks keys by timing"),

@@ -159,16 +159,12 @@ impl Relay {
     async fn catch_up(&self, lane: &Lane, shutdown: &CancellationToken) -> bool {
         let sent = self.send_waiting(lane, shutdown).await;
         let mut lanes = self.lanes();
-        match sent {
-            Some(sent) => {
-                lanes.catch_up(lane, &sent);
-                true
-            }
-            None => {
-                lanes.fall_behind(lane);
-                false
-            }
+        if let Some(sent) = &sent {
+            lanes.catch_up(lane, sent);
+        } else {
+            lanes.fall_behind(lane);
         }
+        sent.is_some()
     }
 
     async fn forget_on(&self, shutdown: &CancellationToken) {

@@ -4,7 +4,6 @@ use phasegate_clock::Timestamp;
 use phasegate_database::Dialect;
 use phasegate_id::{ApprovalId, InstanceId, ParticipantId, TenantId};
 use phasegate_idempotency as idempotency;
-use phasegate_outbox::{self as inbox, inbox_take};
 use phasegate_proto::internal::event::v1::Event as Message;
 
 use super::commit_sqlite::write_sqlite;
@@ -141,25 +140,10 @@ impl Store {
     pub async fn commit(&self, commit: Commit) -> Result<(), Error> {
         match self.db.dialect() {
             Dialect::Postgres => self.group.commit(commit).await,
-            Dialect::Sqlite => match self.commit_sqlite(commit).await {
-                Err(Error::Database(error)) if error.is_null_violation() => Err(Error::Stale),
-                done => done,
-            },
+            Dialect::Sqlite => {
+                self.db.transaction(move |tx| Box::pin(async move { write_sqlite(tx, &commit).await })).await
+            }
         }
-    }
-
-    async fn commit_sqlite(&self, commit: Commit) -> Result<(), Error> {
-        let Some(Receipt { consumer, event_id }) = commit.receipt.clone() else {
-            return self
-                .db
-                .transaction(move |tx| Box::pin(async move { write_sqlite(tx, &commit).await }))
-                .await;
-        };
-        let receipt =
-            inbox::Receipt { tenant_id: commit.tenant.to_string(), consumer, event_id, at: commit.now };
-        let taking =
-            inbox_take(&self.db, receipt, move |tx| Box::pin(async move { write_sqlite(tx, &commit).await }));
-        taking.await?.ok_or(Error::Taken)
     }
 
     /// The first answer to a call, if there was one.

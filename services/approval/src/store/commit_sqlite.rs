@@ -8,8 +8,20 @@ use super::row;
 use super::{Error, InstanceState};
 use crate::domain::{Approval, InstanceCondition, due_next, substance};
 
-/// Writes it all but the receipt, or says why not: then the transaction is rolled back.
+/// Writes it all, or says why not: then the transaction is rolled back.
 pub(super) async fn write_sqlite(tx: &mut Transaction, commit: &Commit) -> Result<(), Error> {
+    if let Some(receipt) = &commit.receipt
+        && !phasegate_outbox::inbox_receive(
+            tx,
+            &commit.tenant,
+            receipt.consumer,
+            &receipt.event_id,
+            commit.now,
+        )
+        .await?
+    {
+        return Err(Error::Taken);
+    }
     if commit.touches_instance() {
         let state = touch_instance(tx, commit).await?;
         if commit.at_revision.is_some_and(|seen| seen + 1 != state.revision) {
@@ -26,7 +38,7 @@ pub(super) async fn write_sqlite(tx: &mut Transaction, commit: &Commit) -> Resul
         write_responses(tx, commit, state.response_sequence).await?;
     }
     for (approval, reason) in &commit.moot {
-        tx.put(
+        tx.execute(
             "insert into approval_moot (tenant_id, approval_id, reason) values ($1, $2, $3) on conflict do nothing",
             args![commit.tenant.as_str(), approval.as_str(), reason],
         )
@@ -69,7 +81,7 @@ async fn touch_instance(tx: &mut Transaction, commit: &Commit) -> Result<Instanc
         }
         Some(InstanceChange::Ended) => {
             ended = true;
-            tx.put(
+            tx.execute(
                 "update instance set ended = $3 where tenant_id = $1 and instance_id = $2",
                 args![commit.tenant.as_str(), commit.instance.as_str(), true],
             )
@@ -85,12 +97,12 @@ async fn touch_instance(tx: &mut Transaction, commit: &Commit) -> Result<Instanc
 }
 
 async fn set_paused(tx: &mut Transaction, commit: &Commit, paused: bool, version: i64) -> Result<(), Error> {
-    tx.put(
+    tx.execute(
         "update instance set paused = $3, paused_version = $4 where tenant_id = $1 and instance_id = $2",
         args![commit.tenant.as_str(), commit.instance.as_str(), paused, version],
     )
     .await?;
-    tx.put(
+    tx.execute(
         "update approval_timer set paused = $3 where tenant_id = $1 and instance_id = $2",
         args![commit.tenant.as_str(), commit.instance.as_str(), paused],
     )
@@ -100,7 +112,7 @@ async fn set_paused(tx: &mut Transaction, commit: &Commit, paused: bool, version
 
 async fn write_people(tx: &mut Transaction, commit: &Commit) -> Result<(), Error> {
     for (id, person) in &commit.people {
-        tx.put(
+        tx.execute(
             "insert into person (tenant_id, instance_id, participant_id, name, email) values ($1, $2, $3, $4, $5)
              on conflict (tenant_id, instance_id, participant_id) do update
                 set name = excluded.name, email = excluded.email",
@@ -121,7 +133,7 @@ async fn write_people(tx: &mut Transaction, commit: &Commit) -> Result<(), Error
 async fn write_history(tx: &mut Transaction, commit: &Commit, change: &Change) -> Result<(), Error> {
     let id = change.after.request.id.as_str();
     for (version, event) in (change.version + 1..).zip(&change.events) {
-        tx.put(
+        tx.execute(
             "insert into approval_event (tenant_id, approval_id, version, occurred_at, payload)
              values ($1, $2, $3, $4, $5)",
             args![commit.tenant.as_str(), id, version, event.at(), row::to_json("approval_event", event)?],
@@ -135,14 +147,15 @@ async fn write_approval(tx: &mut Transaction, commit: &Commit, change: &Change) 
     let after = &change.after;
     let request = &after.request;
     let version = change.version.saturating_add(i64::try_from(change.events.len()).unwrap_or(i64::MAX));
-    // Where somebody was faster it has no version then, which SQLite refuses.
-    tx.put(
+    let written = tx
+        .execute(
             "insert into approval (tenant_id, approval_id, version, instance_id, subject_kind, subject_id, status,
                     requested_at, decided_at, substance, state)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
              on conflict (tenant_id, approval_id) do update
-                set version = case when approval.version = $12 then excluded.version end, status = excluded.status, decided_at = excluded.decided_at,
-                    substance = excluded.substance, state = excluded.state",
+                set version = excluded.version, status = excluded.status, decided_at = excluded.decided_at,
+                    substance = excluded.substance, state = excluded.state
+              where approval.version = $12",
             args![
                 commit.tenant.as_str(),
                 request.id.as_str(),
@@ -159,12 +172,12 @@ async fn write_approval(tx: &mut Transaction, commit: &Commit, change: &Change) 
             ],
         )
         .await?;
-    Ok(())
+    if written == 1 { Ok(()) } else { Err(Error::Stale) }
 }
 
 async fn write_approvers(tx: &mut Transaction, commit: &Commit, after: &Approval) -> Result<(), Error> {
     for approver in &after.approvers {
-        tx.put(
+        tx.execute(
             "insert into approver (tenant_id, approval_id, participant_id, standing, instance_id, status,
                     requested_at)
              values ($1, $2, $3, $4, $5, $6, $7)
@@ -193,14 +206,14 @@ async fn write_timer(
 ) -> Result<(), Error> {
     let id = after.request.id.as_str();
     let Some(due_at) = due_next(after) else {
-        tx.put(
+        tx.execute(
             "delete from approval_timer where tenant_id = $1 and approval_id = $2",
             args![commit.tenant.as_str(), id],
         )
         .await?;
         return Ok(());
     };
-    tx.put(
+    tx.execute(
         "insert into approval_timer (tenant_id, approval_id, instance_id, due_at, paused, claimed_until)
          values ($1, $2, $3, $4, $5, 0)
          on conflict (tenant_id, approval_id) do update
@@ -214,7 +227,7 @@ async fn write_timer(
 async fn write_responses(tx: &mut Transaction, commit: &Commit, last: i64) -> Result<(), Error> {
     let count = i64::try_from(commit.responses.len()).unwrap_or(i64::MAX);
     for (sequence, response) in (last - count + 1..).zip(&commit.responses) {
-        tx.put(
+        tx.execute(
             "insert into approval_response (tenant_id, instance_id, sequence, approval_id, participant_id, payload)
              values ($1, $2, $3, $4, $5, $6)",
             args![

@@ -69,7 +69,7 @@ pub async fn version_append_in(
     content: Vec<u8>,
 ) -> Result<(), Error> {
     let (tenant, instance, key) = (place.tenant.as_str(), place.instance.as_str(), version.key.as_str());
-    tx.put(
+    tx.execute(
         "insert into artifact_version (tenant_id, instance_id, artifact_key, version, kind, form, content_type,
                 size_bytes, digest, metadata, phase_id, task_id, created_by, created_at, content)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
@@ -92,7 +92,7 @@ pub async fn version_append_in(
         ],
     )
     .await?;
-    tx.put(
+    tx.execute(
         "insert into artifact (tenant_id, instance_id, artifact_key, version, kind, phase_id)
          values ($1, $2, $3, $4, $5, $6)
          on conflict (tenant_id, instance_id, artifact_key)

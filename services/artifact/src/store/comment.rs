@@ -40,7 +40,7 @@ pub async fn parent_in(tx: &mut Transaction, place: &Place, id: &CommentId) -> R
 
 /// Writes a comment.
 pub async fn comment_insert_in(tx: &mut Transaction, place: &Place, comment: &Comment) -> Result<(), Error> {
-    tx.put(
+    tx.execute(
         "insert into comment (tenant_id, instance_id, comment_id, subject, parent_id, body, author, internal, created_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         args![

@@ -230,10 +230,10 @@ impl App {
     /// Reads an instance as it is: from memory if that is still so, else from the database.
     pub(crate) async fn snapshot(&self, tenant: &str, instance_id: &str) -> Result<Snapshot, Error> {
         let key = (tenant.to_owned(), instance_id.to_owned());
-        if let Some(known) = self.0.cache.get(&key) {
-            if self.is_current(&key, &known).await? {
-                return Ok(known);
-            }
+        if let Some(known) = self.0.cache.get(&key)
+            && self.is_current(&key, &known).await?
+        {
+            return Ok(known);
         }
         let found = self.store().instance_load(tenant, instance_id).await?;
         let found = found.ok_or_else(|| Error::NotFound(instance_id.to_owned()))?;

@@ -3,10 +3,9 @@
 use phasegate_clock::Timestamp;
 use phasegate_database::args;
 use phasegate_id::{ApprovalId, EventId, InstanceId, ParticipantId, TenantId};
-use phasegate_outbox::inbox_take;
 
 use super::hear_postgres::{Heard, News, Piece};
-use super::{Error, Store, receipt};
+use super::{CONSUMER, Error, Store};
 use crate::domain::Process;
 
 impl Store {
@@ -36,7 +35,7 @@ impl Store {
                         )
                         .await?;
                     for (person, informed) in people {
-                        tx.put(
+                        tx.execute(
                             "insert into instance_person (tenant_id, instance_id, participant_id, informed)
                              values ($1, $2, $3, $4) on conflict do nothing",
                             args![tenant.as_str(), instance.as_str(), person.as_str(), informed],
@@ -97,17 +96,20 @@ impl Store {
             hearing.hear(Piece { tenant, instance, event: Some(event), now, news }).await?;
             return Ok(());
         }
-        let settling = inbox_take(&self.database, receipt(&tenant, &event, now), move |tx| {
-            Box::pin(async move {
-                tx.put(
-                    "insert into settled_approval (tenant_id, approval_id, settled_at)
-                     values ($1, $2, $3) on conflict do nothing",
-                    args![tenant.as_str(), approval.as_str(), now],
-                )
-                .await?;
-                Ok(())
+        self.database
+            .transaction(move |tx| {
+                Box::pin(async move {
+                    if phasegate_outbox::inbox_receive(tx, &tenant, CONSUMER, &event, now).await? {
+                        tx.execute(
+                            "insert into settled_approval (tenant_id, approval_id, settled_at)
+                             values ($1, $2, $3) on conflict do nothing",
+                            args![tenant.as_str(), approval.as_str(), now],
+                        )
+                        .await?;
+                    }
+                    Ok(())
+                })
             })
-        });
-        settling.await.map(Option::unwrap_or_default)
+            .await
     }
 }

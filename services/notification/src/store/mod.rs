@@ -17,10 +17,7 @@ pub use given_up::{GivenUp, GivenUpPosition};
 pub(crate) use notification::Position;
 pub(crate) use settle::Settled;
 
-use phasegate_clock::Timestamp;
 use phasegate_database::{Database, Dialect, Migration, Settings};
-use phasegate_id::{EventId, TenantId};
-use phasegate_outbox::Receipt;
 
 /// Name of this service among the receivers of events, and where it acts by itself.
 pub(crate) const CONSUMER: &str = "notification";
@@ -103,8 +100,4 @@ impl Store {
     pub(crate) fn database(&self) -> &Database {
         &self.database
     }
-}
-
-fn receipt(tenant: &TenantId, event: &EventId, at: Timestamp) -> Receipt {
-    Receipt { tenant_id: tenant.to_string(), consumer: CONSUMER, event_id: event.to_string(), at }
 }

@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use phasegate_clock::Timestamp;
 use phasegate_database::{Dialect, Transaction, Value, args};
 use phasegate_id::{ApprovalId, EventId, InstanceId, LinkId, NotificationId, ParticipantId, TenantId};
-use phasegate_outbox::inbox_take;
 use serde::{Deserialize, Serialize};
 
 use super::hear_postgres::{News, Piece};
 use super::row::{self, COLUMNS};
-use super::{Error, Store, receipt};
+use super::{CONSUMER, Error, Store};
 use crate::domain::{Notification, Status};
 
 /// Where a page of a list begins: after this message.
@@ -36,15 +35,19 @@ impl Store {
             hearing.hear(Piece { tenant, instance, event: Some(event), now, news }).await?;
             return Ok(());
         }
-        let adding = inbox_take(&self.database, receipt(&tenant, &event, now), move |tx| {
-            Box::pin(async move {
-                for notification in &notifications {
-                    insert(tx, notification, &trace_parent).await?;
-                }
-                Ok(())
+        self.database
+            .transaction(move |tx| {
+                Box::pin(async move {
+                    if !phasegate_outbox::inbox_receive(tx, &tenant, CONSUMER, &event, now).await? {
+                        return Ok(());
+                    }
+                    for notification in &notifications {
+                        insert(tx, notification, &trace_parent).await?;
+                    }
+                    Ok(())
+                })
             })
-        });
-        adding.await.map(Option::unwrap_or_default)
+            .await
     }
 
     /// Tells of which of the requests who has had a message.
@@ -79,10 +82,13 @@ impl Store {
                     format!("\"{escaped}\"")
                 });
                 let list = quoted.collect::<Vec<String>>().join(",");
-                let sql = "select distinct n.participant_id, a.approval_id from notification_approval a
-                             join notification n on n.tenant_id = a.tenant_id and n.notification_id = a.notification_id
-                            where a.tenant_id = $1 and a.approval_id in (select value from json_each($2))
-                              and n.template <> 'approval_decided'";
+                // In this order: in another one all messages of the tenant are read.
+                let sql = "select distinct n.participant_id, a.approval_id
+                             from json_each($2) as named
+                            cross join notification_approval a on a.tenant_id = $1 and a.approval_id = named.value
+                            cross join notification n on n.tenant_id = a.tenant_id
+                                                     and n.notification_id = a.notification_id
+                            where n.template <> 'approval_decided'";
                 (sql, Value::from(format!("[{list}]")))
             }
         };
@@ -157,7 +163,7 @@ async fn insert(tx: &mut Transaction, notification: &Notification, trace_parent:
         Status::Sent { sent_at } => (None, Some(sent_at)),
         Status::Failed | Status::Suppressed => (None, None),
     };
-    tx.put(
+    tx.execute(
         "insert into notification (
              tenant_id, notification_id, instance_id, participant_id, template, recipient, recipient_name, subject,
              body_text, body_html, placeholder, message_id, link_expires_at, link_id, status, attempts, last_error,
@@ -190,7 +196,7 @@ async fn insert(tx: &mut Transaction, notification: &Notification, trace_parent:
     .await?;
     for (position, approval) in notification.approval_ids.iter().enumerate() {
         let position = i64::try_from(position).unwrap_or(i64::MAX);
-        tx.put(
+        tx.execute(
             "insert into notification_approval (tenant_id, notification_id, approval_id, position)
              values ($1, $2, $3, $4) on conflict do nothing",
             args![notification.tenant_id.as_str(), notification.id.as_str(), approval.as_str(), position],

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use phasegate_bus::{HandleError, Handler};
 use phasegate_clock::Timestamp;
 use phasegate_id::{InstanceId, ParticipantId, TenantId};
-use phasegate_outbox::{Receipt, inbox_take};
+use phasegate_outbox::inbox_receive;
 use phasegate_proto::definition::v1::RaidRole as ProtoRole;
 use phasegate_proto::instance::v1::InstanceStatus;
 use phasegate_proto::internal::event::v1::event::Payload;
@@ -65,15 +65,16 @@ impl App {
             let done = self.store.instance_ended(place, CONSUMER, event_id, end, now).await;
             return done.map_err(|error| handle_error(error.into()));
         }
-        let receipt = Receipt { tenant_id: place.tenant.to_string(), consumer: CONSUMER, event_id, at: now };
-        let done = inbox_take(self.store.db(), receipt, move |tx| {
+        let done = self.store.db().transaction(move |tx| {
             Box::pin(async move {
-                rows::instance_end_in(tx, &place, end, now).await?;
-                link::revoke_all_in(tx, &place, known, now).await?;
+                if inbox_receive(tx, &place.tenant, CONSUMER, &event_id, now).await? {
+                    rows::instance_end_in(tx, &place, end, now).await?;
+                    link::revoke_all_in(tx, &place, known, now).await?;
+                }
                 Ok::<_, Error>(())
             })
         });
-        let done = done.await.map(Option::unwrap_or_default).map_err(handle_error);
+        let done = done.await.map_err(handle_error);
         self.relay.wake();
         done
     }

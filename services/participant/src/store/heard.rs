@@ -1,7 +1,7 @@
 //! What events say of instances, and links of notifications: on PostgreSQL with what others write at the time.
 
 use phasegate_clock::Timestamp;
-use phasegate_outbox::{Receipt, inbox_take};
+use phasegate_outbox::inbox_receive;
 use phasegate_proto::internal::event::v1::Event;
 
 use super::ensure_postgres::Ensured;
@@ -24,14 +24,16 @@ impl Store {
         if let Some(hearing) = &self.hearing {
             return hearing.hear(Piece { place, consumer, event_id, now, news: News::Started(people) }).await;
         }
-        let receipt = Receipt { tenant_id: place.tenant.to_string(), consumer, event_id, at: now };
-        let taking = inbox_take(&self.db, receipt, move |tx| {
-            Box::pin(async move {
-                rows::people_insert_in(tx, &place, &people, now).await?;
-                Ok(())
+        self.db
+            .transaction(move |tx| {
+                Box::pin(async move {
+                    if inbox_receive(tx, &place.tenant, consumer, &event_id, now).await? {
+                        rows::people_insert_in(tx, &place, &people, now).await?;
+                    }
+                    Ok(())
+                })
             })
-        });
-        taking.await.map(Option::unwrap_or_default)
+            .await
     }
 
     /// Notes how an instance ended whose links stay, once.
@@ -46,14 +48,16 @@ impl Store {
         if let Some(hearing) = &self.hearing {
             return hearing.hear(Piece { place, consumer, event_id, now, news: News::Ended(end) }).await;
         }
-        let receipt = Receipt { tenant_id: place.tenant.to_string(), consumer, event_id, at: now };
-        let taking = inbox_take(&self.db, receipt, move |tx| {
-            Box::pin(async move {
-                rows::instance_end_in(tx, &place, end, now).await?;
-                Ok(())
+        self.db
+            .transaction(move |tx| {
+                Box::pin(async move {
+                    if inbox_receive(tx, &place.tenant, consumer, &event_id, now).await? {
+                        rows::instance_end_in(tx, &place, end, now).await?;
+                    }
+                    Ok(())
+                })
             })
-        });
-        taking.await.map(Option::unwrap_or_default)
+            .await
     }
 
     /// Makes the link of a notification, unless there is one, with what the others hear of it. [`Ensured::Otherwise`] on

@@ -19,7 +19,7 @@ pub struct After {
 
 /// Writes a link.
 pub async fn link_insert_in(tx: &mut Transaction, link: &Link) -> Result<(), Error> {
-    tx.put(
+    tx.execute(
         "insert into link (tenant_id, link_id, instance_id, participant_id, purpose, permissions, created_by,
                 created_at, expires_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",

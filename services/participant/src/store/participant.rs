@@ -29,7 +29,7 @@ pub enum End {
 
 /// Notes that the people of an instance are there. Its end may have come first.
 pub async fn instance_start_in(tx: &mut Transaction, place: &Place, now: Timestamp) -> Result<(), Error> {
-    tx.put(
+    tx.execute(
         "insert into instance (tenant_id, instance_id, people_at) values ($1, $2, $3)
          on conflict (tenant_id, instance_id)
          do update set people_at = coalesce(instance.people_at, excluded.people_at)",
@@ -46,7 +46,7 @@ pub async fn instance_end_in(
     end: End,
     now: Timestamp,
 ) -> Result<(), Error> {
-    tx.put(
+    tx.execute(
         "insert into instance (tenant_id, instance_id, end_state, ended_at) values ($1, $2, $3, $4)
          on conflict (tenant_id, instance_id)
          do update set end_state = coalesce(instance.end_state, excluded.end_state),
@@ -83,7 +83,7 @@ pub async fn people_insert_in(
 
 /// Adds a person, unless the person is there.
 pub async fn person_insert_in(tx: &mut Transaction, place: &Place, person: &Person) -> Result<(), Error> {
-    tx.put(
+    tx.execute(
         "insert into participant (tenant_id, instance_id, participant_id, name, email, role, raid_role, external,
                 required_approvals, notify_email, notify_slack, notify_in_app, can_delegate, created_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
