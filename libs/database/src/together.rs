@@ -1,11 +1,13 @@
 //! Writing what belongs to many callers in one statement.
 //!
 //! A commit waits for the disk and a statement for the way there and back, and both cost the same for one as for many.
-//! Nobody waits for a piece that may come: a writer that is free takes what is there.
+//! Nobody waits for a piece that may come: a writer that is free takes what is there. Only behind a statement that held
+//! several is a moment waited for those who had them, and who come back with the next ones together.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -15,6 +17,10 @@ use crate::{Error, Reach};
 /// Statements that are under way at a time. One, so that what comes while it waits for the disk is written together: a
 /// statement costs more processor time than its rows.
 const WRITERS: usize = 1;
+/// Pieces of a statement behind which a moment is waited.
+const SEVERAL: usize = 4;
+/// The moment.
+const MOMENT: Duration = Duration::from_millis(1);
 /// Pieces in one statement at most, so that none waits for long.
 const TOGETHER_MAX: usize = 64;
 
@@ -88,9 +94,13 @@ impl<P: Send + Sync + 'static, O: Send + 'static> Writer<P, O> {
         while let Some(taken) = self.take() {
             let (pieces, done): (Vec<_>, Vec<_>) = taken.into_iter().map(|one| (one.piece, one.done)).unzip();
             let outcomes = self.write(pieces).await;
+            let count = done.len();
             for (one, outcome) in done.into_iter().zip(outcomes) {
                 // Whoever waited may have gone.
                 let _ = one.send(outcome);
+            }
+            if count >= SEVERAL {
+                tokio::time::sleep(MOMENT).await;
             }
         }
     }
@@ -179,7 +189,6 @@ impl<P, O> fmt::Debug for Together<P, O> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use futures::FutureExt as _;
 

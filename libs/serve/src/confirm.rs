@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{Peers, Service};
 
 /// Confirmations wait this long for others.
-const GATHER: Duration = Duration::from_millis(100);
+const GATHER: Duration = Duration::from_millis(300);
 /// A sender that has not heard by then hears when its events come again.
 const TOLD_WITHIN: Duration = Duration::from_secs(2);
 /// How long the last confirmations may take.
