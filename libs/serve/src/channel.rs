@@ -1,7 +1,6 @@
 //! The way to one copy of a service, on which every call is counted as its caller sees it: what a service says of the calls
 //! that it has answered tells nothing about those that never reached it.
 
-use std::error::Error as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -11,12 +10,12 @@ use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use phasegate_telemetry::metrics::{Histogram, SECONDS};
 use tonic::body::Body;
-use tonic::codegen::Bytes;
-use tonic::transport::{self, Error};
+use tonic::codegen::{Bytes, StdError};
 use tonic::{Code, Status, TimeoutExpired};
 use tower::Service;
 
 use crate::call::{code_in, method};
+use crate::way::Way;
 
 /// Calls to other services by method and outcome.
 static DURATION: Histogram<2> = Histogram::new(
@@ -28,7 +27,7 @@ static DURATION: Histogram<2> = Histogram::new(
 
 /// A channel whose calls are counted.
 #[derive(Debug, Clone)]
-pub struct Channel(transport::Channel);
+pub struct Channel(Way);
 
 /// A call to another service. One that is dropped without an outcome was given up here.
 #[derive(Debug)]
@@ -47,18 +46,18 @@ struct Answer {
     code: Option<Code>,
 }
 
-impl From<transport::Channel> for Channel {
-    fn from(channel: transport::Channel) -> Self {
-        Self(channel)
+impl<W: Into<Way>> From<W> for Channel {
+    fn from(way: W) -> Self {
+        Self(way.into())
     }
 }
 
 impl Service<Request<Body>> for Channel {
     type Response = Response<Body>;
-    type Error = Error;
-    type Future = BoxFuture<'static, Result<Response<Body>, Error>>;
+    type Error = StdError;
+    type Future = BoxFuture<'static, Result<Response<Body>, StdError>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StdError>> {
         self.0.poll_ready(cx)
     }
 
@@ -137,7 +136,10 @@ impl Drop for Answer {
 }
 
 /// The outcome of a call without an answer. A time that ran out here is told apart from a call that was given up.
-fn code_of(error: &Error) -> Code {
+fn code_of(error: &StdError) -> Code {
+    if let Some(status) = error.downcast_ref::<Status>() {
+        return status.code();
+    }
     let mut cause = error.source();
     while let Some(error) = cause {
         if error.is::<TimeoutExpired>() {
@@ -152,8 +154,8 @@ fn code_of(error: &Error) -> Code {
 mod tests {
     use std::time::Duration;
 
-    use tonic::transport::Endpoint;
     use tonic::transport::server::TcpIncoming;
+    use tonic::transport::{Endpoint, Server};
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_client::HealthClient;
 
@@ -173,7 +175,7 @@ mod tests {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_service_status("here", tonic_health::ServingStatus::Serving).await;
         let port = listener.local_addr().unwrap().port();
-        tokio::spawn(transport::Server::builder().add_service(health).serve_with_incoming(listener));
+        tokio::spawn(Server::builder().add_service(health).serve_with_incoming(listener));
         // It takes connections, and never says a word.
         let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let to = |port: u16| {

@@ -5,6 +5,7 @@ mod call;
 mod channel;
 mod confirm;
 mod deadline;
+mod direct;
 mod keys;
 mod limit;
 mod peers;
@@ -16,6 +17,7 @@ mod seen;
 mod server;
 mod tls;
 mod verify;
+mod way;
 
 use phasegate_bus::Bus;
 use phasegate_clock::SharedClock;
@@ -25,6 +27,7 @@ pub use call::{Call, Watched, note_caller};
 pub use channel::Channel;
 pub use confirm::confirm;
 pub use deadline::{TIMEOUT_HEADER, remaining, timeout, within};
+pub use direct::{Direct, End, direct};
 pub use keys::Keys;
 pub use peers::Peers;
 pub use pipe::pipe;
@@ -38,6 +41,7 @@ pub use server::{
 };
 pub use tls::{Certificates, InvalidCertificates, Tls};
 pub use verify::{VerifyLayer, Within};
+pub use way::Way;
 
 /// The services behind the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -12,6 +12,7 @@ use tonic::transport;
 use crate::channel::Channel;
 use crate::deadline::remaining;
 use crate::pool::{Address, Pool};
+use crate::way::Way;
 use crate::{Service, Tls};
 
 /// How long one service waits for another, where whoever it works for does not wait for less.
@@ -22,14 +23,19 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Peers {
     pools: Arc<BTreeMap<Service, Pool>>,
     signer: Signer,
-    nowhere: transport::Channel,
+    nowhere: Way,
 }
 
 impl Peers {
     /// The services that can be reached, each at one place, and what signs the calls to them.
-    pub fn new(channels: BTreeMap<Service, transport::Channel>, signer: Signer) -> Self {
-        let pools = channels.into_iter().map(|(service, channel)| (service, Pool::fixed(channel)));
+    pub fn new<W: Into<Way>>(ways: BTreeMap<Service, W>, signer: Signer) -> Self {
+        let pools = ways.into_iter().map(|(service, way)| (service, Pool::fixed(way.into())));
         Self::with(pools.collect(), signer)
+    }
+
+    /// No services: for who only signs.
+    pub fn none(signer: Signer) -> Self {
+        Self::with(BTreeMap::new(), signer)
     }
 
     /// The services over the network, with all their copies, which [`Peers::watch`] keeps looking for; with `tls`, each
@@ -47,7 +53,7 @@ impl Peers {
     fn with(pools: BTreeMap<Service, Pool>, signer: Signer) -> Self {
         // A service that is not among them is UNAVAILABLE, like one that is down.
         let nowhere = transport::Endpoint::from_static("http://nowhere.invalid").connect_lazy();
-        Self { pools: Arc::new(pools), signer, nowhere }
+        Self { pools: Arc::new(pools), signer, nowhere: nowhere.into() }
     }
 
     /// Keeps looking for the copies of each service, and for their health, until `shutdown`.

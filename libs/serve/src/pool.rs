@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::Tls;
 use crate::server::STREAM_AGE_MAX;
+use crate::way::Way;
 
 /// Before a copy that is not well is asked for its health once more.
 const LISTEN_AGAIN: Duration = Duration::from_millis(500);
@@ -62,7 +63,7 @@ struct Copy {
     id: String,
     /// Of the certificates that it is spoken to with.
     generation: u64,
-    channel: Channel,
+    way: Way,
     is_well: Arc<AtomicBool>,
     _listener: Option<Arc<AbortOnDropHandle<()>>>,
 }
@@ -105,8 +106,8 @@ impl std::fmt::Display for Address {
 
 impl Pool {
     /// A service that has one place, which is never asked for its health.
-    pub(crate) fn fixed(channel: Channel) -> Self {
-        Self::with(Vec::new(), None, vec![Copy::new(String::new(), 0, channel)])
+    pub(crate) fn fixed(way: Way) -> Self {
+        Self::with(Vec::new(), None, vec![Copy::new(String::new(), 0, way)])
     }
 
     /// A service whose copies are to be found with [`Pool::watch`]. Until then, each address is one.
@@ -114,8 +115,8 @@ impl Pool {
         let copies = addresses
             .iter()
             .filter_map(|address| {
-                let (generation, channel) = connect(address, None, tls.as_ref())?;
-                Some(Copy::new(address.to_string(), generation, channel))
+                let (generation, way) = connect(address, None, tls.as_ref())?;
+                Some(Copy::new(address.to_string(), generation, way))
             })
             .collect();
         Self::with(addresses, tls, copies)
@@ -127,7 +128,7 @@ impl Pool {
     }
 
     /// The copy whose turn it is, or of `key`, if there is one: among those that are well, or among all if none is.
-    pub(crate) fn pick(&self, key: Option<&str>) -> Option<Channel> {
+    pub(crate) fn pick(&self, key: Option<&str>) -> Option<Way> {
         let copies = self.copies();
         let well: Vec<&Copy> = copies.iter().filter(|copy| copy.is_well.load(Ordering::Relaxed)).collect();
         let candidates = if well.is_empty() { copies.iter().collect() } else { well };
@@ -140,7 +141,7 @@ impl Pool {
                 candidates.into_iter().nth(turn)
             }
         };
-        chosen.map(|copy| copy.channel.clone())
+        chosen.map(|copy| copy.way.clone())
     }
 
     /// Whether any copy is well.
@@ -194,8 +195,8 @@ impl Pool {
                 if let Some(copy) = known.iter().find(|copy| copy.id == id && copy.generation == generation) {
                     return Some(copy.clone());
                 }
-                let (generation, channel) = connect(address, Some(place), self.0.tls.as_ref())?;
-                Some(Copy::heard(id, generation, channel))
+                let (generation, way) = connect(address, Some(place), self.0.tls.as_ref())?;
+                Some(Copy::heard(id, generation, way))
             })
             .collect();
         *self.0.copies.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(copies);
@@ -218,13 +219,13 @@ impl Pool {
 
 impl Copy {
     /// One that nobody listens to: it counts as well.
-    fn new(id: String, generation: u64, channel: Channel) -> Self {
-        Self { id, generation, channel, is_well: Arc::new(AtomicBool::new(true)), _listener: None }
+    fn new(id: String, generation: u64, way: Way) -> Self {
+        Self { id, generation, way, is_well: Arc::new(AtomicBool::new(true)), _listener: None }
     }
 
     /// One that is listened to for as long as anybody holds it.
-    fn heard(id: String, generation: u64, channel: Channel) -> Self {
-        let copy = Self::new(id, generation, channel);
+    fn heard(id: String, generation: u64, way: Way) -> Self {
+        let copy = Self::new(id, generation, way);
         let listener = tokio::spawn(copy.clone().listen());
         Self { _listener: Some(Arc::new(AbortOnDropHandle::new(listener))), ..copy }
     }
@@ -242,7 +243,7 @@ impl Copy {
 
     /// Hears how the copy is until it is not well, or until it is time to ask anew.
     async fn listen_once(&self) -> Result<(), NotWell> {
-        let mut client = HealthClient::new(self.channel.clone());
+        let mut client = HealthClient::new(self.way.clone());
         let asked = client.watch(HealthCheckRequest::default());
         let answered = tokio::time::timeout(HEALTH_TIMEOUT, asked).await;
         let mut heard = answered.map_err(|_| NotWell)?.map_err(|_| NotWell)?.into_inner();
@@ -264,7 +265,7 @@ impl Copy {
 }
 
 /// A connection that is made when it is first needed, and made again when it breaks.
-fn connect(address: &Address, place: Option<SocketAddr>, tls: Option<&Tls>) -> Option<(u64, Channel)> {
+fn connect(address: &Address, place: Option<SocketAddr>, tls: Option<&Tls>) -> Option<(u64, Way)> {
     let scheme = address.uri.scheme_str().unwrap_or("http");
     let uri = place.map_or_else(|| address.to_string(), |place| format!("{scheme}://{place}"));
     let endpoint = Endpoint::from_shared(uri).ok()?;
@@ -285,7 +286,7 @@ fn connect(address: &Address, place: Option<SocketAddr>, tls: Option<&Tls>) -> O
         (generation, client) = tls.client();
         endpoint = endpoint.tls_config(client.domain_name(name)).ok()?;
     }
-    Some((generation, endpoint.connect_lazy()))
+    Some((generation, endpoint.connect_lazy().into()))
 }
 
 /// FNV-1a of both, mixed once more so that ids that differ in their last letters do not go together.

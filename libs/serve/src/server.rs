@@ -14,8 +14,10 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::{Layer as _, ServiceBuilder};
 
 use crate::call::CallLayer;
+use crate::direct::End;
 use crate::limit::LimitLayer;
 use crate::{Context, Service, Tls, VerifyLayer};
 
@@ -77,6 +79,8 @@ pub enum Listener {
     Tls(TcpListener, Tls),
     /// Within the process, see [`crate::pipe`].
     Pipe(mpsc::Receiver<DuplexStream>),
+    /// Within the process and without a connection, see [`crate::direct`].
+    Direct(End),
 }
 
 /// Why a server ended.
@@ -117,7 +121,13 @@ where
 
     let verifier = Verifier::new(&context.keys.principal, service.name(), context.clock.clone());
     let calls = TaskTracker::new();
-    let server = Server::builder()
+    let layers = ServiceBuilder::new()
+        .layer(CallLayer { service: service.name(), calls: calls.clone() })
+        .layer(VerifyLayer::new(verifier))
+        .layer(LimitLayer::new(service.name(), context.limits))
+        .into_inner();
+    let routes = routes.add_service(health_service);
+    let mut server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .http2_max_pending_accept_reset_streams(Some(RESETS_PENDING_MAX))
@@ -128,10 +138,7 @@ where
         .max_connection_age_grace(CONNECTION_GRACE)
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(8 * 1024 * 1024)
-        .layer(CallLayer { service: service.name(), calls: calls.clone() })
-        .layer(VerifyLayer::new(verifier))
-        .layer(LimitLayer::new(service.name(), context.limits))
-        .add_routes(routes.add_service(health_service));
+        .layer(layers.clone());
 
     let (draining, shutdown) = (context.draining.clone(), context.shutdown.clone());
     let stop = async move {
@@ -159,14 +166,20 @@ where
                 // Small answers must not wait for the acknowledgement of earlier ones; and who is gone is noticed.
                 let incoming = TcpIncoming::from(listener);
                 let incoming = incoming.with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEPALIVE));
-                server.serve_with_incoming_shutdown(incoming, stop).await
+                server.add_routes(routes).serve_with_incoming_shutdown(incoming, stop).await
             }
             Listener::Tls(listener, tls) => {
-                server.serve_with_incoming_shutdown(tls.incoming(listener), stop).await
+                let incoming = tls.incoming(listener);
+                server.add_routes(routes).serve_with_incoming_shutdown(incoming, stop).await
             }
             Listener::Pipe(receiver) => {
                 let incoming = ReceiverStream::new(receiver).map(Ok::<_, std::io::Error>);
-                server.serve_with_incoming_shutdown(incoming, stop).await
+                server.add_routes(routes).serve_with_incoming_shutdown(incoming, stop).await
+            }
+            Listener::Direct(end) => {
+                end.take(layers.layer(routes.prepare()), stop).await;
+                drained(&calls).await;
+                Ok(())
             }
         }
     });

@@ -110,7 +110,7 @@ impl Upstream {
                     None => (request, None),
                 };
                 let answer = self.channel(service, instance.as_deref()).oneshot(request);
-                let answer = async { answer.await.map_err(|error| Status::from_error(Box::new(error))) };
+                let answer = async { answer.await.map_err(Status::from_error) };
                 self.unless_idle(method, answer).await
             }
             Home::Gateway => {

@@ -52,7 +52,7 @@ pub async fn call(
     request.set_timeout(PATIENCE);
     let mut client = Grpc::new(channel.into());
     let answer = async {
-        client.ready().await.map_err(|error| Status::from_error(error.into()))?;
+        client.ready().await.map_err(Status::from_error)?;
         client.server_streaming(request, path, Raw).await?.into_inner().message().await
     };
     Ok(match tokio::time::timeout(patience, answer).await {

@@ -6,7 +6,6 @@ mod people;
 mod promises;
 mod record;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,7 +149,7 @@ fn context() -> Context {
     let keys = Keys::derive(&[7; 32]);
     let clock = SystemClock::shared();
     Context {
-        peers: Peers::new(BTreeMap::new(), Signer::new(&keys.principal, clock.clone())),
+        peers: Peers::none(Signer::new(&keys.principal, clock.clone())),
         clock,
         bus: Bus::local(),
         keys,

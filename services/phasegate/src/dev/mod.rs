@@ -1,4 +1,4 @@
-//! `phasegate dev`: all services in one process, gRPC between them over pipes in memory, one SQLite file for each (or a
+//! `phasegate dev`: all services in one process, calls between them straight to the routes, one SQLite file for each (or a
 //! PostgreSQL database), the bus in process, and a mail catcher. No server, no flag needed, and nothing for production:
 //! it listens on loopback only, and takes calls without a key as the operator `dev`.
 
@@ -14,7 +14,7 @@ use phasegate_bus::Bus;
 use phasegate_clock::SharedClock;
 use phasegate_database::{Opening, Settings as Database};
 use phasegate_principal::Signer;
-use phasegate_serve::{Context, Listener, Peers, Service, pipe};
+use phasegate_serve::{Context, Listener, Peers, Service, direct};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -60,16 +60,16 @@ impl Dev {
         let public_url = settings.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
 
         let mut listeners = BTreeMap::new();
-        let mut channels = BTreeMap::new();
+        let mut ways = BTreeMap::new();
         for service in Service::ALL {
-            let (listener, channel) = pipe();
+            let (listener, way) = direct();
             listeners.insert(service, listener);
-            channels.insert(service, channel);
+            ways.insert(service, way);
         }
         let signer = Signer::new(&keys.principal, settings.clock.clone());
         let context = Context {
             clock: settings.clock.clone(),
-            peers: Peers::new(channels, signer),
+            peers: Peers::new(ways, signer),
             bus: Bus::local(),
             keys,
             public_url: public_url.trim_end_matches('/').to_owned(),
@@ -117,18 +117,18 @@ impl Dev {
         config.smtp_port = mail.smtp_address().port();
         let notification = phasegate_notification::Service::open(config, context.clone()).await?;
 
-        let pipe = listener(Service::Definition)?;
-        tasks.spawn(async move { Ok(definition.run(pipe).await?) });
-        let pipe = listener(Service::Instance)?;
-        tasks.spawn(async move { Ok(Box::pin(instance.run(pipe)).await?) });
-        let pipe = listener(Service::Approval)?;
-        tasks.spawn(async move { Ok(Box::pin(approval.run(pipe)).await?) });
-        let pipe = listener(Service::Artifact)?;
-        tasks.spawn(async move { Ok(artifact.run(pipe).await?) });
-        let pipe = listener(Service::Participant)?;
-        tasks.spawn(async move { Ok(participant.run(pipe).await?) });
-        let pipe = listener(Service::Notification)?;
-        tasks.spawn(async move { Ok(Box::pin(notification.run(pipe)).await?) });
+        let end = listener(Service::Definition)?;
+        tasks.spawn(async move { Ok(definition.run(end).await?) });
+        let end = listener(Service::Instance)?;
+        tasks.spawn(async move { Ok(Box::pin(instance.run(end)).await?) });
+        let end = listener(Service::Approval)?;
+        tasks.spawn(async move { Ok(Box::pin(approval.run(end)).await?) });
+        let end = listener(Service::Artifact)?;
+        tasks.spawn(async move { Ok(artifact.run(end).await?) });
+        let end = listener(Service::Participant)?;
+        tasks.spawn(async move { Ok(participant.run(end).await?) });
+        let end = listener(Service::Notification)?;
+        tasks.spawn(async move { Ok(Box::pin(notification.run(end)).await?) });
         Ok(())
     }
 

@@ -55,7 +55,6 @@ pub(super) async fn watch(file: &Path, mut known: Vec<[u8; 32]>, keys: &Keys, sh
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use phasegate_bus::Bus;
     use phasegate_clock::SystemClock;
@@ -77,7 +76,7 @@ mod tests {
             let (listener, channel) = pipe();
             let clock = SystemClock::shared();
             let context = Context {
-                peers: Peers::new(BTreeMap::new(), Signer::new(&keys.principal, clock.clone())),
+                peers: Peers::none(Signer::new(&keys.principal, clock.clone())),
                 clock,
                 bus: Bus::local(),
                 keys: keys.clone(),
@@ -95,7 +94,7 @@ mod tests {
         /// Whether it lets a call in that was signed with this secret.
         async fn believes(&self, secret: &[u8; 32]) -> bool {
             let signer = Signer::new(&Keys::derive(secret).principal, SystemClock::shared());
-            let peers = Peers::new(BTreeMap::new(), signer);
+            let peers = Peers::none(signer);
             let question = GetParticipantRequest::default();
             let question = peers.request(Service::Participant, &Principal::dev_operator(), question);
             let answer = ParticipantServiceClient::new(self.0.clone()).get_participant(question).await;

@@ -87,7 +87,7 @@ async fn a_call_without_credentials_is_for_development_only() -> anyhow::Result<
     let clock = SystemClock::shared();
     let keys = Keys::derive(&[1; 32]);
     let context = Context {
-        peers: Peers::new(BTreeMap::new(), Signer::new(&keys.principal, clock.clone())),
+        peers: Peers::none(Signer::new(&keys.principal, clock.clone())),
         clock,
         bus: Bus::local(),
         keys,
@@ -128,7 +128,7 @@ async fn a_call_over_the_rate_is_told_when_to_come_back() -> anyhow::Result<()> 
     let clock = SystemClock::shared();
     let keys = Keys::derive(&[1; 32]);
     let context = Context {
-        peers: Peers::new(BTreeMap::new(), Signer::new(&keys.principal, clock.clone())),
+        peers: Peers::none(Signer::new(&keys.principal, clock.clone())),
         clock,
         bus: Bus::local(),
         keys,

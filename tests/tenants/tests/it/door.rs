@@ -1,7 +1,5 @@
 //! A service's own port hears nobody whom the gateway has not vouched for, there and then.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context as _, ensure};
 use phasegate_principal::{HEADER, Principal, Signer};
 use phasegate_rpc_error::reason_of;
@@ -19,7 +17,7 @@ async fn no_method_of_any_service_is_open_on_its_own_port() -> anyhow::Result<()
         let world = World::start(&database, None).await?;
         let admin = world.tenant("acme").await?;
         let forger = Signer::new(&Keys::derive(&[2; 32]).principal, world.context.clock.clone());
-        let forger = Peers::new(BTreeMap::new(), forger);
+        let forger = Peers::none(forger);
         let operator = Principal::dev_operator();
         let mut tried = 0;
         for method in all_methods() {

@@ -78,7 +78,7 @@ fn openssl(folder: &Path, arguments: &str) -> anyhow::Result<()> {
 /// connection breaks with has none.
 async fn is_heard(world: &World, channel: impl Into<Channel>) -> bool {
     let clock = world.context.clock.clone();
-    let peers = Peers::new(BTreeMap::new(), Signer::new(&world.context.keys.principal, clock));
+    let peers = Peers::none(Signer::new(&world.context.keys.principal, clock));
     let question = GetParticipantRequest { instance_id: "i".to_owned(), participant_id: "p".to_owned() };
     let question = peers.request(Service::Participant, &Principal::dev_operator(), question);
     let answer = ParticipantServiceClient::new(channel.into()).get_participant(question).await;
