@@ -96,9 +96,19 @@ impl Error {
         error.constraint()
     }
 
+    /// No connection was to be had in time.
+    pub(crate) fn has_no_connection(&self) -> bool {
+        matches!(self, Self::Statement { source: sqlx::Error::PoolTimedOut, .. })
+    }
+
     /// The same for another one who waited for the same answer of a database that is away.
     pub fn for_another(&self) -> Self {
-        let said = |source: &sqlx::Error| sqlx::Error::Protocol(source.to_string());
+        let said = |source: &sqlx::Error| {
+            if matches!(source, sqlx::Error::PoolTimedOut) {
+                return sqlx::Error::PoolTimedOut;
+            }
+            sqlx::Error::Protocol(source.to_string())
+        };
         match self {
             Self::InDoubt(source) => Self::InDoubt(said(source)),
             Self::Statement { doing, source } => {

@@ -95,6 +95,11 @@ impl<P: Send + Sync + 'static, O: Send + 'static> Writer<P, O> {
             let (pieces, done): (Vec<_>, Vec<_>) = taken.into_iter().map(|one| (one.piece, one.done)).unzip();
             let outcomes = self.write(pieces).await;
             let count = done.len();
+            if let Some(Err(error)) = outcomes.first()
+                && error.has_no_connection()
+            {
+                self.turn_away(error);
+            }
             for (one, outcome) in done.into_iter().zip(outcomes) {
                 // Whoever waited may have gone.
                 let _ = one.send(outcome);
@@ -135,6 +140,15 @@ impl<P: Send + Sync + 'static, O: Send + 'static> Writer<P, O> {
             return None;
         }
         Some(taken)
+    }
+
+    /// Tells those who wait, too, that there is no connection: they have waited for one as long as this one has, and the next
+    /// ones would have to wait for as long again, one statement after the other.
+    fn turn_away(&self, error: &Error) {
+        let waiting = std::mem::take(&mut self.together.0.state().waiting);
+        for one in waiting {
+            let _ = one.done.send(Err(error.for_another()));
+        }
     }
 
     async fn write(&self, pieces: Vec<Arc<P>>) -> Vec<Result<O, Error>> {
@@ -197,7 +211,8 @@ mod tests {
     /// What is written: the pieces of each statement.
     type Statements = Arc<Mutex<Vec<Vec<u32>>>>;
 
-    /// A database that fails with every statement that has a 13 and another piece in it, and is away with a 99.
+    /// A database that fails with every statement that has a 13 and another piece in it, is away with a 99, and gives no
+    /// connection for a 98.
     fn together(statements: &Statements) -> Together<u32, u32> {
         let statements = Arc::clone(statements);
         Together::new(move |pieces| {
@@ -208,6 +223,9 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 if pieces.contains(&99) {
                     return Err(Error::InDoubt(sqlx::Error::Protocol("cut".to_owned())));
+                }
+                if pieces.contains(&98) {
+                    return Err(Error::doing("connect", sqlx::Error::PoolTimedOut));
                 }
                 if pieces.contains(&13) && pieces.len() > 1 {
                     return Err(Error::Aborted("in the way".to_owned()));
@@ -260,6 +278,16 @@ mod tests {
         let together = together(&statements);
         assert_eq!(write_all(&together, &[("a", 1), ("b", 99), ("c", 3)]).await, [None, None, None]);
         assert_eq!(statements.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_behind_those_who_got_no_connection_does_not_wait_for_one_again() {
+        let statements = Statements::default();
+        let together = together(&statements);
+        let pieces = [("a", 98), ("b", 2), ("a", 3), ("c", 98), ("a", 4)];
+        assert_eq!(write_all(&together, &pieces).await, [None; 5]);
+        assert_eq!(*statements.lock().unwrap(), [vec![98, 2, 98]]);
+        assert_eq!(write_all(&together, &[("a", 5)]).await, [Some(10)]);
     }
 
     #[tokio::test]
