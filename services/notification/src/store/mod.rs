@@ -23,7 +23,7 @@ use phasegate_database::{Database, Dialect, Migration, Settings};
 pub(crate) const CONSUMER: &str = "notification";
 
 /// Steps that make the tables.
-pub(crate) const MIGRATIONS: [Migration; 4] = [
+pub(crate) const MIGRATIONS: [Migration; 5] = [
     phasegate_outbox::MIGRATION,
     Migration {
         version: 10,
@@ -42,6 +42,12 @@ pub(crate) const MIGRATIONS: [Migration; 4] = [
         name: "given_up",
         postgres: include_str!("../../migrations/postgres/0030_given_up.sql"),
         sqlite: include_str!("../../migrations/sqlite/0030_given_up.sql"),
+    },
+    Migration {
+        version: 40,
+        name: "asked",
+        postgres: include_str!("../../migrations/postgres/0040_asked.sql"),
+        sqlite: include_str!("../../migrations/sqlite/0040_asked.sql"),
     },
 ];
 

@@ -19,6 +19,15 @@ pub(crate) struct Position {
     pub(crate) notification_id: String,
 }
 
+/// Who has had a message about which of some requests. In this order of the tables: in another one all messages of the
+/// tenant are read.
+const ASKED_SQLITE: &str = "
+    select distinct n.participant_id, a.approval_id
+      from json_each($2) as named
+     cross join notification_approval a on a.tenant_id = $1 and a.approval_id = named.value
+     cross join notification n on n.tenant_id = a.tenant_id and n.notification_id = a.notification_id
+     where n.template <> 'approval_decided'";
+
 impl Store {
     /// Adds the messages of an event of an instance, once.
     pub(crate) async fn notifications_add(
@@ -82,14 +91,7 @@ impl Store {
                     format!("\"{escaped}\"")
                 });
                 let list = quoted.collect::<Vec<String>>().join(",");
-                // In this order: in another one all messages of the tenant are read.
-                let sql = "select distinct n.participant_id, a.approval_id
-                             from json_each($2) as named
-                            cross join notification_approval a on a.tenant_id = $1 and a.approval_id = named.value
-                            cross join notification n on n.tenant_id = a.tenant_id
-                                                     and n.notification_id = a.notification_id
-                            where n.template <> 'approval_decided'";
-                (sql, Value::from(format!("[{list}]")))
+                (ASKED_SQLITE, Value::from(format!("[{list}]")))
             }
         };
         let rows = self.database.fetch_all(sql, vec![Value::from(tenant.as_str()), ids]).await?;
@@ -204,4 +206,22 @@ async fn insert(tx: &mut Transaction, notification: &Notification, trace_parent:
         .await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::MIGRATIONS;
+    use super::*;
+
+    #[tokio::test]
+    async fn who_was_asked_is_looked_up_by_request() -> anyhow::Result<()> {
+        let fresh = phasegate_test_database::sqlite().await?;
+        let database = fresh.open(&MIGRATIONS).await?;
+        let explain = format!("explain query plan {ASKED_SQLITE}");
+        let rows = database.fetch_all(explain, args!["t", r#"["apr-1"]"#]).await?;
+        let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect::<Result<_, _>>()?;
+        let wanted = ["(tenant_id=? AND approval_id=?)", "(tenant_id=? AND notification_id=?)"];
+        anyhow::ensure!(wanted.iter().all(|one| plan.iter().any(|step| step.ends_with(one))), "{plan:?}");
+        Ok(())
+    }
 }
