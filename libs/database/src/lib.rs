@@ -305,6 +305,14 @@ impl Transaction {
         self.afterwards.add(task);
     }
 
+    /// Says that nobody waits for it: on SQLite, where a commit takes longer than what is committed, it is committed with the
+    /// next one, or a hundredth of a second later. Whoever awaits it waits for as long.
+    pub const fn linger(&mut self) {
+        if let Open::Sqlite(open) = &mut self.open {
+            open.linger();
+        }
+    }
+
     /// Executes a statement and tells how many rows it touched. On SQLite it may be several, and the
     /// last one tells.
     pub async fn execute(

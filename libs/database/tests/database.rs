@@ -497,6 +497,67 @@ async fn another_process_that_writes_is_waited_for_and_holds_no_thread() -> anyh
     Ok(())
 }
 
+/// Transactions that are in the log of an SQLite file: frames that say how long the file is after them.
+fn commits(settings: &Settings) -> anyhow::Result<usize> {
+    const HEADER: usize = 32;
+    const FRAME: usize = 24 + 4_096;
+    let Settings::Sqlite { path } = settings else { anyhow::bail!("not a file") };
+    let log = std::fs::read(format!("{}-wal", path.display()))?;
+    let frames = log.get(HEADER..).unwrap_or_default().chunks_exact(FRAME);
+    Ok(frames.filter(|frame| frame.get(4..8) != Some(&[0; 4])).count())
+}
+
+#[tokio::test]
+async fn whoever_nobody_waits_for_is_committed_with_the_next_one() -> anyhow::Result<()> {
+    let fresh = sqlite().await?;
+    let db = fresh.open(&[ITEM]).await?;
+    let mut is_shared = false;
+    for n in 0..20 {
+        let before = commits(&fresh.settings())?;
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        let unhurried = db.transaction(move |tx| {
+            Box::pin(async move {
+                tx.linger();
+                let id = format!("unhurried {n}");
+                let added = tx.execute("insert into item (item_id) values ($1)", args![id]).await;
+                let _ = done.send(());
+                added
+            })
+        });
+        let hurried = async {
+            is_done.await?;
+            add(&db, &format!("hurried {n}"), 1).await?;
+            anyhow::Ok(count(&db).await?)
+        };
+        let (unhurried, counted) = tokio::join!(unhurried, hurried);
+        ensure!(unhurried.map_err(|error: Error| error)? == 1 && counted? == 2 * (n + 1));
+        // Unless it had waited for so long already.
+        is_shared |= commits(&fresh.settings())? == before + 1;
+    }
+    ensure!(is_shared);
+    // Alone it is committed as well, and what is closed meanwhile loses nothing.
+    let (done, is_done) = tokio::sync::oneshot::channel();
+    let unhurried = |id: &'static str, done: Option<tokio::sync::oneshot::Sender<()>>| {
+        db.transaction(move |tx| {
+            Box::pin(async move {
+                tx.linger();
+                let added = tx.execute("insert into item (item_id) values ($1)", args![id]).await;
+                drop(done);
+                added
+            })
+        })
+    };
+    ensure!(unhurried("alone", None).await.map_err(|error: Error| error)? == 1);
+    let closing = async {
+        let _ = is_done.await;
+        db.close().await;
+    };
+    let (last, ()) = tokio::join!(unhurried("last", Some(done)), closing);
+    ensure!(last.map_err(|error: Error| error)? == 1);
+    ensure!(count(&fresh.open(&[ITEM]).await?).await? == 42);
+    Ok(())
+}
+
 #[tokio::test]
 async fn arrays_make_rows_on_postgres() -> anyhow::Result<()> {
     let db = postgres().await?.open(&[ITEM]).await?;

@@ -167,7 +167,10 @@ pub(crate) async fn delete_all(db: &Database, events: Vec<(String, String)>) -> 
     let sql = "delete from outbox
                 where (tenant_id, event_id) in (select value ->> 0, value ->> 1 from json_each($1))";
     db.transaction(move |tx| {
-        Box::pin(async move { tx.execute(sql, vec![json_rows(events)]).await.map(drop) })
+        Box::pin(async move {
+            tx.linger();
+            tx.execute(sql, vec![json_rows(events)]).await.map(drop)
+        })
     })
     .await
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
@@ -20,13 +21,24 @@ pub(crate) struct Open {
     /// None once it has ended.
     writer: Option<OwnedMutexGuard<Writer>>,
     behind: Arc<AtomicUsize>,
+    /// Its commit may wait for others.
+    lingers: bool,
 }
+
+/// How long a commit that may wait for others does so: much shorter than anybody would notice, and several times as long as
+/// a commit takes.
+const LINGER: Duration = Duration::from_millis(10);
 
 impl Open {
     pub(super) fn new(mut writer: OwnedMutexGuard<Writer>, behind: Arc<AtomicUsize>) -> Self {
         // Of a part whose task died. Where that fails, nothing is left of what was begun, and it is begun anew.
         drop(writer.undo());
-        Self { writer: Some(writer), behind }
+        Self { writer: Some(writer), behind, lingers: false }
+    }
+
+    /// Has the commit wait a moment for others.
+    pub(crate) const fn linger(&mut self) {
+        self.lingers = true;
     }
 
     pub(crate) async fn execute(&mut self, sql: Cow<'static, str>, args: Vec<Value>) -> Result<u64, Error> {
@@ -53,9 +65,13 @@ impl Open {
     /// Commits, by itself or with others.
     pub(crate) async fn commit(mut self, mut afterwards: Afterwards) -> Result<(), Error> {
         let Some(mut writer) = self.writer.take() else { return Ok(()) };
-        if writer.has_begun() && self.behind.load(Ordering::SeqCst) > 0 {
+        let is_followed = self.behind.load(Ordering::SeqCst) > 0;
+        if writer.has_begun() && (is_followed || self.lingers) {
             match writer.leave(afterwards) {
                 Ok(committed) => {
+                    if !is_followed {
+                        commit_soon(&mut writer);
+                    }
                     drop(writer);
                     return match committed.await {
                         Ok(Ok(())) => Ok(()),
@@ -93,6 +109,24 @@ impl Open {
         writer.begin().await?;
         Ok(writer)
     }
+}
+
+/// Commits what was left, unless somebody who comes meanwhile does.
+fn commit_soon(writer: &mut OwnedMutexGuard<Writer>) {
+    if !writer.is_first_to_linger() {
+        return;
+    }
+    let mutex = OwnedMutexGuard::mutex(writer).clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(LINGER).await;
+        let mut writer = mutex.lock_owned().await;
+        writer.has_lingered();
+        // What a task that died has begun is undone, and no part of it.
+        drop(writer.undo());
+        if writer.has_begun() {
+            drop(waiting(move || drop(writer.commit(Afterwards::default()))).await);
+        }
+    });
 }
 
 /// Its task died. What it has written is undone, and those who wait for the commit must not wait for somebody who may never

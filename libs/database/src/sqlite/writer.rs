@@ -3,7 +3,7 @@
 //! A commit waits for the disk, which takes several times as long as what is committed. So transactions that are there at
 //! the same time are committed together: each is a part of one that SQLite sees, and is answered when that one is on the disk.
 //! A part behind another one stands behind a savepoint, so that it can be undone by itself. Nobody waits for a transaction
-//! that may come: whoever finds nobody behind it commits for all.
+//! that may come, but for those whom nobody waits for: whoever finds nobody behind it commits for all.
 
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub(super) struct Writer {
     has_savepoint: bool,
     /// Those who have done their part and wait for the commit.
     done: Vec<Part>,
+    /// Somebody will commit what waits for that, if nobody does before.
+    lingers: bool,
 }
 
 /// What a part has begun.
@@ -52,7 +54,13 @@ struct Part {
 
 impl Writer {
     pub(super) fn new(connection: Connection) -> Self {
-        Self { connection: Some(connection), begun: None, has_savepoint: false, done: Vec::new() }
+        Self {
+            connection: Some(connection),
+            begun: None,
+            has_savepoint: false,
+            done: Vec::new(),
+            lingers: false,
+        }
     }
 
     pub(super) fn connection(&self) -> Result<&Connection, Error> {
@@ -153,7 +161,22 @@ impl Writer {
         committed
     }
 
+    /// True for one who is to commit in a moment; the others need not.
+    pub(super) const fn is_first_to_linger(&mut self) -> bool {
+        !std::mem::replace(&mut self.lingers, true)
+    }
+
+    pub(super) const fn has_lingered(&mut self) {
+        self.lingers = false;
+    }
+
+    /// Closes the file, with what waits for a commit committed.
     pub(super) fn close(&mut self) -> Result<(), Error> {
+        if self.has_begun() {
+            drop(self.undo());
+            // Those who wait are told of a failure.
+            drop(self.commit(Afterwards::default()));
+        }
         let Some(connection) = self.connection.take() else { return Ok(()) };
         connection.close().map_err(|(_, error)| Error::doing("close the file", refused(error)))
     }

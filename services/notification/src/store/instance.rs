@@ -99,6 +99,7 @@ impl Store {
         self.database
             .transaction(move |tx| {
                 Box::pin(async move {
+                    tx.linger();
                     if phasegate_outbox::inbox_receive(tx, &tenant, CONSUMER, &event, now).await? {
                         tx.execute(
                             "insert into settled_approval (tenant_id, approval_id, settled_at)

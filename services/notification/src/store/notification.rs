@@ -47,6 +47,7 @@ impl Store {
         self.database
             .transaction(move |tx| {
                 Box::pin(async move {
+                    tx.linger();
                     if !phasegate_outbox::inbox_receive(tx, &tenant, CONSUMER, &event, now).await? {
                         return Ok(());
                     }

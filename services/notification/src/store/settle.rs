@@ -82,6 +82,7 @@ impl Store {
         self.database
             .transaction(move |tx| {
                 Box::pin(async move {
+                    tx.linger();
                     if !settle(tx, &piece).await? {
                         return Ok(false);
                     }

@@ -105,6 +105,7 @@ impl App {
             .db()
             .transaction(move |tx| {
                 Box::pin(async move {
+                    tx.linger();
                     let known = people::instance_in(tx, &place).await?.unwrap_or_default();
                     let person = lock_in(tx, &place, &participant).await?;
                     if let Some(link) = rows::link_of_purpose_in(tx, &place, &participant, &purpose).await? {

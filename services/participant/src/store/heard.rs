@@ -51,6 +51,7 @@ impl Store {
         self.db
             .transaction(move |tx| {
                 Box::pin(async move {
+                    tx.linger();
                     if inbox_receive(tx, &place.tenant, consumer, &event_id, now).await? {
                         rows::instance_end_in(tx, &place, end, now).await?;
                     }
