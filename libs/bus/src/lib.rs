@@ -169,6 +169,17 @@ impl Bus {
         }
     }
 
+    /// Gives events of one instance to one of their receivers, those that are for it in their order up to the first that it
+    /// does not take. Within this process only: who gets an event from Redis is between Redis and its readers.
+    pub async fn give(&self, receiver: Receiver, events: &[Arc<Event>]) -> Result<(), Stopped> {
+        match &self.0 {
+            Kind::Local(local) => local.give(receiver, events).await,
+            Kind::Stream(_) => {
+                Err(HandleError::Transient("Redis gives events away itself".to_owned()).into())
+            }
+        }
+    }
+
     /// What is wrong with the bus and can be lived with, for the log of whoever starts.
     pub async fn warning(&self) -> Option<String> {
         match &self.0 {

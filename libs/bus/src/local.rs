@@ -27,25 +27,47 @@ impl Local {
     /// Gives events to their receivers, each of whom takes them in order up to the first that it does not take; receivers
     /// side by side.
     pub(crate) async fn publish(&self, events: &[Arc<Event>]) -> Result<(), Stopped> {
-        let subscribers = self.subscribers.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let taking = subscribers.iter().map(|subscriber| subscriber.take_all(events));
+        let subscribers = self.subscribers();
+        let taking = subscribers.iter().map(|subscriber| subscriber.take_all(events, |_| true));
         let stops = futures::future::join_all(taking).await.into_iter().filter_map(Result::err);
         // Of those who stopped at the same event, one whom something passing has kept from it: what the others say may
         // follow from that.
         let first = stops.min_by_key(|stop| (stop.taken, matches!(stop.error, HandleError::Poison(_))));
         first.map_or(Ok(()), Err)
     }
+
+    /// Gives events to one of their receivers. Listeners hear each event with the first of its receivers.
+    pub(crate) async fn give(&self, receiver: Receiver, events: &[Arc<Event>]) -> Result<(), Stopped> {
+        let is_first = |event: &Event| receivers(event).first() == Some(&receiver);
+        for subscriber in &self.subscribers() {
+            match subscriber.receiver {
+                Some(own) if own == receiver => subscriber.take_all(events, |_| true).await?,
+                Some(_) => {}
+                None => subscriber.take_all(events, is_first).await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn subscribers(&self) -> Vec<Subscriber> {
+        self.subscribers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn receivers(event: &Event) -> &'static [Receiver] {
+    event.payload.as_ref().map_or(&[], Receiver::of)
 }
 
 impl Subscriber {
     fn hears(&self, event: &Event) -> bool {
-        let receivers = event.payload.as_ref().map_or(&[][..], Receiver::of);
-        self.receiver.is_none_or(|receiver| receivers.contains(&receiver))
+        self.receiver.is_none_or(|receiver| receivers(event).contains(&receiver))
     }
 
-    async fn take_all(&self, events: &[Arc<Event>]) -> Result<(), Stopped> {
+    /// Takes what it hears of events, and of that what is `wanted`.
+    async fn take_all(&self, events: &[Arc<Event>], wanted: impl Fn(&Event) -> bool) -> Result<(), Stopped> {
+        let is_own = |event: &Event| self.hears(event) && wanted(event);
         let own: Vec<(usize, Arc<Event>)> =
-            events.iter().cloned().enumerate().filter(|(_, event)| self.hears(event)).collect();
+            events.iter().cloned().enumerate().filter(|(_, event)| is_own(event)).collect();
         let mut left = own.as_slice();
         while !left.is_empty() {
             let waiting: Vec<Arc<Event>> = left.iter().map(|(_, event)| Arc::clone(event)).collect();
@@ -191,6 +213,23 @@ mod tests {
         assert_eq!(local.publish(&several()).await, Err(stopped));
         assert_eq!(*grouping.groups.lock().unwrap(), [vec!["1", "2", "3"], vec!["1"], vec!["2"]]);
         assert_eq!(fine.0.load(Ordering::SeqCst), 4);
+    }
+
+    #[tokio::test]
+    async fn one_receiver_is_given_what_is_for_it_and_listeners_hear_it_once() {
+        let local = Local::default();
+        let (approval, people, listener) = (counting(Ok(())), counting(Ok(())), counting(Ok(())));
+        local.subscribe(Some(Receiver::Approval), approval.clone());
+        local.subscribe(Some(Receiver::Participant), people.clone());
+        local.subscribe(None, listener.clone());
+        let counts = || [&approval, &people, &listener].map(|one| one.0.load(Ordering::SeqCst));
+        assert_eq!(local.give(Receiver::Participant, &several()).await, Ok(()));
+        assert_eq!(counts(), [0, 4, 0]);
+        // Its end is for approval first.
+        assert_eq!(local.give(Receiver::Approval, &several()).await, Ok(()));
+        assert_eq!(counts(), [4, 4, 4]);
+        assert_eq!(local.give(Receiver::Instance, &several()).await, Ok(()));
+        assert_eq!(counts(), [4, 4, 4]);
     }
 
     #[tokio::test]

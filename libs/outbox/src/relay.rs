@@ -117,7 +117,7 @@ impl Relay {
 
     async fn send_all_on(&self, shutdown: &CancellationToken) {
         match &self.handover {
-            Some(handover) if self.db.dialect() == Dialect::Sqlite => {
+            Some(handover) if !self.bus.is_confirmed_later() => {
                 self.send_own_on(handover, shutdown).await;
             }
             Some(_) | None => {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use phasegate_bus::{HandleError, Handler};
@@ -23,6 +24,14 @@ use crate::store::{self, Store};
 
 /// Instances whose names and people are kept in memory: those that are in motion, at about a kilobyte each.
 const INSTANCES_KEPT: usize = 4_096;
+
+/// For so long the start of an instance is looked for that another service has already acted upon: it is on its way, too.
+const START_AWAITED: [Duration; 4] = [
+    Duration::from_millis(2),
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+];
 
 /// Hears events.
 pub(crate) struct Receiver {
@@ -114,11 +123,15 @@ impl Receiver {
         if let Some(process) = self.known.process(key) {
             return Ok(process);
         }
-        let found = self.store.instance_find(&key.0, &key.1).await.map_err(refused)?;
-        let process = found.ok_or_else(|| transient("the start of the instance has not been heard of"))?;
-        let process = Arc::new(process);
-        self.known.put(key.clone(), Arc::clone(&process));
-        Ok(process)
+        for pause in START_AWAITED {
+            if let Some(process) = self.store.instance_find(&key.0, &key.1).await.map_err(refused)? {
+                let process = Arc::new(process);
+                self.known.put(key.clone(), Arc::clone(&process));
+                return Ok(process);
+            }
+            tokio::time::sleep(pause).await;
+        }
+        Err(transient("the start of the instance has not been heard of"))
     }
 
     /// Those who are wanted, by id. All of the instance are asked for at once, because the others are wanted soon.
