@@ -1,20 +1,46 @@
 //! Hands work that has just become ready to those in this process who wait for it, so that one of them takes it and the
 //! others sleep on. An offer is a hint: taking the work is a transition of its instance. Whoever waits looks by itself, too,
-//! because another process may have made work ready.
+//! because another process may have made work ready. Who comes right after somebody who found nothing need not look again:
+//! what has become ready since was offered, and counts if nobody took it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use phasegate_clock::Timestamp;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::store::Candidate;
+
+/// How long a queue is believed to be empty: another process may make work ready that only a look finds.
+const EMPTY_BELIEVED: Duration = Duration::from_millis(50);
 
 /// Tenant and queue.
 type Key = (String, String);
 
 /// Those who wait, by queue. A queue that nobody waits for takes no room.
 #[derive(Debug, Default)]
-pub(super) struct Offers(Mutex<HashMap<Key, VecDeque<Arc<Seat>>>>);
+pub(super) struct Offers(Mutex<HashMap<Key, Line>>);
+
+/// Those who wait for work of a queue.
+#[derive(Debug, Default)]
+struct Line {
+    seats: VecDeque<Arc<Seat>>,
+    /// How often something may have become ready that nobody who waits was given.
+    doubts: u64,
+    /// When somebody found nothing, and from when on there is something; none where there may be something now.
+    empty: Option<(Instant, Option<Timestamp>)>,
+}
+
+/// What is known of a queue before somebody looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// There is nothing, and as far as is known nothing before that time.
+    Empty(Option<Timestamp>),
+    /// There may be something; see [`Offers::found_nothing`].
+    Perhaps(u64),
+}
 
 /// Work that is offered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +92,7 @@ impl Offers {
         let mut lines = self.lock();
         for queue in queues {
             let line = lines.entry((tenant.to_owned(), queue.clone())).or_default();
-            line.push_back(Arc::clone(&seat));
+            line.seats.push_back(Arc::clone(&seat));
         }
         Seated { offers: self, tenant: tenant.to_owned(), queues: queues.to_vec(), seat }
     }
@@ -75,15 +101,58 @@ impl Offers {
     pub(super) fn offer(&self, tenant: &str, offer: Offer) {
         let mut lines = self.lock();
         let Some(line) = lines.get_mut(&(tenant.to_owned(), offer.queue.clone())) else { return };
-        let Some(at) = line.iter().position(|seat| seat.has_room_for(&offer)) else { return };
-        let Some(seat) = line.remove(at) else { return };
+        let at = line.seats.iter().position(|seat| seat.has_room_for(&offer));
+        let Some(seat) = at.and_then(|at| line.seats.remove(at)) else {
+            line.doubt();
+            return;
+        };
         seat.offers().push(offer);
         seat.notify.notify_one();
-        line.push_back(seat);
+        line.seats.push_back(seat);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, VecDeque<Arc<Seat>>>> {
+    /// What is known of a queue at that time, for one who waits for it.
+    pub(super) fn known(&self, tenant: &str, queue: &str, now: Timestamp) -> Known {
+        let lines = self.lock();
+        let Some(line) = lines.get(&(tenant.to_owned(), queue.to_owned())) else { return Known::Perhaps(0) };
+        match line.empty {
+            Some((since, next_due))
+                if since.elapsed() < EMPTY_BELIEVED && next_due.is_none_or(|due| due > now) =>
+            {
+                Known::Empty(next_due)
+            }
+            Some(_) | None => Known::Perhaps(line.doubts),
+        }
+    }
+
+    /// Notes that somebody who asked what was known has found nothing, and when there will be something.
+    pub(super) fn found_nothing(&self, tenant: &str, queue: &str, doubts: u64, next_due: Option<Timestamp>) {
+        if let Some(line) = self.lock().get_mut(&(tenant.to_owned(), queue.to_owned()))
+            && line.doubts == doubts
+        {
+            line.empty = Some((Instant::now(), next_due));
+        }
+    }
+
+    /// Notes that somebody did not take what there was.
+    pub(super) fn doubt(&self, tenant: &str, queues: &[String]) {
+        let mut lines = self.lock();
+        for queue in queues {
+            if let Some(line) = lines.get_mut(&(tenant.to_owned(), queue.clone())) {
+                line.doubt();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Line>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    fn doubt(&mut self) {
+        self.doubts += 1;
+        self.empty = None;
     }
 }
 
@@ -116,8 +185,8 @@ impl Drop for Seated<'_> {
         for queue in &self.queues {
             let key = (self.tenant.clone(), queue.clone());
             let Some(line) = lines.get_mut(&key) else { continue };
-            line.retain(|seat| !Arc::ptr_eq(seat, &self.seat));
-            if line.is_empty() {
+            line.seats.retain(|seat| !Arc::ptr_eq(seat, &self.seat));
+            if line.seats.is_empty() {
                 lines.remove(&key);
             }
         }
@@ -181,6 +250,30 @@ mod tests {
         assert!(tasks(&other).is_empty());
         let only = Wants { instance: "j".to_owned(), ..wants(1) };
         assert!(!only.fits(&offer("q", "a", &[]).candidate));
+    }
+
+    #[test]
+    fn a_queue_is_empty_until_something_is_left_of_what_becomes_ready() {
+        let offers = Offers::default();
+        let at = Timestamp::from_micros;
+        assert_eq!(offers.known("t", "q", at(0)), Known::Perhaps(0));
+        let seated = offers.sit("t", &queues(&["q"]), wants(1));
+        let Known::Perhaps(doubts) = offers.known("t", "q", at(0)) else { panic!("nobody has looked") };
+        offers.found_nothing("t", "q", doubts, Some(at(9)));
+        assert_eq!(offers.known("t", "q", at(8)), Known::Empty(Some(at(9))));
+        assert_eq!(offers.known("t", "q", at(9)), Known::Perhaps(doubts));
+        // The second one is for nobody, and was not there when the one looked who finds nothing now.
+        offers.offer("t", offer("q", "a", &[]));
+        assert_eq!(offers.known("t", "q", at(8)), Known::Empty(Some(at(9))));
+        offers.offer("t", offer("q", "b", &[]));
+        offers.found_nothing("t", "q", doubts, None);
+        assert_eq!(offers.known("t", "q", at(8)), Known::Perhaps(doubts + 1));
+        offers.found_nothing("t", "q", doubts + 1, None);
+        assert_eq!(offers.known("t", "q", at(8)), Known::Empty(None));
+        offers.doubt("t", &queues(&["q"]));
+        assert_eq!(offers.known("t", "q", at(8)), Known::Perhaps(doubts + 2));
+        drop(seated);
+        assert!(offers.lock().is_empty());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::execute::{By, Order, Wish};
-use super::offers::{Offer, Wants};
+use super::offers::{Known, Offer, Wants};
 use super::order::Shows;
 use super::{App, Error, Outcome, TaskToken};
 use crate::domain::{Action, Actor, Rejection};
@@ -110,7 +110,12 @@ impl App {
             let is_offered = !offered.is_empty();
             let (candidates, next_due) =
                 if is_offered { (offered, None) } else { self.candidates(tenant, poll, &wants).await? };
+            let count = candidates.len();
             let leased = self.claim(principal, poll, candidates).await?;
+            if leased.len() < count {
+                // Some of it may be there still.
+                self.0.offers.doubt(tenant, &poll.queues);
+            }
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             if !leased.is_empty() || left.is_zero() {
                 return Ok(leased);
@@ -182,7 +187,17 @@ impl App {
         let mut candidates = Vec::new();
         let mut next_due = None;
         for queue in &poll.queues {
+            let doubts = match self.0.offers.known(tenant, queue, self.now()) {
+                Known::Empty(next) => {
+                    next_due = next_due.into_iter().chain(next).min();
+                    continue;
+                }
+                Known::Perhaps(doubts) => doubts,
+            };
             let Look { due, next_due: next } = self.look(tenant, queue, poll, wants).await?;
+            if due.is_empty() && poll.instance.is_empty() && poll.tools.is_empty() {
+                self.0.offers.found_nothing(tenant, queue, doubts, next);
+            }
             candidates.extend(due.into_iter().map(|candidate| Offer { queue: queue.clone(), candidate }));
             next_due = next_due.into_iter().chain(next).min();
         }
