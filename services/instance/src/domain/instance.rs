@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::command::Actor;
+use super::copy_on_write::Shared;
 use super::request::{Approval, ApprovalStatus};
 use super::task::Task;
 
-/// One run of a definition.
+/// One run of a definition. Every decision begins with a copy of it, which shares what it does not change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Instance {
     /// Its id.
@@ -32,35 +33,35 @@ pub struct Instance {
     /// Team that serves it; empty for none.
     pub team_id: String,
     /// Free labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Shared<BTreeMap<String, String>>,
     /// Life cycle.
     pub status: Status,
     /// Why it was paused, cancelled or failed; empty otherwise.
     pub status_reason: String,
-    /// Shared context, an object. Shared memory, too: every decision begins with a copy of the state.
+    /// Shared context, an object.
     pub context: Arc<Value>,
     /// Names that were set.
-    pub facts: BTreeMap<String, bool>,
+    pub facts: Shared<BTreeMap<String, bool>>,
     /// Phases, by id. Their order is the definition's.
-    pub phases: BTreeMap<PhaseId, Phase>,
+    pub phases: Shared<BTreeMap<PhaseId, Phase>>,
     /// Tasks, by id.
-    pub tasks: BTreeMap<TaskId, Task>,
+    pub tasks: Shared<BTreeMap<TaskId, Shared<Task>>>,
     /// Gates, by id.
-    pub gates: BTreeMap<GateId, Gate>,
+    pub gates: Shared<BTreeMap<GateId, Gate>>,
     /// Requests that a subject rests on, and ad-hoc ones that are open, by id.
-    pub approvals: BTreeMap<ApprovalId, Approval>,
+    pub approvals: Shared<BTreeMap<ApprovalId, Approval>>,
     /// How ad-hoc requests with a key ended, by key.
-    pub answers: BTreeMap<String, ApprovalStatus>,
+    pub answers: Shared<BTreeMap<String, ApprovalStatus>>,
     /// Ad-hoc requests that are settled: a question that comes after its answer opens nothing.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub settled: BTreeSet<ApprovalId>,
+    pub settled: Shared<BTreeSet<ApprovalId>>,
     /// How requests ended that subjects rested on before: what is told of their end once more is on record.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub replaced: BTreeMap<ApprovalId, ApprovalStatus>,
+    pub replaced: Shared<BTreeMap<ApprovalId, ApprovalStatus>>,
     /// Newest known version of each artifact, by key.
-    pub artifacts: BTreeMap<ArtifactKey, Artifact>,
+    pub artifacts: Shared<BTreeMap<ArtifactKey, Artifact>>,
     /// People, with their responsibility.
-    pub participants: BTreeMap<ParticipantId, Raid>,
+    pub participants: Shared<BTreeMap<ParticipantId, Raid>>,
     /// Who started it.
     pub created_by: Actor,
     /// When it was started.
@@ -83,20 +84,20 @@ impl Instance {
             definition_digest: String::new(),
             name: String::new(),
             team_id: String::new(),
-            labels: BTreeMap::new(),
+            labels: Shared::default(),
             status: Status::Unstarted,
             status_reason: String::new(),
             context: Arc::new(Value::Null),
-            facts: BTreeMap::new(),
-            phases: BTreeMap::new(),
-            tasks: BTreeMap::new(),
-            gates: BTreeMap::new(),
-            approvals: BTreeMap::new(),
-            answers: BTreeMap::new(),
-            settled: BTreeSet::new(),
-            replaced: BTreeMap::new(),
-            artifacts: BTreeMap::new(),
-            participants: BTreeMap::new(),
+            facts: Shared::default(),
+            phases: Shared::default(),
+            tasks: Shared::default(),
+            gates: Shared::default(),
+            approvals: Shared::default(),
+            answers: Shared::default(),
+            settled: Shared::default(),
+            replaced: Shared::default(),
+            artifacts: Shared::default(),
+            participants: Shared::default(),
             created_by: Actor::engine(),
             started_at: None,
             ended_at: None,

@@ -3,6 +3,7 @@
 use phasegate_process as process;
 use phasegate_process::{Definition, GateKind};
 
+use super::copy_on_write::Shared;
 use super::failure::attempts_max;
 use super::instance::{Gate, GateStatus, Instance, Phase, PhaseStatus, Status};
 use super::request::ApprovalStatus;
@@ -67,7 +68,7 @@ fn check_phase(
     if state.status.is_over() && !tasks.clone().all(|task| task.status.is_done()) {
         return broken(2, format!("phase {id} is over, and a task of it is not"));
     }
-    let untouched = |task: &Task| {
+    let untouched = |task: &Shared<Task>| {
         matches!(task.status, TaskStatus::Pending | TaskStatus::Skipped | TaskStatus::Cancelled)
     };
     if state.started_at.is_none() && !tasks.all(untouched) {
@@ -160,7 +161,7 @@ fn check_end(definition: &Definition, instance: &Instance, current: usize) -> Re
     if instance.status == Status::Completed && current < definition.phases.len() {
         return broken(7, "the instance is completed before its phases".to_owned());
     }
-    let is_live = |task: &Task| {
+    let is_live = |task: &Shared<Task>| {
         !matches!(
             task.status,
             TaskStatus::Completed | TaskStatus::Skipped | TaskStatus::Failed | TaskStatus::Cancelled

@@ -42,6 +42,7 @@ mod blocker;
 mod boundary;
 mod command;
 mod condition;
+mod copy_on_write;
 mod decide;
 mod estimate;
 mod event;

@@ -7,6 +7,7 @@ use phasegate_id::{ApprovalId, GateId, ParticipantId, PhaseId, TaskId};
 use phasegate_process::Definition;
 
 use super::blocker::blockers;
+use super::copy_on_write::Shared;
 use super::estimate::{Expected, completion, plan, progress_percent};
 use super::instance::{GateStatus, Instance, PhaseStatus};
 use super::need::words;
@@ -272,7 +273,7 @@ fn health(
     if blocked.iter().any(|blocker| blocker.kind == BlockerKind::NoWorker) {
         return Health::NoWorker;
     }
-    let is_a_persons = |task: &Task| {
+    let is_a_persons = |task: &Shared<Task>| {
         task.status == TaskStatus::Escalated
             || (task.status == TaskStatus::Ready && definition.humans.contains_key(&task.assignee))
     };

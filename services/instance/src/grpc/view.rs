@@ -1,5 +1,7 @@
 //! The engine's words as messages: instances, tasks, timelines.
 
+use std::collections::BTreeMap;
+
 use phasegate_clock::Timestamp;
 use phasegate_id::TaskId;
 use phasegate_process as process;
@@ -47,7 +49,7 @@ pub(super) fn instance(outcome: &Outcome) -> proto::ProcessInstance {
         context: Some(object(&instance.context)),
         facts: instance.facts.iter().map(|(name, value)| (name.clone(), *value)).collect(),
         team_id: instance.team_id.clone(),
-        labels: instance.labels.clone().into_iter().collect(),
+        labels: BTreeMap::clone(&instance.labels),
         current_phase: phase,
         completed_phases: overview.completed_phases.iter().map(ToString::to_string).collect(),
         pending_approvals: overview.pending_approvals.iter().map(pending_approval).collect(),

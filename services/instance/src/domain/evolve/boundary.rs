@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use phasegate_clock::Timestamp;
 use phasegate_id::{ApprovalId, GateId, PhaseId};
 
+use super::super::copy_on_write::Shared;
 use super::super::event::{Change, RoundCause};
 use super::super::instance::{GateStatus, Instance, PhaseStatus};
 use super::super::request::{Approval, ApprovalStatus, Subject};
@@ -77,7 +78,11 @@ fn move_phase(instance: &mut Instance, phase: &PhaseId, status: PhaseStatus, at:
 }
 
 /// Forgets the request that a subject rested on, and begins its next round if there was one.
-fn renew(approvals: &mut BTreeMap<ApprovalId, Approval>, slot: &mut Option<ApprovalId>, round: &mut u32) {
+fn renew(
+    approvals: &mut Shared<BTreeMap<ApprovalId, Approval>>,
+    slot: &mut Option<ApprovalId>,
+    round: &mut u32,
+) {
     if let Some(id) = slot.take() {
         approvals.remove(&id);
         *round += 1;
@@ -121,7 +126,8 @@ fn back_to_pending(instance: &mut Instance, id: &PhaseId, at: Timestamp) {
         if begun {
             task.delivery = Delivery::Rework;
         }
-        another_round(task, task.round + u32::from(begun), RoundCause::Unlocked);
+        let round = task.round + u32::from(begun);
+        another_round(task, round, RoundCause::Unlocked);
         task.since = Some(at);
     }
 }

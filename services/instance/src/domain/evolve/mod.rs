@@ -5,12 +5,12 @@ mod boundary;
 mod heard;
 mod task;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use phasegate_clock::Timestamp;
 use serde_json::Value;
 
+use super::copy_on_write::Shared;
 use super::event::{Change, Event, Started};
 use super::instance::{Gate, GateStatus, Instance, Phase, PhaseStatus, Status};
 use super::task::{Delivery, Task, TaskStatus};
@@ -82,24 +82,24 @@ fn start(instance: &mut Instance, started: &Started, event: &Event) {
         definition_digest: started.definition_digest.clone(),
         name: started.name.clone(),
         team_id: started.team_id.clone(),
-        labels: started.labels.clone(),
+        labels: started.labels.clone().into(),
         status: Status::Running,
         status_reason: String::new(),
         context: Arc::new(started.context.clone()),
-        facts: BTreeMap::new(),
+        facts: Shared::default(),
         phases: started.phases.iter().map(|id| (id.clone(), pending_phase())).collect(),
         tasks: started
             .tasks
             .iter()
-            .map(|task| (task.id.clone(), pending_task(task.phase.clone(), &task.assignee)))
+            .map(|task| (task.id.clone(), pending_task(task.phase.clone(), &task.assignee).into()))
             .collect(),
         gates: started.gates.iter().map(|id| (id.clone(), closed_gate())).collect(),
-        approvals: BTreeMap::new(),
-        answers: BTreeMap::new(),
-        settled: BTreeSet::new(),
-        replaced: BTreeMap::new(),
-        artifacts: BTreeMap::new(),
-        participants: started.participants.clone(),
+        approvals: Shared::default(),
+        answers: Shared::default(),
+        settled: Shared::default(),
+        replaced: Shared::default(),
+        artifacts: Shared::default(),
+        participants: started.participants.clone().into(),
         created_by: event.actor.clone(),
         started_at: Some(event.at),
         ended_at: None,

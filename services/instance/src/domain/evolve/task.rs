@@ -7,6 +7,7 @@ use phasegate_clock::Timestamp;
 use phasegate_id::{ApprovalId, ArtifactKey, TaskId};
 
 use super::super::command::CurrentVersion;
+use super::super::copy_on_write::Shared;
 use super::super::event::{Change, RoundCause};
 use super::super::instance::{Artifact, Instance};
 use super::super::request::{Approval, ApprovalStatus};
@@ -15,9 +16,9 @@ use super::super::task::{Delivery, Failure, Lease, Task, TaskStatus};
 /// The requests of an instance.
 pub(super) struct Requests<'a> {
     /// That subjects rest on.
-    pub(super) current: &'a mut BTreeMap<ApprovalId, Approval>,
+    pub(super) current: &'a mut Shared<BTreeMap<ApprovalId, Approval>>,
     /// How others ended.
-    pub(super) replaced: &'a mut BTreeMap<ApprovalId, ApprovalStatus>,
+    pub(super) replaced: &'a mut Shared<BTreeMap<ApprovalId, ApprovalStatus>>,
 }
 
 /// Takes what happened to `task` into the state.
