@@ -81,7 +81,7 @@ mod tests {
     fn snapshot(version: u64) -> Snapshot {
         let mut instance = Instance::unstarted();
         instance.version = version;
-        Snapshot { instance: Arc::new(instance), head: [0; 32] }
+        Snapshot { instance: Arc::new(instance), head: [0; 32], state_lag: 0 }
     }
 
     fn key(id: usize) -> (String, String) {

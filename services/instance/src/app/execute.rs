@@ -30,6 +30,10 @@ use crate::store::{self, Answer, Candidate, Entry, Guard, NO_HASH, Pinned, Recei
 /// processes that are busy with the same instance each win every second time; after so many it is left to the caller.
 const RETRIES: u32 = 5;
 
+/// Entries of its history that a row's state may lack: whoever reads it reads so many more rows, in one more statement, and
+/// whoever writes leaves several kilobytes away most of the time.
+const STATE_LAG_MAX: u64 = 32;
+
 impl App {
     /// Executes an order and answers it, once for each request id. Nothing is looked up first: the answer is written with
     /// the effect, and what was answered before fails there, or has become wrong meanwhile.
@@ -134,7 +138,10 @@ impl App {
     /// The state to decide on, and whether it comes from the database.
     async fn begin(&self, key: &Key, order: &Order) -> Result<(Snapshot, bool), Error> {
         if order.is_start() {
-            return Ok((Snapshot { instance: Arc::new(Instance::unstarted()), head: NO_HASH }, true));
+            return Ok((
+                Snapshot { instance: Arc::new(Instance::unstarted()), head: NO_HASH, state_lag: 0 },
+                true,
+            ));
         }
         if let Some(known) = self.0.cache.get(key) {
             return Ok((known, false));
@@ -287,10 +294,12 @@ impl App {
         let entries: Arc<[Entry]> = entries.into();
         let sends = !outbox.is_empty();
         let (health, overdue_at) = seen::standing(&outcome);
+        let state_lag = state_lag(&outcome, snapshot);
         let transition = Transition {
             tenant: key.0.clone(),
             after: Arc::clone(&outcome.after),
             before: outcome.before.version,
+            state_lag,
             guard: order.guard.clone().filter(|_| !entries.is_empty()),
             written: order.written.clone(),
             entries: Arc::clone(&entries),
@@ -311,7 +320,7 @@ impl App {
             return Ok(outcome);
         }
         seen::count(&outcome);
-        self.0.cache.put(key, Snapshot { instance: Arc::clone(&outcome.after), head });
+        self.0.cache.put(key, Snapshot { instance: Arc::clone(&outcome.after), head, state_lag });
         if sends {
             self.0.relay.wake();
         }
@@ -321,6 +330,14 @@ impl App {
         self.0.feeds.tell(key, || Added { entries, personal: outcome.personal() });
         Ok(outcome)
     }
+}
+
+/// How many entries the row's state lacks after this: none where it is time to write it, or nothing will follow.
+fn state_lag(outcome: &Outcome, snapshot: &Snapshot) -> u64 {
+    let lag = snapshot.state_lag + outcome.after.version.saturating_sub(outcome.before.version);
+    let is_written =
+        outcome.before.version == 0 || outcome.after.status.is_terminal() || lag >= STATE_LAG_MAX;
+    if is_written { 0 } else { lag }
 }
 
 fn offer(instance: &InstanceId, work: &ReadyWork) -> Offer {

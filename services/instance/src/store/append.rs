@@ -23,6 +23,8 @@ pub(crate) struct Transition {
     pub(crate) after: Arc<Instance>,
     /// Version that it was decided on; zero for a start.
     pub(crate) before: u64,
+    /// Entries that the row's state will lack, these included: none where the state is written, too.
+    pub(crate) state_lag: u64,
     /// Empty when nothing moved.
     pub(crate) entries: Arc<[Entry]>,
     pub(crate) personal: Vec<PersonalRow>,
@@ -179,9 +181,13 @@ async fn append(tx: &mut Transaction, transition: &Transition) -> Result<(), Err
     group::write_within(tx, transition).await
 }
 
-/// The state as the row keeps it.
-pub(super) fn state(instance: &Instance) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(instance).map_err(|error| Error::Inconsistent {
+/// The state as the row keeps it, where it is written.
+pub(super) fn state(transition: &Transition) -> Result<Vec<u8>, Error> {
+    if transition.state_lag > 0 || transition.entries.is_empty() {
+        return Ok(Vec::new());
+    }
+    let instance = &transition.after;
+    serde_json::to_vec(&**instance).map_err(|error| Error::Inconsistent {
         table: "instance",
         row: instance.id.to_string(),
         problem: error.to_string(),

@@ -59,6 +59,7 @@ fn values(pieces: &[Arc<Piece>]) -> Vec<Value> {
     columns.work();
     columns.events();
     columns.heard();
+    columns.each(|one| signed(one.state_lag));
     columns.values
 }
 

@@ -8,12 +8,12 @@ with input as materialized (
         $1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], $8::bytea[],
         $9::bytea[], $10::bigint[], $11::bigint[], $12::text[], $13::bigint[], $14::text[], $15::text[], $16::text[],
         $17::bigint[], $18::bytea[], $19::text[], $20::bigint[], $21::bigint[], $22::text[],
-        $23::text[], $24::text[], $25::bytea[], $26::bytea[])
+        $23::text[], $24::text[], $25::bytea[], $26::bytea[], $75::bigint[])
     as input (
         n, tenant_id, instance_id, moves, before, version, status, state,
         head_hash, ended_at, now, health, overdue_at, process_id, process_version, definition_digest,
         started_at, document, guard_task, guard_fencing, guard, actor_id,
-        method, request_id, fingerprint, answer)
+        method, request_id, fingerprint, answer, state_lag)
 ), heard as materialized (
     select * from unnest($72::bigint[], $73::text[], $74::text[]) as heard (n, consumer, event_id)
 ), leased as (
@@ -66,7 +66,10 @@ with input as materialized (
      where not judged.is_seen and not judged.is_lease_lost and not judged.is_raced
 ), updated as (
     update instance
-       set version = fits.version, status = fits.status, state = fits.state, head_hash = fits.head_hash,
+       set version = fits.version, status = fits.status, head_hash = fits.head_hash,
+           -- Empty where it stays behind: then what is there is kept where it is, and not written again.
+           state = case when fits.state_lag = 0 then fits.state else instance.state end,
+           state_lag = fits.state_lag,
            ended_at = nullif(fits.ended_at, -1), updated_at = fits.now, health = fits.health,
            overdue_at = nullif(fits.overdue_at, -1)
       from fits

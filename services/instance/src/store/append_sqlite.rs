@@ -70,7 +70,7 @@ fn heard(one: &Transition) -> &[Inbox] {
 type Cells = Vec<Value>;
 
 /// What is written, in this order.
-fn rows(pieces: &[&Piece]) -> [(&'static str, Vec<Cells>); 12] {
+fn rows(pieces: &[&Piece]) -> [(&'static str, Vec<Cells>); 13] {
     let pieces = Pieces(pieces);
     [
         (
@@ -82,6 +82,7 @@ fn rows(pieces: &[&Piece]) -> [(&'static str, Vec<Cells>); 12] {
         ),
         (BEGUN, pieces.begun()),
         (MOVED, pieces.moved()),
+        (MOVED_AHEAD, pieces.moved_ahead()),
         (HISTORY, pieces.history()),
         (
             PERSONAL,
@@ -147,11 +148,24 @@ impl<'a> Pieces<'a> {
 
     /// The rows of those that move on.
     fn moved(&self) -> Vec<Cells> {
-        let moved = self
-            .0
-            .iter()
-            .filter(|piece| !piece.transition.entries.is_empty() && piece.transition.before != 0);
-        moved.map(|piece| state(piece)).collect()
+        let moved = self.moving().filter(|piece| piece.transition.state_lag == 0);
+        moved.map(state).collect()
+    }
+
+    /// The same where the state stays behind.
+    fn moved_ahead(&self) -> Vec<Cells> {
+        let moved = self.moving().filter(|piece| piece.transition.state_lag != 0);
+        let row = |piece: &Piece| {
+            let mut cells = state(piece);
+            cells.push(signed(piece.transition.state_lag).into());
+            cells
+        };
+        moved.map(row).collect()
+    }
+
+    fn moving(&self) -> impl Iterator<Item = &'a Piece> {
+        let all = self.0.iter().copied();
+        all.filter(|piece| !piece.transition.entries.is_empty() && piece.transition.before != 0)
     }
 
     fn history(&self) -> Vec<Cells> {
@@ -258,7 +272,12 @@ const BEGUN: &str = "
 const MOVED: &str = "
     update instance
        set status = $3, version = $4, head_hash = $5, state = $6, ended_at = $7, updated_at = $8, health = $9,
-           overdue_at = $10
+           overdue_at = $10, state_lag = 0
+     where tenant_id = $1 and instance_id = $2";
+const MOVED_AHEAD: &str = "
+    update instance
+       set status = $3, version = $4, head_hash = $5, ended_at = $7, updated_at = $8, health = $9, overdue_at = $10,
+           state_lag = $11
      where tenant_id = $1 and instance_id = $2";
 const HISTORY: &str = "
     insert into history (tenant_id, instance_id, sequence, event_id, kind, audit_type, occurred_at, body,

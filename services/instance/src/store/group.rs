@@ -25,7 +25,7 @@ pub(super) struct Group {
 #[derive(Debug)]
 pub(super) struct Piece {
     pub(super) transition: Transition,
-    /// The state after it.
+    /// The state after it; empty where it is not written.
     pub(super) state: Vec<u8>,
     /// What the others are told.
     pub(super) outgoing: Vec<Outgoing>,
@@ -70,7 +70,7 @@ impl Group {
         let now = transition.now;
         let key = format!("{}/{}", transition.tenant, transition.after.id);
         let outgoing = Outgoing::of(&self.db, &transition.outbox);
-        let piece = Piece { state: state(&transition.after)?, outgoing, transition };
+        let piece = Piece { state: state(&transition)?, outgoing, transition };
         self.together.write(key, piece).await.map_err(refused)??;
         if clears_up {
             self.clear_up(now).await;
@@ -92,8 +92,7 @@ impl Group {
 /// Writes one transition within a transaction that does more.
 pub(super) async fn write_within(tx: &mut Transaction, transition: &Transition) -> Result<(), Error> {
     let outgoing = Outgoing::within(tx, &transition.outbox);
-    let pieces =
-        [Arc::new(Piece { state: state(&transition.after)?, outgoing, transition: transition.clone() })];
+    let pieces = [Arc::new(Piece { state: state(transition)?, outgoing, transition: transition.clone() })];
     let outcomes = match tx.dialect() {
         Dialect::Postgres => append_postgres::write_within(tx, &pieces).await,
         Dialect::Sqlite => append_sqlite::write_within(tx, &pieces).await,

@@ -25,7 +25,7 @@ pub(crate) use lease::{Beat, LeaseRow, Out, Written};
 pub(crate) use work::{Candidate, CandidatePosition, Look, WorkFilter};
 
 /// The tables of the service.
-pub(crate) const MIGRATIONS: [Migration; 4] = [
+pub(crate) const MIGRATIONS: [Migration; 6] = [
     phasegate_outbox::MIGRATION,
     phasegate_idempotency::MIGRATION,
     Migration {
@@ -39,6 +39,18 @@ pub(crate) const MIGRATIONS: [Migration; 4] = [
         name: "seen",
         postgres: include_str!("../../migrations/postgres/0020_seen.sql"),
         sqlite: include_str!("../../migrations/sqlite/0020_seen.sql"),
+    },
+    Migration {
+        version: 30,
+        name: "state_lag",
+        postgres: include_str!("../../migrations/postgres/0030_state_lag.sql"),
+        sqlite: include_str!("../../migrations/sqlite/0030_state_lag.sql"),
+    },
+    Migration {
+        version: 40,
+        name: "audit_type",
+        postgres: include_str!("../../migrations/postgres/0040_audit_type.sql"),
+        sqlite: include_str!("../../migrations/sqlite/0040_audit_type.sql"),
     },
 ];
 

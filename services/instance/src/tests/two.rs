@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use phasegate_database::args;
 use phasegate_proto::instance::v1::instance_service_client::InstanceServiceClient;
 use phasegate_proto::instance::v1::{
-    GetInstanceRequest, InstanceStatus, PauseInstanceRequest, ResumeInstanceRequest, SetFactsRequest,
+    GetInstanceRequest, InstanceStatus, ListInstancesRequest, PauseInstanceRequest, ResumeInstanceRequest,
+    SetFactsRequest,
 };
 use phasegate_proto::worker::v1::worker_service_client::WorkerServiceClient;
 use phasegate_proto::worker::v1::{CompleteTaskRequest, PollTasksRequest, WorkerInfo};
@@ -29,6 +31,51 @@ where
         }
     }
     call().await
+}
+
+/// How far the state of an instance is behind its history.
+async fn state_lag(house: &House, id: &str) -> anyhow::Result<i64> {
+    let sql = "select state_lag from instance where instance_id = $1";
+    let row = house.database().await?.fetch_optional(sql, args![id]).await?;
+    Ok(row.context("a row")?.get("state_lag")?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_state_that_is_behind_its_history_is_the_same_to_every_copy() -> anyhow::Result<()> {
+    both(async |house: &mut House| {
+        house.define(plain())?;
+        let second = house.second().await?;
+        let (id, other) = (house.start("plain").await?, house.start("plain").await?);
+        let mut lags = vec![state_lag(house, &id).await?];
+        for n in 0..50 {
+            // Each copy has to find out what the other one did.
+            let channel = if n % 7 == 0 { second.clone() } else { house.channel.clone() };
+            let facts = [(format!("fact{n}"), true)].into();
+            let reason = "they are known".to_owned();
+            let request = SetFactsRequest { instance_id: id.clone(), facts, reason, ..Default::default() };
+            InstanceServiceClient::new(channel).set_facts(house.call(request)).await?;
+            lags.push(state_lag(house, &id).await?);
+        }
+        ensure!(lags[0] == 0 && lags.iter().max() == Some(&31), "{lags:?}");
+        ensure!(lags.iter().filter(|lag| **lag == 0).count() == 2 && lags.last() != Some(&0), "{lags:?}");
+        let known = house.get(&id).await?;
+        ensure!(known.facts.len() == 50, "{known:?}");
+        for channel in [&house.channel, &second] {
+            let mut client = InstanceServiceClient::new(channel.clone());
+            let request = GetInstanceRequest { instance_id: id.clone() };
+            let read = client.get_instance(house.call(request)).await?.into_inner().instance;
+            ensure!(read.as_ref() == Some(&known), "{read:?}");
+            let listed =
+                client.list_instances(house.call(ListInstancesRequest::default())).await?.into_inner();
+            let ids: Vec<&str> = listed.instances.iter().map(|one| one.id.as_str()).collect();
+            ensure!(ids == [other.as_str(), id.as_str()], "{ids:?}");
+            ensure!(listed.instances[1].version == known.version, "{listed:?}");
+        }
+        let (_, token) = house.lease("bot", "first").await?;
+        house.complete(&token).await?;
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
